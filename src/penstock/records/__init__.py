@@ -1,0 +1,30 @@
+"""The frozen nouns that rooms hand to each other, and their one JSON form."""
+
+from penstock.records.codec import from_json, to_data, to_json
+from penstock.records.deployments import Deployment
+from penstock.records.evaluations import Evaluation
+from penstock.records.events import Event
+from penstock.records.leases import Lease
+from penstock.records.references import Reference
+from penstock.records.runs import Attempt, Checkpoint, Run, RunState
+from penstock.records.units import Unit
+from penstock.records.versions import Alias, Kind, Version
+
+__all__ = [
+    "Alias",
+    "Attempt",
+    "Checkpoint",
+    "Deployment",
+    "Evaluation",
+    "Event",
+    "Kind",
+    "Lease",
+    "Reference",
+    "Run",
+    "RunState",
+    "Unit",
+    "Version",
+    "from_json",
+    "to_data",
+    "to_json",
+]
