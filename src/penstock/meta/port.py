@@ -159,7 +159,7 @@ class Writer(Reader, Protocol):
     def finish_units(
         self, run_id: str, results: Mapping[str, Mapping[str, Any]], refs: Iterable[str] = ()
     ) -> list[str]:
-        """Commit results once. Returns the keys that were new; a unit that is done stays as it is."""
+        """Commit results once; a unit that is done stays as it is. Returns the keys that were new."""
         ...
 
     def fail_unit(self, run_id: str, key: str, error: Mapping[str, Any]) -> None: ...
@@ -235,7 +235,7 @@ class Meta(Protocol):
     def read(self) -> AbstractContextManager[Reader]: ...
 
     def write(self, lease: Lease | None = None) -> AbstractContextManager[Writer]:
-        """One transaction. With a lease: LeaseLost at once when its generation is not the newest."""
+        """One transaction. With a lease: LeaseLost when its generation is not the newest."""
         ...
 
     def wait_events(

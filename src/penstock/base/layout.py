@@ -1,0 +1,81 @@
+"""Where things lie in a home. Nobody else builds these paths.
+
+meta.db            the meta store (SQLite)
+blobs/             the blob store
+cache/shards/      the node's cache: shards as uncompressed Arrow IPC
+cache/source/      source snapshots, laid out to be imported
+runs/ID/logs/      controller.log, agent.log, rank-0.log, …
+runs/ID/signals/   segments that are not in the blob store yet
+runs/ID/scratch/   checkpoints on their way to the blob store when memory has no room
+tmp/               half-written things; anything here may be deleted when nobody runs
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.base.errors import Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """root  the home's folder; nothing is created by asking for a path."""
+
+    root: Path
+
+    @property
+    def meta_url(self) -> str:
+        return f"sqlite:///{self.root / 'meta.db'}"
+
+    @property
+    def blobs_url(self) -> str:
+        return f"file://{self.root / 'blobs'}"
+
+    @property
+    def shards(self) -> Path:
+        return self.root / "cache" / "shards"
+
+    @property
+    def sources(self) -> Path:
+        return self.root / "cache" / "source"
+
+    @property
+    def tmp(self) -> Path:
+        return self.root / "tmp"
+
+    def run(self, run_id: str) -> Path:
+        return self.root / "runs" / run_id
+
+    def logs(self, run_id: str) -> Path:
+        return self.run(run_id) / "logs"
+
+    def signals(self, run_id: str) -> Path:
+        return self.run(run_id) / "signals"
+
+    def scratch(self, run_id: str) -> Path:
+        return self.run(run_id) / "scratch"
+
+    def runtime(self, key: str) -> Path:
+        """A private folder for sockets, outside the home: socket paths end at 107 bytes.
+
+        Named by a hash of home and key, owned by this user, mode 0700. Created if need be.
+        """
+        base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+        top = base / f"penstock-{os.getuid()}"
+        name = hashlib.sha256(f"{self.root}\0{key}".encode()).hexdigest()[:20]
+        for folder in (top, top / name):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            found = folder.lstat()
+            private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+            if not private or found.st_mode & 0o077:
+                raise Unavailable(
+                    f"{folder} is not a private folder of this user",
+                    "Remove it, or set XDG_RUNTIME_DIR to a folder that only you can read.",
+                    path=str(folder),
+                )
+        return top / name

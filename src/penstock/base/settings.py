@@ -1,0 +1,139 @@
+"""Settings: `penstock.toml`, then `PENSTOCK_*`, then arguments; the later wins.
+
+An unknown key is an error that names the nearest known one, so that a typo never becomes a
+default that nobody asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from penstock.base.errors import SettingsError
+from penstock.base.nearest import did_you_mean
+
+FILE = "penstock.toml"
+PREFIX = "PENSTOCK_"
+# Variables that are not settings: tests and the processes that Penstock starts use them.
+_NOT_SETTINGS = {"PENSTOCK_CHAOS_SEED", "PENSTOCK_RANK"}
+
+
+class Settings(BaseModel):
+    """Everything that can be configured; each field's description is its documentation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    home: Path = Field(
+        Path(".penstock"), description="Where state lives; relative to the project's folder."
+    )
+    meta: str | None = Field(
+        None, description="URL of the meta store; default: SQLite in the home."
+    )
+    blobs: str | None = Field(None, description="URL of the blob store; default: in the home.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What Penstock itself logs."
+    )
+    log_format: Literal["auto", "human", "json"] = Field(
+        "auto", description="auto: human on a terminal, JSON lines otherwise."
+    )
+    lease_seconds: float = Field(
+        10.0, gt=0.5, description="How long a silent owner keeps its lease, in seconds."
+    )
+    memory_tier_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Shared memory for checkpoints on their way to disk; default: a fourth of "
+        "what the cgroup and /dev/shm leave.",
+    )
+    keep_checkpoints: int = Field(
+        5, ge=1, description="Newest checkpoints of a run that are kept, beside the best."
+    )
+    tensorboard: Path | None = Field(
+        None, description="Folder to which scalars of every run are forwarded as TensorBoard files."
+    )
+    token: str | None = Field(
+        None, description="Bearer token that `penstock up` asks for; needed beyond loopback."
+    )
+
+
+def project_folder(start: Path | None = None) -> Path:
+    """The nearest folder upwards with `penstock.toml` or `.git`; else the folder itself."""
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / FILE).is_file() or (folder / ".git").exists():
+            return folder
+    return here
+
+
+def _from_file(folder: Path) -> dict[str, Any]:
+    path = folder / FILE
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"{path} is not TOML: {error}", "Mend the line that is named.", path=str(path)
+        ) from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        key.removeprefix(PREFIX).lower(): value
+        for key, value in environment.items()
+        if key.startswith(PREFIX) and key not in _NOT_SETTINGS
+    }
+
+
+def _refuse_unknown(values: Mapping[str, Any], source: str) -> None:
+    for key in values:
+        if key not in Settings.model_fields:
+            raise SettingsError(
+                f'unknown setting "{key}" in {source}',
+                did_you_mean(key, Settings.model_fields),
+                setting=key,
+                source=source,
+            )
+
+
+def load_settings(
+    folder: Path | None = None, environment: Mapping[str, str] | None = None, **arguments: Any
+) -> Settings:
+    """Read all three sources. Raises SettingsError, which names the source and the key.
+
+    folder     the project's folder; default: found upwards from here
+    arguments  None means "not given"
+    """
+    folder = project_folder(folder)
+    sources = {
+        str(folder / FILE): _from_file(folder),
+        "the environment (PENSTOCK_…)": _from_environment(
+            os.environ if environment is None else environment
+        ),
+        "the arguments": {key: value for key, value in arguments.items() if value is not None},
+    }
+    merged: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for source, values in sources.items():
+        _refuse_unknown(values, source)
+        merged |= values
+        origin |= dict.fromkeys(values, source)
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else "?"
+        raise SettingsError(
+            f'setting "{key}" in {origin.get(key, "?")} does not hold: {first["msg"]}',
+            f"It is described as: {Settings.model_fields[key].description}",
+            setting=key,
+        ) from None
+    home = settings.home.expanduser()
+    return settings.model_copy(
+        update={"home": home if home.is_absolute() else (folder / home).resolve()}
+    )
