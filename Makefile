@@ -1,0 +1,43 @@
+# The commands of this project. `make demo` and `make test` are the two that matter.
+# Every target installs what it needs into .venv first, and re-uses it while
+# pyproject.toml and constraints.txt stay as they are.
+
+BIN := .venv/bin
+SPECS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format chaos bench-env bench clean
+
+help: ## Show these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/installed-demo: $(SPECS)
+	@.ci/run install demo
+
+.venv/installed-test: $(SPECS)
+	@.ci/run install test
+
+demo: .venv/installed-demo ## Run the whole life of a model on real digits
+	@$(BIN)/penstock demo
+
+test: .venv/installed-test ## Run the whole test suite
+	@.ci/run test
+
+lint: .venv/installed-test ## Check style, types and floors
+	@.ci/run lint
+
+format: .venv/installed-test ## Rewrite files in our style
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+chaos: .venv/installed-test ## Kill at random points for long (PENSTOCK_CHAOS_SEED=N repeats a run)
+	$(BIN)/python -m pytest -q -p no:xdist -m slow --timeout=1800
+
+bench-env: .venv/installed-test ## Make the environments that the benchmarks' peers live in
+	$(BIN)/python -m benchmarks --make-environments
+
+bench: .venv/installed-test ## Run every benchmark beside its peers
+	$(BIN)/python -m benchmarks all
+
+clean: ## Remove .venv and caches; homes (.penstock) stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
