@@ -1,0 +1,135 @@
+"""The port of a home: everything a door may ask for. `local` answers here, `remote` will far away.
+
+Every answer is a record or a view: frozen, JSON-able, without open files or connections. Every
+failure is one `PenstockError`. Runs are named by id, unique id prefix, or name (the newest of
+that name); versions by reference, NAME[@VERSION-OR-ALIAS].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from penstock.home.views import (
+    Check,
+    CheckpointVerdict,
+    Process,
+    RunDetail,
+    RunView,
+    VersionDetail,
+    VersionView,
+)
+from penstock.records import Alias, Deployment, Evaluation, Event
+
+
+class Home(Protocol):
+    """Safe for many threads. Nothing is opened or created before the first question."""
+
+    @property
+    def where(self) -> str:
+        """The home's folder or URL, for messages."""
+        ...
+
+    # runs
+    def runs(
+        self, limit: int = 50, name: str | None = None, states: Sequence[str] | None = None
+    ) -> list[RunView]:
+        """Newest first. `states` are states as shown, `interrupted` among them."""
+        ...
+
+    def run(self, run: str) -> RunDetail:
+        """Raises NotFound, which offers the nearest."""
+        ...
+
+    def metrics(self, run: str, names: Sequence[str] = ()) -> dict[str, list[tuple[int, float]]]:
+        """Scalars over steps, means over ranks; all names when none is given."""
+        ...
+
+    def logs(self, run: str, rank: int | None = None, follow: bool = False) -> Iterator[str]:
+        """Lines without their newline, oldest first; following ends when the run ends."""
+        ...
+
+    def stop_run(self, run: str) -> RunView:
+        """Ask for a clean stop (checkpoint, then end) and return at once; twice is no error."""
+        ...
+
+    def resume_run(self, run: str) -> RunView:
+        """Go on, detached, with a run that stopped, failed or was interrupted. Or LeaseHeld."""
+        ...
+
+    def pids(self, run: str | None = None) -> list[Process]:
+        """Live processes of one run, or of all runs that are not ended."""
+        ...
+
+    def verify_run(self, run: str) -> list[CheckpointVerdict]:
+        """Read every checkpoint of a run and compare it with its hashes; newest first."""
+        ...
+
+    def adopt(self) -> list[str]:
+        """Start again every interrupted run that was detached; returns their ids."""
+        ...
+
+    # data and models
+    def datasets(self, name: str | None = None, limit: int = 100) -> list[VersionView]:
+        """Newest first; of one name when it is given."""
+        ...
+
+    def dataset(self, reference: str) -> VersionDetail: ...
+
+    def models(self, name: str | None = None, limit: int = 100) -> list[VersionView]:
+        """Newest first; of one name when it is given."""
+        ...
+
+    def model(self, reference: str) -> VersionDetail: ...
+
+    def why(self, reference: str) -> list[dict[str, Any]]:
+        """The chain from an alias to the function that made its data: what, and facts of each."""
+        ...
+
+    def promote(self, reference: str, alias: str, evaluation: str | None = None) -> Alias:
+        """Move an alias. Refused unless an evaluation of exactly that version passed.
+
+        evaluation  its id; default: the newest of that version
+        """
+        ...
+
+    # evaluations
+    def evaluations(self, model: str | None = None, limit: int = 100) -> list[Evaluation]: ...
+
+    def evaluation(self, evaluation_id: str) -> dict[str, Any]:
+        """The whole report: `evaluation` (the record), `metrics`, `slices`, `gates`."""
+        ...
+
+    # deployments
+    def deployments(self) -> list[Deployment]: ...
+
+    def deployment(self, name: str) -> Deployment: ...
+
+    def deploy(self, name: str, model: str) -> Deployment:
+        """Want `name` to serve `model`; whoever keeps deployments (`penstock up`) brings it up."""
+        ...
+
+    def stop_deployment(self, name: str) -> Deployment:
+        """Want it down."""
+        ...
+
+    # the rest
+    def events(
+        self, after: int = 0, subject: str | None = None, limit: int = 1000, wait: float = 0.0
+    ) -> list[Event]:
+        """In commit order, after a cursor; waits up to `wait` seconds for the first one."""
+        ...
+
+    def last_event(self) -> int:
+        """The newest cursor, 0 when nothing ever happened."""
+        ...
+
+    def collect_garbage(self, apply: bool = True) -> dict[str, Any]:
+        """Remove what no row and no live writer refers to; with `apply=False` only say what."""
+        ...
+
+    def doctor(self) -> list[Check]:
+        """Look at the installation, the settings and the machine. Changes nothing, never raises."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,106 @@
+"""What doors show: frozen and JSON-able, so that a terminal, a page and a far home see the same.
+
+Times are seconds since 1970; sizes are bytes. `records.to_data` turns any of them into plain JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from penstock.records import Alias, Attempt, Checkpoint, Version
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """One line about a run.
+
+    state     pending, running, stopping, stopped, failed, finished, or interrupted: its row says
+              that it runs but nobody holds its lease
+    step      last step that was reported; for people, checkpoints are the truth
+    steps     how many there will be, None when that is not known
+    workers   ranks, 0 when it runs inside the script
+    """
+
+    id: str
+    name: str
+    work: str
+    state: str
+    step: int
+    steps: int | None
+    workers: int
+    detached: bool
+    created_at: float
+    ended_at: float | None
+    data: dict[str, str] = field(default_factory=dict)
+    result: dict[str, Any] = field(default_factory=dict)
+    error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetail:
+    """A run with its history.
+
+    spec      what it was started with (entry, config, seeds, world size)
+    metrics   scalar name -> the last (step, value) that was logged
+    units     unit state -> how many, for maps
+    """
+
+    run: RunView
+    spec: dict[str, Any]
+    attempts: list[Attempt]
+    checkpoints: list[Checkpoint]
+    metrics: dict[str, tuple[int, float]]
+    units: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process of a run.
+
+    role  controller, agent, image, rank or sidecar
+    rank  its number; None for all others
+    """
+
+    run: str
+    role: str
+    pid: int
+    rank: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointVerdict:
+    """Whether a checkpoint's bytes are what their hashes say; `damages` names what is not."""
+
+    step: int
+    whole: bool
+    bytes: int
+    damages: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionDetail:
+    """A dataset or model version with the aliases that point at it and its manifest."""
+
+    version: Version
+    aliases: list[Alias]
+    manifest: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionView:
+    """One line about a version; `aliases` are the names that point at it now."""
+
+    version: Version
+    aliases: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing the doctor looked at, what it found, and what to do when it is not well."""
+
+    name: str
+    state: Literal["ok", "warn", "fail"]
+    found: str
+    fix: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
