@@ -1,0 +1,265 @@
+"""Blobs in a folder of this machine.
+
+ab/<62 hex>              a visible blob, mode 0444
+condemned/ab/<62 hex>    one between `condemn` and `purge`; its mtime is when it was condemned
+tmp/<owner>~<number>     one that is being written; the owner's death makes it rubbish
+
+A blob is written to tmp/, flushed, renamed into place, and the folder flushed: a reader sees all
+of it or nothing, and what `put` returned survives a power cut. Renaming over an existing blob is
+harmless, because both hold the same bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from penstock.base.files import from_os_error, os_errors, sync_folder
+from penstock.base.hashing import (
+    PREFIX,
+    Hasher,
+    digest_bytes,
+    digest_chunks,
+    is_digest,
+    read_chunks,
+)
+from penstock.base.process import Identity
+from penstock.blobs.check import damaged, hexdigits, missing, span
+from penstock.blobs.port import Stat
+
+_HEX = frozenset("0123456789abcdef")
+_numbers = itertools.count()
+
+
+class LocalBlobs:
+    """A folder engine; safe for many threads and processes, and it may cross a fork.
+
+    Holds no open file between calls. Opening it creates nothing, so that a read-only home can
+    be read, and removes what dead writers left in tmp/.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._tmp = root / "tmp"
+        self._sweep()
+
+    @property
+    def url(self) -> str:
+        return f"file://{self._root}"
+
+    # writing
+
+    def put(self, data: bytes | memoryview | Iterable[bytes]) -> str:
+        if not isinstance(data, bytes | bytearray | memoryview):
+            return self._put_stream(data)
+        view = memoryview(data).cast("B") if memoryview(data).nbytes else memoryview(b"")
+        digest = digest_bytes(view)
+        with os_errors("writing a blob", self._root):
+            if not self._settled(digest, view.nbytes):
+                with self._scratch() as (path, stream):
+                    stream.write(view)
+                    self._place(path, stream, digest)
+        return digest
+
+    def put_file(self, path: Path) -> str:
+        try:
+            stream = path.open("rb")
+        except OSError as error:
+            raise from_os_error(error, "reading a file", path) from error
+        with stream:
+            return self.put(read_chunks(stream))
+
+    def _put_stream(self, chunks: Iterable[bytes]) -> str:
+        hasher = Hasher()
+        pieces = iter(chunks)
+        with os_errors("writing a blob", self._root), self._scratch() as (path, stream):
+            for piece in pieces:
+                hasher.update(piece)
+                stream.write(piece)
+            if not self._settled(hasher.digest, hasher.size):
+                self._place(path, stream, hasher.digest)
+        return hasher.digest
+
+    def _settled(self, digest: str, size: int) -> bool:
+        """Whether the blob is there already, with the right size, and its name is durable.
+
+        Another writer may have renamed it a moment ago without having flushed the folder yet.
+        """
+        path = self._visible(digest)
+        try:
+            if path.stat().st_size != size:
+                return False  # torn by a failing disk: write it anew
+        except FileNotFoundError:
+            return False
+        sync_folder(path.parent)
+        return True
+
+    @contextmanager
+    def _scratch(self) -> Iterator[tuple[Path, BinaryIO]]:
+        """A new file in tmp/, which is gone afterwards unless it was renamed."""
+        self._tmp.mkdir(parents=True, exist_ok=True)
+        path = self._tmp / f"{_owner()}~{next(_numbers)}"
+        with path.open("xb") as stream:
+            try:
+                yield path, stream
+            finally:
+                path.unlink(missing_ok=True)
+
+    def _place(self, scratch: Path, stream: BinaryIO, digest: str) -> None:
+        stream.flush()
+        os.fchmod(stream.fileno(), 0o444)
+        os.fsync(stream.fileno())
+        self._rename(scratch, self._visible(digest))
+
+    def _rename(self, source: Path, target: Path) -> None:
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            sync_folder(target.parent.parent)
+        source.replace(target)
+        sync_folder(target.parent)
+
+    # reading
+
+    def get(self, digest: str) -> bytes:
+        with self.open(digest) as stream, os_errors("reading a blob", self._root):
+            data = stream.read()
+        if (found := digest_bytes(data)) != digest:
+            raise damaged(digest, self.url, found, len(data))
+        return data
+
+    def read(self, digest: str, start: int = 0, length: int | None = None) -> bytes:
+        with self.open(digest) as stream, os_errors("reading a blob", self._root):
+            first, end = span(os.fstat(stream.fileno()).st_size, start, length)
+            stream.seek(first)
+            return stream.read(end - first)
+
+    @contextmanager
+    def open(self, digest: str) -> Iterator[BinaryIO]:
+        # Visible, condemned, visible again: it may move between the two while we look.
+        for path in (self._visible(digest), self._side(digest), self._visible(digest)):
+            try:
+                stream = path.open("rb")
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise from_os_error(error, "reading a blob", self._root) from error
+            with stream:
+                yield stream
+            return
+        raise missing(digest, self.url)
+
+    def path(self, digest: str) -> Path | None:
+        for path in (self._visible(digest), self._side(digest), self._visible(digest)):
+            if path.exists():
+                return path
+        raise missing(digest, self.url)
+
+    def stat(self, digest: str) -> Stat | None:
+        return _stat(self._visible(digest), digest)
+
+    def exists(self, digest: str) -> bool:
+        return self._visible(digest).exists()
+
+    def verify(self, digest: str) -> None:
+        with self.open(digest) as stream, os_errors("reading a blob", self._root):
+            found = digest_chunks(read_chunks(stream))
+            size = stream.tell()
+        if found != digest:
+            raise damaged(digest, self.url, found, size)
+
+    def list(self) -> Iterator[Stat]:
+        return _walk(self._root)
+
+    # removing
+
+    def condemn(self, digest: str) -> None:
+        path = self._visible(digest)
+        with os_errors("removing a blob", self._root):
+            try:
+                # Stamped before it moves: a stamp that is too early would let it be purged
+                # while a writer that found it still needs it.
+                os.utime(path, ns=(time.time_ns(), time.time_ns()))
+                self._rename(path, self._side(digest))
+            except FileNotFoundError:
+                return
+            sync_folder(path.parent)
+
+    def condemned(self) -> Iterator[Stat]:
+        return _walk(self._root / "condemned")
+
+    def restore(self, digest: str) -> None:
+        side = self._side(digest)
+        with os_errors("restoring a blob", self._root), suppress(FileNotFoundError):
+            self._rename(side, self._visible(digest))
+
+    def purge(self, digest: str) -> None:
+        with os_errors("removing a blob", self._root):
+            self._side(digest).unlink(missing_ok=True)
+
+    # places
+
+    def _visible(self, digest: str) -> Path:
+        name = hexdigits(digest)
+        return self._root / name[:2] / name[2:]
+
+    def _side(self, digest: str) -> Path:
+        name = hexdigits(digest)
+        return self._root / "condemned" / name[:2] / name[2:]
+
+    def _sweep(self) -> None:
+        """Remove what writers that are dead left behind; of others' files nothing is touched."""
+        with suppress(OSError):
+            for entry in os.scandir(self._tmp):
+                if _is_rubbish(entry.name):
+                    with suppress(OSError):
+                        Path(entry.path).unlink()
+
+
+_owners: dict[int, str] = {}
+
+
+def _owner() -> str:
+    """This process, as the first part of a file name; made once per process."""
+    pid = os.getpid()
+    if pid not in _owners:
+        _owners.clear()  # a forked child's dictionary still holds its parent
+        _owners[pid] = str(Identity.mine()).replace("/", "~")
+    return _owners[pid]
+
+
+def _is_rubbish(name: str) -> bool:
+    """Whether a file in tmp/ belongs to a process that is known to be dead."""
+    try:
+        return Identity.parse(name.rsplit("~", 1)[0].replace("~", "/")).is_dead() is True
+    except ValueError:
+        return False
+
+
+def _stat(path: Path, digest: str) -> Stat | None:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Stat(digest, found.st_size, found.st_mtime)
+
+
+def _walk(root: Path) -> Iterator[Stat]:
+    """Every blob below `root`; files that do not look like blobs are left out."""
+    for folder in _names(root):
+        if len(folder) == 2 and _HEX.issuperset(folder):
+            for name in _names(root / folder):
+                digest = PREFIX + folder + name
+                if is_digest(digest) and (found := _stat(root / folder / name, digest)):
+                    yield found
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(folder)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
