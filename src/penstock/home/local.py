@@ -1,0 +1,213 @@
+"""The home on this machine: one question, one call into a room, one view back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from penstock.base.layout import Layout
+from penstock.base.settings import Settings, load_settings
+from penstock.home.views import (
+    Check,
+    CheckpointVerdict,
+    Process,
+    RunDetail,
+    RunView,
+    VersionDetail,
+    VersionView,
+)
+
+if TYPE_CHECKING:
+    from penstock.jobs.stores import Stores
+    from penstock.records import Alias, Deployment, Evaluation, Event
+
+
+class LocalHome:
+    """A `Home` over the stores that the settings name.
+
+    The stores are opened with the first question that needs them and closed by `close`; a door
+    that forgets to close loses nothing, as no transaction outlives its call.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or load_settings()
+        self.layout = Layout(self.settings.home)
+        self._stores: Stores | None = None
+        self._opening = threading.Lock()
+
+    @property
+    def where(self) -> str:
+        return str(self.settings.home)
+
+    @property
+    def stores(self) -> Stores:
+        """The open stores; raises what opening them raises (ReadOnly, NetworkHome, …)."""
+        from penstock.jobs.stores import open_stores
+
+        with self._opening:
+            if self._stores is None:
+                self._stores = open_stores(self.settings)
+            return self._stores
+
+    def close(self) -> None:
+        with self._opening:
+            if self._stores is not None:
+                self._stores.close()
+                self._stores = None
+
+    # runs
+
+    def runs(
+        self, limit: int = 50, name: str | None = None, states: Sequence[str] | None = None
+    ) -> list[RunView]:
+        from penstock.home import runs
+
+        return runs.listed(self.stores, limit, name, states)
+
+    def run(self, run: str) -> RunDetail:
+        from penstock.home import runs
+
+        return runs.detail(self.stores, run)
+
+    def metrics(self, run: str, names: Sequence[str] = ()) -> dict[str, list[tuple[int, float]]]:
+        from penstock.home import runs
+
+        return runs.metrics(self.stores, run, names)
+
+    def logs(self, run: str, rank: int | None = None, follow: bool = False) -> Iterator[str]:
+        from penstock.jobs import logs
+
+        return logs.follow(self.layout, self._id(run), rank=rank, follow=follow)
+
+    def stop_run(self, run: str) -> RunView:
+        from penstock.home import runs
+        from penstock.jobs import control
+
+        run_id = self._id(run)
+        control.stop(self.stores, run_id)
+        return runs.one(self.stores, run_id)
+
+    def resume_run(self, run: str) -> RunView:
+        from penstock.home import runs
+        from penstock.jobs import control
+
+        run_id = self._id(run)
+        control.resume(self.stores, run_id)
+        return runs.one(self.stores, run_id)
+
+    def pids(self, run: str | None = None) -> list[Process]:
+        from penstock.home import runs
+
+        return runs.processes(self.stores, None if run is None else self._id(run))
+
+    def verify_run(self, run: str) -> list[CheckpointVerdict]:
+        from penstock.home import runs
+
+        return runs.verified(self.stores, self._id(run))
+
+    def adopt(self) -> list[str]:
+        from penstock.jobs import control
+
+        return control.adopt(self.stores)
+
+    def _id(self, run: str) -> str:
+        with self.stores.meta.read() as meta:
+            return meta.get_run(run).id
+
+    # data and models
+
+    def datasets(self, name: str | None = None, limit: int = 100) -> list[VersionView]:
+        from penstock.home import versions
+
+        return versions.listed(self.stores, "dataset", name, limit)
+
+    def dataset(self, reference: str) -> VersionDetail:
+        from penstock.home import versions
+
+        return versions.detail(self.stores, "dataset", reference)
+
+    def models(self, name: str | None = None, limit: int = 100) -> list[VersionView]:
+        from penstock.home import versions
+
+        return versions.listed(self.stores, "model", name, limit)
+
+    def model(self, reference: str) -> VersionDetail:
+        from penstock.home import versions
+
+        return versions.detail(self.stores, "model", reference)
+
+    def why(self, reference: str) -> list[dict[str, Any]]:
+        from penstock.home import versions
+
+        return versions.why(self.stores, reference)
+
+    def promote(self, reference: str, alias: str, evaluation: str | None = None) -> Alias:
+        from penstock.home import versions
+
+        return versions.promote(self.stores, reference, alias, evaluation)
+
+    # evaluations
+
+    def evaluations(self, model: str | None = None, limit: int = 100) -> list[Evaluation]:
+        from penstock.home import versions
+
+        with self.stores.meta.read() as meta:
+            wanted = None if model is None else versions.resolved(meta, "model", model)
+            return meta.evaluations(model=wanted, limit=limit)
+
+    def evaluation(self, evaluation_id: str) -> dict[str, Any]:
+        from penstock.home import versions
+
+        return versions.report(self.stores, evaluation_id)
+
+    # deployments
+
+    def deployments(self) -> list[Deployment]:
+        with self.stores.meta.read() as meta:
+            return meta.deployments()
+
+    def deployment(self, name: str) -> Deployment:
+        with self.stores.meta.read() as meta:
+            return meta.get_deployment(name)
+
+    def deploy(self, name: str, model: str) -> Deployment:
+        from penstock import serving
+
+        return serving.deploy(self.stores, name, model)
+
+    def stop_deployment(self, name: str) -> Deployment:
+        from penstock import serving
+
+        return serving.stop(self.stores, name)
+
+    # the rest
+
+    def events(
+        self, after: int = 0, subject: str | None = None, limit: int = 1000, wait: float = 0.0
+    ) -> list[Event]:
+        if wait > 0:
+            return self.stores.meta.wait_events(after, subject, timeout=wait, limit=limit)
+        with self.stores.meta.read() as meta:
+            return meta.events(after=after, subject=subject, limit=limit)
+
+    def last_event(self) -> int:
+        with self.stores.meta.read() as meta:
+            return meta.last_event()
+
+    def collect_garbage(self, apply: bool = True) -> dict[str, Any]:
+        from penstock.home import gc
+        from penstock.records import to_data
+
+        found: dict[str, Any] = to_data(gc.collect(self.stores, apply=apply))
+        return found
+
+    def doctor(self) -> list[Check]:
+        from penstock.home import doctor
+
+        return doctor.look(self.settings)
+
+
+def open_home(settings: Settings | None = None, **arguments: Any) -> LocalHome:
+    """The home that the settings name; arguments are settings. Opens and creates nothing yet."""
+    return LocalHome(settings or load_settings(**arguments))

@@ -1,0 +1,110 @@
+"""Runs as doors show them: rows and leases from meta, scalars from signals, hashes from blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from penstock.home.views import CheckpointVerdict, Process, RunDetail, RunView
+from penstock.records import to_data
+from penstock.records.runs import ENDED, Run
+
+if TYPE_CHECKING:
+    from penstock.jobs.stores import Stores
+    from penstock.meta.port import Reader
+
+_STORED_AS = {"interrupted": "running"}  # shown state -> state in the row
+
+
+def view(meta: Reader, run: Run) -> RunView:
+    """A run with the state that its lease gives it."""
+    from penstock.jobs import control
+
+    spec = run.spec
+    return RunView(
+        id=run.id,
+        name=run.name,
+        work=run.work,
+        state=control.state_of(run, meta.find_lease(f"run/{run.id}")),
+        step=run.step,
+        steps=spec.get("steps"),
+        workers=int(spec.get("workers", spec.get("world_size", 0))),
+        detached=run.detached,
+        created_at=run.created_at,
+        ended_at=run.ended_at,
+        data=run.data,
+        result=run.result,
+        error=run.error,
+    )
+
+
+def one(stores: Stores, run: str) -> RunView:
+    """By id, prefix or name."""
+    with stores.meta.read() as meta:
+        return view(meta, meta.get_run(run))
+
+
+def listed(
+    stores: Stores, limit: int, name: str | None, states: Sequence[str] | None
+) -> list[RunView]:
+    """Newest first; `states` as shown."""
+    stored = sorted({_STORED_AS.get(state, state) for state in states}) if states else None
+    with stores.meta.read() as meta:
+        views = [view(meta, run) for run in meta.runs(limit=limit, name=name, states=stored)]
+    return [each for each in views if states is None or each.state in states]
+
+
+def detail(stores: Stores, run: str) -> RunDetail:
+    """A run with its attempts, checkpoints and last scalars."""
+    with stores.meta.read() as meta:
+        found = meta.get_run(run)
+        shown = view(meta, found)
+        attempts = meta.attempts(found.id)
+        checkpoints = meta.checkpoints(found.id)
+        units = meta.unit_counts(found.id)
+    series = metrics(stores, found.id, ())
+    last = {name: points[-1] for name, points in series.items() if points}
+    return RunDetail(shown, found.spec, attempts, checkpoints, last, units)
+
+
+def metrics(stores: Stores, run: str, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
+    """Scalars over steps, reduced over ranks; of a step logged twice the newest generation wins."""
+    from penstock import signals
+
+    with stores.meta.read() as meta:
+        run_id = meta.get_run(run).id
+    table = signals.reduce_scalars(signals.read_scalars(stores.layout.signals(run_id)))
+    series: dict[str, list[tuple[int, float]]] = {}
+    for row in table.to_pylist():
+        if not names or row["name"] in names:
+            series.setdefault(row["name"], []).append((row["step"], row["value"]))
+    return {name: sorted(points) for name, points in sorted(series.items())}
+
+
+def processes(stores: Stores, run_id: str | None) -> list[Process]:
+    """Live processes of a run, or of every run that is not ended."""
+    from penstock.jobs import control
+
+    if run_id is not None:
+        ids = [run_id]
+    else:
+        with stores.meta.read() as meta:
+            ids = [run.id for run in meta.runs() if run.state not in ENDED]
+    return [
+        Process(each, found["role"], found["pid"], found.get("rank"))
+        for each in ids
+        for found in control.pids(stores, each)
+    ]
+
+
+def verified(stores: Stores, run_id: str) -> list[CheckpointVerdict]:
+    """Every checkpoint read back and compared with its hashes, newest first."""
+    from penstock import checkpoints
+
+    with stores.meta.read() as meta:
+        rows = meta.checkpoints(run_id)
+    verdicts = []
+    for row in rows:
+        damages: list[Any] = [to_data(each) for each in checkpoints.verify(row, stores.blobs)]
+        verdicts.append(CheckpointVerdict(row.step, not damages, row.bytes, damages))
+    return verdicts

@@ -1,0 +1,92 @@
+"""Dataset and model versions as doors show them, and the one way to move an alias."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from penstock.base.errors import Damaged, Refused
+from penstock.home.views import VersionDetail, VersionView
+from penstock.records import Alias, Kind, Reference, to_data
+
+if TYPE_CHECKING:
+    from penstock.jobs.stores import Stores
+    from penstock.meta.port import Reader
+
+
+def listed(stores: Stores, kind: Kind, name: str | None, limit: int) -> list[VersionView]:
+    """Newest first, each with the aliases that point at it."""
+    with stores.meta.read() as meta:
+        if name is not None:
+            name = meta.get_version(kind, Reference.parse(name).name).name  # or offer the nearest
+        versions = meta.versions(kind, name=name, limit=limit)
+        aliases = meta.aliases(kind, name)
+    pointing: dict[tuple[str, int], list[str]] = {}
+    for alias in aliases:
+        pointing.setdefault((alias.name, alias.version), []).append(alias.alias)
+    return [
+        VersionView(each, sorted(pointing.get((each.name, each.version), []))) for each in versions
+    ]
+
+
+def resolved(meta: Reader, kind: Kind, reference: str) -> str:
+    """NAME@NUMBER of a reference. NotFound offers the nearest."""
+    return meta.get_version(kind, reference).reference
+
+
+def detail(stores: Stores, kind: Kind, reference: str) -> VersionDetail:
+    """A version with its aliases and its manifest."""
+    with stores.meta.read() as meta:
+        version = meta.get_version(kind, reference)
+        aliases = [a for a in meta.aliases(kind, version.name) if a.version == version.version]
+    return VersionDetail(version, aliases, read_json(stores, version.digest))
+
+
+def read_json(stores: Stores, digest: str) -> dict[str, Any]:
+    """A manifest or report blob as plain data, verified against its address."""
+    try:
+        found: dict[str, Any] = json.loads(stores.blobs.get(digest))
+    except ValueError:
+        raise Damaged(
+            f"blob {digest} is not the JSON that its row says",
+            "Run `penstock doctor`; restore the blob store from a good copy.",
+            digest=digest,
+        ) from None
+    return found
+
+
+def report(stores: Stores, evaluation_id: str) -> dict[str, Any]:
+    """The record of an evaluation with the whole report that its digest names."""
+    with stores.meta.read() as meta:
+        record = meta.get_evaluation(evaluation_id)
+    return {**read_json(stores, record.digest), "evaluation": to_data(record)}
+
+
+def why(stores: Stores, reference: str) -> list[dict[str, Any]]:
+    """From an alias down to the function that made its data."""
+    from penstock import registry
+
+    with stores.meta.read() as meta:
+        lineage = registry.why(meta, stores.blobs, reference)
+    steps: list[dict[str, Any]] = to_data(lineage.steps)
+    return steps
+
+
+def promote(stores: Stores, reference: str, alias: str, evaluation_id: str | None) -> Alias:
+    """Move an alias on the evidence of an evaluation: the one named, or the newest."""
+    from penstock import registry
+
+    with stores.meta.read() as meta:
+        pinned = resolved(meta, "model", reference)
+        if evaluation_id is not None:
+            evidence = meta.get_evaluation(evaluation_id)
+        elif found := meta.evaluations(model=pinned, limit=1):
+            evidence = found[0]
+        else:
+            raise Refused(
+                f"{pinned} was never evaluated, so nothing says that it may become {alias}",
+                "Evaluate it first: ps.evaluate(suite, …) in your script.",
+                model=pinned,
+                alias=alias,
+            )
+    return registry.promote(stores, pinned, alias, evidence)
