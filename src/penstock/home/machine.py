@@ -1,0 +1,115 @@
+"""Facts about this machine, read from the kernel."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> tuple[str, str]:
+    """Kind of file system (as the kernel names it) and mount point of an existing path.
+
+    ("unknown", "") where there is no such list.
+    Source: proc_pid_mountinfo(5): fields 5 (mount point) and, after " - ", the type.
+    """
+    try:
+        lines = mounts.read_text().splitlines()
+    except OSError:
+        return "unknown", ""
+    best = ("unknown", "")
+    real = str(path.resolve())
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        mount = before.split()[4].encode().decode("unicode_escape")
+        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best[1]):
+            best = (after.split()[0], mount)
+    return best
+
+
+def memory_limit() -> tuple[int, int, str]:
+    """(limit, used, source) in bytes: the tightest of the machine and its cgroups.
+
+    Source: Linux, Documentation/admin-guide/cgroup-v2.rst, memory.max and memory.current; page
+    cache that can be dropped (inactive_file) is not counted as used.
+    """
+    machine = psutil.virtual_memory()
+    best = (int(machine.total), int(machine.total - machine.available), "machine")
+    for limit_file, used_file in _cgroup_files():
+        try:
+            text = limit_file.read_text().strip()
+            limit = int(text) if text != "max" else best[0]
+            used = int(used_file.read_text()) - _droppable(limit_file.parent)
+        except (OSError, ValueError):
+            continue
+        if limit - used < best[0] - best[1] and limit <= machine.total:
+            best = (limit, used, "cgroup")
+    return best
+
+
+def _cgroup_files() -> list[tuple[Path, Path]]:
+    """Limit and usage files of every cgroup this process is in, v2 and v1."""
+    root = Path("/sys/fs/cgroup")
+    files = [
+        (root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes"),
+    ]
+    try:
+        own = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        own = []
+    for line in own:
+        if line.startswith("0::"):
+            folder = root / line[3:].lstrip("/")
+            for each in (folder, *folder.parents):
+                if each == root.parent:
+                    break
+                files.append((each / "memory.max", each / "memory.current"))
+    return files
+
+
+def _droppable(folder: Path) -> int:
+    for line in (folder / "memory.stat").read_text().splitlines():
+        name, _, value = line.partition(" ")
+        if name in ("inactive_file", "total_inactive_file"):
+            return int(value)
+    return 0
+
+
+def gpus() -> list[str] | None:
+    """Names of NVIDIA GPUs with their memory; None when no driver answers."""
+    try:
+        pynvml: Any = importlib.import_module("pynvml")
+    except ImportError:
+        return _from_proc()
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        names = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            device = pynvml.nvmlDeviceGetHandleByIndex(index)
+            name = pynvml.nvmlDeviceGetName(device)
+            total = pynvml.nvmlDeviceGetMemoryInfo(device).total
+            text = name.decode() if isinstance(name, bytes) else str(name)
+            names.append(f"{text} ({total / (1 << 30):.0f} GiB)")
+        return names
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _from_proc() -> list[str] | None:
+    """The driver's own list, without nvidia-ml-py."""
+    folder = Path("/proc/driver/nvidia/gpus")
+    if not folder.is_dir():
+        return None
+    found = []
+    for entry in sorted(folder.iterdir()):
+        lines = (entry / "information").read_text().splitlines()
+        models = [line.split(":", 1)[1] for line in lines if line.startswith("Model")]
+        model = models[0] if models else entry.name
+        found.append(model.strip())
+    return found
