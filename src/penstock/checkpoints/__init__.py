@@ -1,0 +1,39 @@
+"""State of a training step to durable, verifiable bytes, and back.
+
+rank        plan(...) -> Plan.copy_into(buffer)          the only part a training step waits for
+sidecar     persist(buffer, index, blobs) -> part        beside it
+controller  assemble(...) -> manifest; newest_whole; to_drop
+rank        load(blobs, manifest, rank, world_size)
+
+Importing this loads neither torch nor NumPy.
+"""
+
+from penstock.checkpoints.fingerprint import weights_digest
+from penstock.checkpoints.integrity import Damage, Found, newest_whole, verify
+from penstock.checkpoints.layout import Plan, plan
+from penstock.checkpoints.manifest import Manifest, assemble, parse_manifest, read_manifest
+from penstock.checkpoints.reader import Loaded, State, load, load_newest
+from penstock.checkpoints.retain import to_drop
+from penstock.checkpoints.sidecar import handle
+from penstock.checkpoints.writer import persist
+
+__all__ = [
+    "Damage",
+    "Found",
+    "Loaded",
+    "Manifest",
+    "Plan",
+    "State",
+    "assemble",
+    "handle",
+    "load",
+    "load_newest",
+    "newest_whole",
+    "parse_manifest",
+    "persist",
+    "plan",
+    "read_manifest",
+    "to_drop",
+    "verify",
+    "weights_digest",
+]

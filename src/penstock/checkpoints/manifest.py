@@ -1,0 +1,234 @@
+"""The manifest: one JSON blob that names a checkpoint's parts and says what lies where in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.base.errors import BadInput, Damaged, NewerSchema
+from penstock.base.hashing import canonical_json, is_digest
+from penstock.blobs import Blobs
+from penstock.checkpoints.arrays import Entry
+from penstock.checkpoints.chunks import Chunk
+from penstock.checkpoints.layout import FORMAT, Piece
+from penstock.checkpoints.state import decode, encode
+
+
+@dataclass(frozen=True, slots=True)
+class TreeRecord:
+    """A stored tree: its structure (see `state`) and the leaves whose bytes lie in the parts."""
+
+    structure: Any
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one rank wrote: a blob of `nbytes` bytes, the pieces in it, the chunks that cover it."""
+
+    rank: int
+    blob: str
+    nbytes: int
+    own: TreeRecord
+    pieces: tuple[Piece, ...]
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A checkpoint. parts: in the order of ranks; extra: what `assemble` was given."""
+
+    run_id: str
+    step: int
+    generation: int
+    world_size: int
+    shared: TreeRecord
+    parts: tuple[Part, ...]
+    extra: dict[str, Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.nbytes for part in self.parts)
+
+    @property
+    def blobs(self) -> list[str]:
+        """Digests of the parts' blobs, each once."""
+        return list(dict.fromkeys(part.blob for part in self.parts))
+
+
+def assemble(
+    run_id: str,
+    step: int,
+    generation: int,
+    world_size: int,
+    parts: Sequence[dict[str, Any]],
+    extra: dict[str, Any],
+) -> tuple[bytes, list[str]]:
+    """Join what `persist` returned on every rank.
+
+    extra    small tree without tensors: data cursors, code digest, metrics
+    returns  (the manifest's bytes, to be put as a blob; digests of the blobs that it names)
+    Raises BadInput when parts are missing, doubled, of another world size, or of ranks whose
+    shared trees differ; CannotTravel when `extra` holds what JSON cannot.
+    """
+    ordered = sorted(parts, key=lambda part: int(part["rank"]))
+    _check_parts(step, world_size, ordered)
+    shared = ordered[0]["shared"]
+    _check_cover(step, shared["entries"], ordered)
+    data = {
+        "kind": "checkpoint",
+        "format": FORMAT,
+        "run_id": run_id,
+        "step": step,
+        "generation": generation,
+        "world_size": world_size,
+        "shared": shared,
+        "parts": [
+            {key: part[key] for key in ("rank", "blob", "nbytes", "own", "pieces", "chunks")}
+            for part in ordered
+        ],
+        "extra": _encode_extra(extra),
+    }
+    return canonical_json(data), list(dict.fromkeys(part["blob"] for part in ordered))
+
+
+def _check_parts(step: int, world_size: int, ordered: list[dict[str, Any]]) -> None:
+    ranks = [part["rank"] for part in ordered]
+    sizes = {part["world_size"] for part in ordered}
+    if ranks != list(range(world_size)) or sizes != {world_size}:
+        raise BadInput(
+            f"checkpoint {step} of {world_size} ranks cannot be assembled from parts of ranks "
+            f"{ranks}, written for world sizes {sorted(sizes)}",
+            "Give the parts of all ranks of one generation, each once.",
+            step=step,
+            ranks=ranks,
+            world_size=world_size,
+        )
+    first = ordered[0]["agreement"]
+    for part in ordered[1:]:
+        if (other := part["agreement"]) != first:
+            apart = sorted(k for k in {*first, *other} if first.get(k) != other.get(k))
+            raise BadInput(
+                f"ranks 0 and {part['rank']} disagree at step {step} about the shared state: "
+                f"{', '.join(apart)}",
+                "Track per-rank values as the rank's own state; what all ranks share must be "
+                "equal in names, shapes, dtypes and plain values.",
+                step=step,
+                rank=part["rank"],
+                keys=apart,
+            )
+
+
+def _check_cover(step: int, entries: list[dict[str, Any]], ordered: list[dict[str, Any]]) -> None:
+    """Every byte of every shared entry lies in exactly one part."""
+    covered = [0] * len(entries)
+    for part in ordered:
+        for piece in part["pieces"]:
+            if piece["tree"] == "shared" and piece["start"] == covered[piece["entry"]]:
+                covered[piece["entry"]] += piece["nbytes"]
+    for entry, count in zip(entries, covered, strict=True):
+        if count != entry["nbytes"]:
+            raise BadInput(
+                f"checkpoint {step} has {count} of {entry['nbytes']} bytes of {entry['name']}",
+                "Give parts whose plans were made from one and the same shared state.",
+                step=step,
+                tensor=entry["name"],
+            )
+
+
+def _encode_extra(extra: dict[str, Any]) -> Any:
+    encoded = encode(extra, "extra")
+    if encoded.entries:
+        name = encoded.entries[0].name
+        raise BadInput(
+            f"{name} is too large for a manifest",
+            "Put tensors, arrays and long bytes into the state, and only small values into extra.",
+            path=name,
+        )
+    return encoded.structure
+
+
+def read_manifest(blobs: Blobs, digest: str) -> Manifest:
+    """Read and check. Raises NotFound, Damaged, NewerSchema."""
+    return parse_manifest(blobs.get(digest), digest)
+
+
+def parse_manifest(data: bytes, name: str = "a manifest") -> Manifest:
+    """Parse a manifest's bytes. `name` is what errors call it. Raises Damaged, NewerSchema."""
+    try:
+        raw = json.loads(data)
+        kind, form = raw["kind"], raw["format"]
+        if kind == "checkpoint" and isinstance(form, int) and form > FORMAT:
+            raise NewerSchema(
+                f"{name} is a checkpoint of format {form}; this Penstock knows {FORMAT}",
+                "Upgrade Penstock to the version that wrote it; nothing was changed.",
+                format=form,
+                known=FORMAT,
+            )
+        if kind != "checkpoint" or form != FORMAT:
+            raise ValueError(f"kind {kind!r}, format {form!r}")
+        return _manifest(raw)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(
+            f"{name} is not the manifest of a checkpoint: {type(error).__name__} {error}",
+            "Use another checkpoint; this one was not written by Penstock, or was altered.",
+            manifest=name,
+        ) from None
+
+
+def _manifest(raw: dict[str, Any]) -> Manifest:
+    manifest = Manifest(
+        run_id=raw["run_id"],
+        step=raw["step"],
+        generation=raw["generation"],
+        world_size=raw["world_size"],
+        shared=_tree(raw["shared"]),
+        parts=tuple(_part(part) for part in raw["parts"]),
+        extra=decode(raw["extra"], []),
+    )
+    if [part.rank for part in manifest.parts] != list(range(manifest.world_size)):
+        raise ValueError("its parts are not those of its ranks")
+    for part in manifest.parts:
+        _check_part(manifest, part)
+    return manifest
+
+
+def _tree(raw: dict[str, Any]) -> TreeRecord:
+    return TreeRecord(raw["structure"], tuple(Entry.from_dict(entry) for entry in raw["entries"]))
+
+
+def _part(raw: dict[str, Any]) -> Part:
+    return Part(
+        rank=raw["rank"],
+        blob=raw["blob"],
+        nbytes=raw["nbytes"],
+        own=_tree(raw["own"]),
+        pieces=tuple(Piece(**piece) for piece in raw["pieces"]),
+        chunks=tuple(Chunk(**chunk) for chunk in raw["chunks"]),
+    )
+
+
+def _check_part(manifest: Manifest, part: Part) -> None:
+    """Everything lies where it can lie, so that readers may index without looking again."""
+    if not is_digest(part.blob):
+        raise ValueError(f"part {part.rank} names no blob")
+    end = 0
+    for chunk in part.chunks:
+        if chunk.offset != end or chunk.nbytes <= 0:
+            raise ValueError(f"the chunks of part {part.rank} do not follow each other")
+        end += chunk.nbytes
+    if end != part.nbytes:
+        raise ValueError(f"the chunks of part {part.rank} do not cover it")
+    end = 0
+    for piece in part.pieces:
+        entries = (manifest.shared if piece.tree == "shared" else part.own).entries
+        entry = entries[piece.entry]
+        inside = piece.start >= 0 and piece.start + piece.nbytes <= entry.nbytes
+        if piece.entry < 0 or piece.offset < end or piece.nbytes <= 0 or not inside:
+            raise ValueError(f"part {part.rank} has bytes of {entry.name} where there are none")
+        end = piece.offset + piece.nbytes
+    if end > part.nbytes:
+        raise ValueError(f"the pieces of part {part.rank} reach past its end")

@@ -1,0 +1,41 @@
+"""What the checkpoint writer does with one message. Sockets and processes are its host's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from penstock.base.errors import BadInput, PenstockError
+from penstock.blobs import Blobs
+from penstock.checkpoints.writer import persist
+
+
+def handle(
+    message: Mapping[str, Any], buffers: Mapping[str, memoryview], blobs: Blobs
+) -> dict[str, Any]:
+    """Persist one slot and say what became of it.
+
+    message  {"slot": str, "step": int, "rank": int, "index": `Plan.index`}
+    buffers  slot -> the memory a rank copied its part into; its owner keeps it unchanged until
+             the answer is there
+    returns  {"step", "rank", "part": …} or {"step", "rank", "error": PenstockError.as_dict()}
+
+    A failure is an answer, not an exception: a full disk costs a checkpoint, never the training.
+    """
+    answer: dict[str, Any] = {"step": message["step"], "rank": message["rank"]}
+    try:
+        answer["part"] = persist(_slot(message["slot"], buffers), message["index"], blobs)
+    except PenstockError as error:
+        answer["error"] = error.as_dict()
+    return answer
+
+
+def _slot(name: str, buffers: Mapping[str, memoryview]) -> memoryview:
+    if name not in buffers:
+        raise BadInput(
+            f'there is no slot "{name}"',
+            "Announce a buffer before sending messages about it.",
+            slot=name,
+            known=sorted(buffers),
+        )
+    return buffers[name]

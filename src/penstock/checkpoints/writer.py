@@ -1,0 +1,76 @@
+"""From a filled buffer to a durable blob: what the checkpoint writer does beside training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import xxhash
+
+from penstock.base.errors import BadInput
+from penstock.base.hashing import digest_json
+from penstock.blobs import Blobs
+from penstock.checkpoints.chunks import Chunk, cut
+from penstock.checkpoints.layout import FORMAT, Piece
+
+
+def persist(buffer: memoryview, index: dict[str, Any], blobs: Blobs) -> dict[str, Any]:
+    """Store one rank's part and return its description, JSON-able, for `assemble`.
+
+    buffer  what `Plan.copy_into` filled; must not change meanwhile
+    index   `Plan.index`
+    Streams: at most one chunk (4 MiB) is held beside the buffer. Nothing is visible until the
+    whole part is durable. Raises what `blobs.put` raises (DiskFull, ReadOnly, Unavailable).
+    """
+    nbytes = index["nbytes"]
+    if buffer.nbytes < nbytes:
+        raise BadInput(
+            f"the buffer has {buffer.nbytes} bytes and its index speaks of {nbytes}",
+            "Give persist the buffer and the index of the same plan.",
+        )
+    pieces = [Piece(**piece) for piece in index["pieces"]]
+    chunks = cut(pieces, lambda piece: _name(index, piece), nbytes)
+    blob = blobs.put(_hashed(buffer.cast("B")[:nbytes], chunks))
+    first = index["rank"] == 0
+    return {
+        "format": FORMAT,
+        "rank": index["rank"],
+        "world_size": index["world_size"],
+        "blob": blob,
+        "nbytes": nbytes,
+        "chunks": [chunk.as_dict() for chunk in chunks],
+        "pieces": index["pieces"],
+        "own": index["own"],
+        "shared": index["shared"] if first else None,  # equal on all ranks, which the digests show
+        "agreement": agreement(index["shared"]),
+    }
+
+
+def agreement(shared: dict[str, Any]) -> dict[str, str]:
+    """A digest for every top-level part of the shared tree, without the tensors' bytes.
+
+    Ranks whose digests differ do not train the same model; the key says where they part.
+    """
+    structure, entries = shared["structure"], shared["entries"]
+    pairs = structure["dict"] if isinstance(structure, dict) and "dict" in structure else []
+    found = {str(key): digest_json(value) for key, value in pairs}
+    found["(tensors)"] = digest_json(entries)
+    if not pairs:
+        found["(tree)"] = digest_json(structure)
+    return found
+
+
+def _hashed(data: memoryview, chunks: list[Chunk]) -> Iterator[bytes]:
+    """The chunks' bytes, each hashed on its way out.
+
+    Hash and store see one copy: were the buffer to change meanwhile, they would still agree.
+    """
+    for chunk in chunks:
+        piece = bytes(data[chunk.offset : chunk.offset + chunk.nbytes])
+        chunk.xxh3 = xxhash.xxh3_128_hexdigest(piece)
+        yield piece
+
+
+def _name(index: dict[str, Any], piece: Piece) -> str:
+    name: str = index[piece.tree]["entries"][piece.entry]["name"]
+    return name
