@@ -1,0 +1,53 @@
+"""What git knows about a project. Every answer may be None: no git, no checkout, no trust."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+_SECONDS = 20.0  # a checkout on a slow disk; past it, git counts as absent
+
+
+def git(root: Path, *arguments: str) -> bytes | None:
+    """Output of one git command in `root`, or None when it fails for any reason.
+
+    Takes no lock of the checkout, and is deaf to GIT_DIR and the like of a surrounding hook.
+    """
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def git_commit(root: Path) -> str | None:
+    """The short hash of the commit that is checked out, with "+" when anything in `root` differs.
+
+    None outside of a checkout, and before its first commit.
+    """
+    commit = git(root, "rev-parse", "--short", "HEAD")
+    if commit is None:
+        return None
+    changed = git(root, "status", "--porcelain", "--", ".")
+    return commit.decode().strip() + ("+" if changed else "")
+
+
+def git_files(root: Path) -> list[str] | None:
+    """Paths below `root` that are tracked, or new and not ignored; sorted, relative, with "/".
+
+    None when git cannot say, and when `root` itself is ignored by the checkout around it.
+    """
+    listed = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ".")
+    if listed is None or git(root, "check-ignore", "-q", "--", ".") is not None:
+        return None
+    return sorted({os.fsdecode(path) for path in listed.split(b"\0") if path})

@@ -1,0 +1,403 @@
+"""What a function's result depends on besides its inputs: its code identity.
+
+Followed from the function on, by reading source, never by running it:
+- its AST and that of every function and class of the project that it refers to, transitively
+  (classes whole, with their bases, decorators, defaults and annotations);
+- constants of the project at module level: the statement, and its value as well where that is
+  computed and immutable (`int(os.environ["WIDTH"])`); functions kept in a container are followed;
+- statements at module level that change what a name means (`torch.set_default_dtype(...)`);
+- for nested functions and lambdas: captured values;
+- installed packages: their versions.
+
+Comments, formatting, docstrings and positions do not count, nor does what is not referred to.
+What cannot be followed (exec, globals(), a getattr by a computed name, a star import of what
+cannot be read, a module passed around as a value) counts as its module's whole source. Not seen:
+files read at run time, Python's own version, Penstock's, and what methods of unknown objects do.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import inspect
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import CellType, CodeType, FunctionType
+from typing import Any
+
+from penstock.base.errors import CannotTravel
+from penstock.base.hashing import digest_bytes, digest_json
+from penstock.jobs.source import syntax
+from penstock.jobs.source.locate import place
+from penstock.jobs.source.modules import Module, Modules, distribution
+from penstock.jobs.source.syntax import Binding, Chain, Import
+from penstock.jobs.source.values import text_of
+
+PACKAGE = "package "  # prefix of the parts whose value is a version
+
+
+@dataclass(frozen=True, slots=True)
+class CodeIdentity:
+    """digest  of all parts
+    parts   "train.Net" -> digest of its code; "package torch" -> version
+    """
+
+    digest: str
+    parts: dict[str, str] = field(default_factory=dict)
+
+
+def identity(function: Any) -> CodeIdentity:
+    """The identity of a function or class; the same in every process that has the same source.
+
+    A functools.partial counts as its function and its arguments; a bound method as its class and
+    the simple values of its object; a function without a file as its bytecode.
+    """
+    walk = _Walk()
+    walk.object(function, "")
+    parts = dict(sorted(walk.parts.items()))
+    return CodeIdentity(digest_json(parts), parts)
+
+
+def difference(old_parts: Mapping[str, str], new_parts: Mapping[str, str]) -> list[str]:
+    """Lines for people: "train.Net changed", "package torch 2.12 became 2.13"; [] when equal."""
+    lines: list[str] = []
+    for name in sorted({*old_parts, *new_parts}):
+        old, new = old_parts.get(name), new_parts.get(name)
+        if old == new:
+            continue
+        if old is None:
+            lines.append(f"{name} is new")
+        elif new is None:
+            lines.append(f"{name} is no longer used")
+        elif name.startswith(PACKAGE):
+            lines.append(f"{name} {old} became {new}")
+        else:
+            lines.append(f"{name} changed")
+    return lines
+
+
+class _Walk:
+    """One walk: a queue of what was referred to and not yet looked at."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, str] = {}
+        self._seen: set[tuple[str, str]] = set()
+        self._objects: dict[int, Any] = {}
+        self._queue: list[tuple[str, str]] = []
+        self._modules: Modules | None = None
+        self._globals: dict[str, Mapping[str, Any]] = {}
+
+    # objects: where a walk begins, and what closures hold
+
+    def object(self, value: Any, label: str) -> None:
+        """A live function, class or captured value."""
+        if id(value) in self._objects:
+            return
+        self._objects[id(value)] = value  # kept, so that its id is not given to another
+        if isinstance(value, partial):
+            self.object(value.func, label)
+            self._captured(f"{label or 'partial'} arguments", (value.args, value.keywords))
+        elif inspect.ismethod(value) and not inspect.isclass(value.__self__):
+            self.object(type(value.__self__), label)
+            self._captured(f"{label or 'method'} object", vars(value.__self__))
+        elif inspect.isclass(value) or inspect.isroutine(value):
+            self._named(value, label)
+        else:
+            self.object(type(value), label)
+            self._captured(f"{label or 'object'} state", getattr(value, "__dict__", {}))
+
+    def _named(self, value: Any, label: str) -> None:
+        module = self._enter(value)
+        if module is None or module.whose == "missing":
+            self._bytecode(value, label)
+        elif module.whose != "project":
+            self.parts[f"{module.name}.{value.__qualname__}"] = "installed"
+            self._outside(module.name)
+        elif "<" not in value.__qualname__:
+            self._follow(module.name, value.__qualname__.partition(".")[0])
+        else:
+            self._nested(inspect.unwrap(value), module)
+        self._drain()
+
+    def _enter(self, value: Any) -> Module | None:
+        """The module of a live object, under the name that other processes give it."""
+        module = sys.modules.get(value.__module__ or "")
+        source = getattr(module, "__file__", None)
+        if module is None or source is None or not Path(source).is_file():
+            return None
+        file = Path(source).resolve()
+        try:
+            name, root = place(module, file)
+        except CannotTravel:
+            name, root = file.stem, file.parent
+        if self._modules is None:
+            self._modules = Modules(name, file, root)
+        self._globals[name] = vars(module)
+        return self._modules.at(name, file)
+
+    def _nested(self, value: Any, module: Module) -> None:
+        """What stands inside a function: its text, what it captured, its defaults' values."""
+        name = f"{module.name}.{value.__qualname__}"
+        nodes = _nodes_at(module, value)
+        if not nodes:
+            self._bytecode(value, name)
+            return
+        self.parts[name] = digest_json([syntax.canonical(node) for node in nodes])
+        code: CodeType | None = getattr(value, "__code__", None)
+        for node in nodes:
+            self._refer(module, node, syntax.chains(node, _names_in(code) if code else None))
+        if code is not None:
+            self._captured(f"{name} defaults", (value.__defaults__, value.__kwdefaults__))
+            for variable, cell in zip(code.co_freevars, value.__closure__ or (), strict=True):
+                self._captured(f"{name} captured {variable}", _contents(cell))
+
+    def _captured(self, label: str, value: Any) -> None:
+        if inspect.isclass(value) or inspect.isroutine(value):
+            self.object(value, label)
+        elif inspect.ismodule(value):
+            self.parts[label] = digest_bytes(value.__name__.encode())
+        elif (text := text_of(value)) is not None:
+            self.parts[label] = digest_bytes(text.encode())
+        elif isinstance(value, dict):
+            for key in sorted(value, key=str):
+                self._captured(f"{label}.{key}", value[key])
+        elif isinstance(value, list | tuple):
+            for index, item in enumerate(value):
+                self._captured(f"{label}.{index}", item)
+        else:
+            self.parts[label] = digest_bytes(type(value).__qualname__.encode())
+            self.object(value, label)
+
+    def _bytecode(self, value: Any, label: str) -> None:
+        """What has no source file: a notebook's cell, a prompt, `python -c`, a C function."""
+        name = label or f"{value.__module__}.{value.__qualname__}"
+        if inspect.isclass(value):
+            self.parts[name] = digest_bytes(repr(sorted(map(str, vars(value)))).encode())
+            for member in value.__dict__.values():
+                if isinstance(member, FunctionType):
+                    self.object(member, f"{name}.{member.__name__}")
+            return
+        code = getattr(inspect.unwrap(value), "__code__", None)
+        if code is None:
+            self._outside(value.__module__ or "builtins")
+            return
+        self.parts[name] = digest_bytes(_code_text(code).encode())
+        for used in sorted(_names_in(code)):
+            if used in value.__globals__ and not hasattr(builtins, used):
+                self._captured(f"{value.__module__}.{used}", value.__globals__[used])
+
+    # names: everything else is found by reading
+
+    def _drain(self) -> None:
+        while self._queue:
+            self._visit(*self._queue.pop())
+
+    def _follow(self, module: str, name: str) -> None:
+        if (module, name) not in self._seen:
+            self._seen.add((module, name))
+            self._queue.append((module, name))
+
+    def _visit(self, module_name: str, name: str) -> None:
+        assert self._modules is not None
+        module = self._modules[module_name]
+        if name == "*" or module.outline is None:
+            self._whole(module)
+            return
+        bindings = module.outline.bindings(name)
+        if bindings:
+            self._bound(module, name, bindings)
+        elif not self._in_stars(module, name) and module.outline.dynamic:
+            self._whole(module)
+
+    def _bound(self, module: Module, name: str, bindings: list[Binding]) -> None:
+        texts: list[str] = []
+        for binding in bindings:
+            texts += map(syntax.canonical, binding.conditions)
+            for condition in binding.conditions:
+                self._refer(module, condition, syntax.chains(condition, None))
+            if binding.imported is not None:
+                texts.append(str(binding.imported))  # `_chain` follows it to what is used
+                continue
+            texts.append(syntax.canonical(binding.statement))
+            self._statement(module, name, binding.statement)
+        if not any(isinstance(binding.statement, syntax.DEFINITIONS) for binding in bindings):
+            texts += self._live(module, name, bindings)
+        self.parts[f"{module.name}.{name}"] = digest_json(texts)
+
+    def _statement(self, module: Module, name: str, statement: ast.stmt) -> None:
+        if isinstance(statement, syntax.DEFINITIONS):
+            assert module.outline is not None
+            used = module.outline.scopes.get((statement.name, statement.lineno), frozenset())
+            found = syntax.chains(statement, used)
+            for part in syntax.outer_parts(statement):
+                found |= syntax.chains(part, None)
+        else:
+            found = syntax.chains(statement, None)
+        self._refer(module, statement, {chain for chain in found if chain[0] != name})
+
+    def _refer(self, module: Module, node: ast.AST, found: Iterable[Chain]) -> None:
+        """Follow every chain that `node` holds, and give up on the module where it must be."""
+        local = syntax.local_imports(node, module.package)
+        for chain in sorted({*found, *syntax.chains(node, frozenset(local))}):
+            if chain[0] in local:
+                self._imported(local[chain[0]], chain[1:])
+            else:
+                self._chain(module, chain)
+        targets = syntax.dynamic_getattrs(node)
+        if syntax.is_dynamic(node) or any(not self._is_foreign(module, t, local) for t in targets):
+            self._follow(module.name, "*")
+
+    def _chain(self, module: Module, chain: Chain) -> None:
+        self._follow(module.name, chain[0])
+        for binding in module.outline.bindings(chain[0]) if module.outline else []:
+            if binding.imported is not None:
+                self._imported(binding.imported, chain[1:])
+
+    def _imported(self, imported: Import, rest: Chain) -> None:
+        """Follow `module.attribute.rest…` as far as modules go, then the name it reaches."""
+        assert self._modules is not None
+        module = self._modules[imported.module]
+        steps = ((imported.attribute,) if imported.attribute else ()) + rest
+        while True:
+            if module.whose in ("installed", "missing"):
+                self._outside(imported.module)
+            if module.whose != "project":
+                return
+            if not steps:
+                self._follow(module.name, "*")  # passed around as a value
+                return
+            inner = f"{module.name}.{steps[0]}"
+            known = module.outline is not None and steps[0] in module.outline.names
+            if known or not self._modules.is_module(inner):
+                self._follow(module.name, steps[0])
+                self._chain(module, steps)
+                return
+            module, steps = self._modules[inner], steps[1:]
+
+    def _in_stars(self, module: Module, name: str) -> bool:
+        assert self._modules is not None and module.outline is not None
+        for star in module.outline.stars:
+            source = self._modules[star]
+            if source.whose != "project":
+                self._outside(star)
+            elif source.outline is None or source.outline.dynamic:
+                self._whole(source)
+            elif name in source.outline.names or source.outline.stars:
+                self._chain(source, (name,))
+                return True
+        return False
+
+    def _whole(self, module: Module) -> None:
+        """Give up following: the module counts as it is, and so does all that it names."""
+        key = f"{module.name} (whole)"
+        if key in self.parts or module.whose != "project":
+            return
+        if module.outline is None:
+            self.parts[key] = module.digest
+            return
+        self.parts[key] = digest_bytes(syntax.canonical(module.outline.tree).encode())
+        for name in sorted(module.outline.names):
+            self._chain(module, (name,))
+        for star in module.outline.stars:
+            self._follow(star, "*")
+
+    def _outside(self, module: str) -> None:
+        top = module.partition(".")[0]
+        found = distribution(top)
+        if found is not None and top not in sys.stdlib_module_names and top != "penstock":
+            self.parts[PACKAGE + found[0]] = found[1]
+
+    def _is_foreign(self, module: Module, target: ast.expr, local: dict[str, Import]) -> bool:
+        """Whether a getattr by a computed name looks into a module that is not the project's."""
+        assert self._modules is not None
+        for chain in syntax.chains(target, None):
+            bindings = module.outline.bindings(chain[0]) if module.outline else []
+            imports = [binding.imported for binding in bindings if binding.imported]
+            imports += [local[chain[0]]] if chain[0] in local else []
+            if any(self._modules[found.module].whose != "project" for found in imports):
+                return True
+        return False
+
+    def _live(self, module: Module, name: str, bindings: list[Binding]) -> list[str]:
+        """Values that the source does not tell, of modules that this program has imported.
+
+        Only those that the entry imports at its top level, so that a module which a function
+        imports later gives the same identity before and after.
+        """
+        assert self._modules is not None
+        if module.name not in self._modules.eager:
+            return []
+        known = self._globals.get(module.name)
+        if known is None:
+            known = getattr(sys.modules.get(module.name), "__dict__", {})
+        if name not in known or any(binding.imported for binding in bindings):
+            return []
+        value = known[name]
+        for kept in _kept_in(value):
+            of = self._enter(kept)
+            if of is not None and of.whose == "project" and "<" not in kept.__qualname__:
+                self._follow(of.name, kept.__qualname__.partition(".")[0])
+        if all(_is_literal(binding.statement) for binding in bindings):
+            return []
+        text = text_of(value, mutable=False)
+        return [] if text is None else [text]
+
+
+def _contents(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return None
+
+
+def _kept_in(value: Any) -> list[Any]:
+    """Functions and classes in a container: how registries refer to what they call."""
+    if isinstance(value, Mapping):
+        items = list(value.values())
+    elif isinstance(value, list | tuple | set | frozenset):
+        items = list(value)
+    else:
+        return []
+    return [item for item in items if inspect.isfunction(item) or inspect.isclass(item)]
+
+
+def _is_literal(statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, ast.Assign | ast.AnnAssign) else None
+    try:
+        ast.literal_eval(value)  # type: ignore[arg-type]
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return True
+
+
+def _nodes_at(module: Module, value: Any) -> list[ast.AST]:
+    """Where a nested function, lambda or class stands in its module; several when unsure."""
+    code: CodeType | None = getattr(value, "__code__", None)
+    nodes = ast.walk(module.outline.tree) if module.outline else iter(())
+    if code is None:
+        return [n for n in nodes if isinstance(n, ast.ClassDef) and n.name == value.__name__]
+    if code.co_name == "<lambda>":
+        return [n for n in nodes if isinstance(n, ast.Lambda) and n.lineno == code.co_firstlineno]
+    return [
+        node
+        for node in nodes
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name == code.co_name
+        and min(n.lineno for n in (node, *node.decorator_list)) == code.co_firstlineno
+    ]
+
+
+def _names_in(code: CodeType) -> frozenset[str]:
+    inner = (_names_in(const) for const in code.co_consts if isinstance(const, CodeType))
+    return frozenset(code.co_names).union(*inner)
+
+
+def _code_text(code: CodeType) -> str:
+    consts = [
+        _code_text(const) if isinstance(const, CodeType) else text_of(const)
+        for const in code.co_consts
+    ]
+    return repr((code.co_code, consts, code.co_names, code.co_varnames, code.co_freevars))

@@ -1,0 +1,202 @@
+"""The project's source as it was: files in the blob store, and a manifest that lists them.
+
+Ranks import from a snapshot, never from the working tree, so that an edit during a run reaches no
+rank that is replaced later, and a run can be resumed with the code that it began with.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import sysconfig
+import time
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from penstock.base.errors import BadInput, Damaged, DiskFull, PenstockError, ReadOnly, Unavailable
+from penstock.base.hashing import canonical_json, is_digest, short
+from penstock.base.ids import new_id
+from penstock.blobs.port import Blobs
+from penstock.jobs.source import files
+from penstock.jobs.source.locate import Entry
+
+_FORMAT = 1
+_STALE = 3600.0  # seconds after which a half-written folder belongs to nobody
+
+
+def snapshot(
+    root: Path, blobs: Blobs, extra_files: Iterable[Path | str] = (), entry: Entry | None = None
+) -> str:
+    """Store the source below `root` and return the digest of its manifest.
+
+    root         the folder that goes on sys.path, as in `Entry.root`
+    extra_files  files to add whatever their suffix, relative to `root` or absolute inside it
+    entry        lets a folder that is no project and is too large be cut to what it imports
+
+    Manifest: {"format": 1, "files": {path: {"digest": str, "bytes": int}}}. A folder of installed
+    packages gives an empty one: what is installed is not the project's.
+    Raises BadInput when a project is too large (`files` has the limits), DiskFull, ReadOnly.
+    """
+    root = root.resolve()
+    paths = [] if _is_installed(root) else _choose(root, entry)
+    paths = sorted({*paths, *(_inside(root, Path(extra)) for extra in extra_files)})
+    listed: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        try:
+            data = (root / path).read_bytes()
+        except FileNotFoundError:
+            continue  # removed while we looked; then the project does without it
+        except OSError as error:
+            raise Unavailable(
+                f"{root / path} cannot be read: {error.strerror}",
+                "Make it readable, or name it in .gitignore.",
+                path=str(root / path),
+            ) from None
+        listed[path] = {"digest": blobs.put(data), "bytes": len(data)}
+    return blobs.put(canonical_json({"format": _FORMAT, "files": listed}))
+
+
+def refs(digest: str, blobs: Blobs) -> list[str]:
+    """Every blob that a snapshot needs, its manifest first: what a row has to refer to."""
+    listed = _read_manifest(digest, blobs)
+    return [digest, *sorted({file["digest"] for file in listed.values()})]
+
+
+def materialise(digest: str, blobs: Blobs, folder: Path) -> Path:
+    """Lay a snapshot out below `folder` (the layout's `sources`), to be imported from.
+
+    Returns folder/HEX. Made beside it and renamed, so it is there whole or not at all; any number
+    of processes may ask at once. One that is there is used when all its files have their sizes,
+    and made anew otherwise.
+    Raises NotFound, Damaged (a file or path that cannot be what was stored), DiskFull, ReadOnly.
+    """
+    listed = _read_manifest(digest, blobs)
+    target = folder / short(digest, 64)
+    if _is_whole(target, listed):
+        return target
+    making = folder / f".{new_id('making')}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        making.mkdir()
+        for path, file in listed.items():
+            place = making / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(blobs.get(file["digest"]))
+            place.chmod(0o444)  # an edit here would be lost, and would not be what was recorded
+        _rename(making, target, listed)
+    except OSError as error:
+        raise _storage_error(error, folder) from None
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return target
+
+
+def _choose(root: Path, entry: Entry | None) -> list[str]:
+    try:
+        return files.choose(root)
+    except files.TooMuch as much:
+        if files.is_project(root) or entry is None:
+            raise files.refuse(root, str(much)) from None
+        from penstock.jobs.source.modules import reachable
+
+        return [path for path in reachable(entry) if (root / path).stat().st_size]
+
+
+def _is_installed(root: Path) -> bool:
+    installed = {Path(path).resolve() for path in sysconfig.get_paths().values()}
+    return root in installed or root.name in ("site-packages", "dist-packages")
+
+
+def _inside(root: Path, path: Path) -> str:
+    full = (root / path).resolve()
+    if not full.is_relative_to(root) or not full.is_file():
+        raise BadInput(
+            f"{path} is not a file inside {root}",
+            "Name files of the project; data from elsewhere belongs in a dataset.",
+            path=str(path),
+        )
+    return full.relative_to(root).as_posix()
+
+
+def _read_manifest(digest: str, blobs: Blobs) -> dict[str, dict[str, Any]]:
+    """The files of a snapshot, every path and digest checked."""
+    damage = Damaged(
+        f"source snapshot {short(digest)} is not a manifest that Penstock wrote",
+        "Start the run again with fresh=True, which takes a new snapshot.",
+        digest=digest,
+    )
+    if not is_digest(digest):
+        raise damage
+    try:
+        manifest = json.loads(blobs.get(digest))
+        listed: dict[str, dict[str, Any]] = manifest["files"]
+        sound = manifest["format"] == _FORMAT and all(
+            _is_safe(path) and is_digest(file["digest"]) and isinstance(file["bytes"], int)
+            for path, file in listed.items()
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise damage from None
+    if not sound:
+        raise damage
+    return listed
+
+
+def _is_safe(path: str) -> bool:
+    """Whether a path stays below the folder it is joined to, on any system."""
+    parts = path.split("/")
+    return (
+        not PurePosixPath(path).is_absolute()
+        and not any(part in ("", ".", "..") for part in parts)
+        and not any(sign in path for sign in "\\\0:")
+    )
+
+
+def _is_whole(target: Path, listed: dict[str, dict[str, Any]]) -> bool:
+    """Sizes only: a power cut can leave renamed files empty, and hashing would delay each rank."""
+    try:
+        return target.is_dir() and all(
+            (target / path).lstat().st_size == file["bytes"] for path, file in listed.items()
+        )
+    except OSError:
+        return False
+
+
+def _rename(making: Path, target: Path, listed: dict[str, dict[str, Any]]) -> None:
+    try:
+        making.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        if _is_whole(target, listed):
+            return  # somebody else was first
+        target.rename(target.with_name(f".{new_id('broken')}"))
+        _rename(making, target, listed)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what dead processes left half-written, long ago."""
+    for pattern in (".making-*", ".broken-*"):
+        for left in folder.glob(pattern):
+            try:
+                if time.time() - left.stat().st_mtime > _STALE:
+                    shutil.rmtree(left, ignore_errors=True)
+            except OSError:
+                continue
+
+
+def _storage_error(error: OSError, folder: Path) -> PenstockError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(
+            f"no room to lay out the source in {folder}", "Free some space.", path=str(folder)
+        )
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return ReadOnly(f"{folder} cannot be written", "Make the home writable.", path=str(folder))
+    return Unavailable(
+        f"the source cannot be laid out in {folder}: {os.strerror(error.errno or 0)}",
+        "Look at the disk; `penstock doctor` helps.",
+        path=str(folder),
+    )
