@@ -1,0 +1,72 @@
+"""One child of the image: a rank or a sidecar, as its agent sees it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass, field
+from typing import Any
+
+from penstock.base import process
+from penstock.jobs.wire import Channel
+
+
+@dataclass
+class Child:
+    """role "rank" | "sidecar"; `pid` is None until the image has forked it.
+
+    handed  shared buffers that a rank gave to a sidecar and that are not done: slot -> message
+    calls   asked of the controller and not answered yet: id -> message
+    last_words  what a new controller must hear again: how the rank took its leave, how it ended
+    """
+
+    role: str
+    name: str
+    gang: int
+    rank: int
+    channel: Channel
+    request: dict[str, Any]
+    pid: int | None = None
+    pidfd: int | None = None
+    started: int | None = None
+    status: int | None = None
+    told_end: bool = False
+    dead: bool = False
+    buffers: dict[str, int] = field(default_factory=dict)
+    handed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    last_words: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def born(self, pid: int) -> None:
+        self.pid = pid
+        self.started = process.start_time(pid)
+        try:
+            self.pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self.pidfd = None
+
+    def kill(self) -> None:
+        if self.pid is not None and not self.dead:
+            process.kill_quietly(self.pid, signal.SIGKILL)
+
+    def cause(self) -> dict[str, Any]:
+        """How it ended: a signal's name, an exit code, or nothing known."""
+        if self.status is None:
+            return {"signal": None, "code": None}
+        if os.WIFSIGNALED(self.status):
+            return {"signal": signal.Signals(os.WTERMSIG(self.status)).name, "code": None}
+        return {"signal": None, "code": os.waitstatus_to_exitcode(self.status)}
+
+    def close(self) -> None:
+        """Give back descriptors; buffers only when nothing in them is still wanted."""
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
+        self.channel.close()
+        self.drop_buffers()
+
+    def drop_buffers(self) -> None:
+        if not self.handed:
+            for fd in self.buffers.values():
+                os.close(fd)
+            self.buffers.clear()

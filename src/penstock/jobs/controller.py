@@ -1,0 +1,405 @@
+"""The controller: owner of one run. One thread; a small loop that carries out `decide`.
+
+It holds the lease "run/ID", makes all writes to `meta`, and commands the agent. Any instruction
+may be its last: the agent starts it again, the next one takes the lease with a higher generation,
+attaches, and reads on where its predecessor's acknowledgements end. When both die the run is
+interrupted, and whoever starts a controller next adopts it.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from penstock.base import log, process
+from penstock.base.errors import DiskFull, LeaseLost, PenstockError, Unavailable
+from penstock.jobs import decide as think
+from penstock.jobs.facts import Facts
+from penstock.jobs.handle import AgentHandle
+from penstock.jobs.stores import Stores
+from penstock.jobs.work import Call, Work
+from penstock.meta import Writer
+from penstock.records import Attempt, Lease, Run
+
+T = TypeVar("T")
+_TICK = 0.05  # seconds between looks when the agent says nothing
+_PATIENCE = 10.0  # seconds for which a store may be gone
+_log = log.logger("controller")
+
+
+class Controller:
+    """See the module. `run` returns the run's last row; raises LeaseHeld when another owns it."""
+
+    def __init__(
+        self, stores: Stores, run_id: str, work: Work, restart: list[str] | None = None
+    ) -> None:
+        self.stores = stores
+        self.run_id = run_id
+        self.generation = 0
+        self.attempt = 0
+        self._work = work
+        self._restart = restart
+        self._holder = str(process.Identity.mine())
+        self._lease: Lease | None = None
+        self._agent: AgentHandle | None = None
+        self._facts = Facts()
+        self._state: think.State = think.Starting(0, think.Budget())
+        self._client: process.Identity | None = None
+        self._stop: str | None = None
+        self._kill = threading.Event()
+        self._next_renewal = 0.0
+        self._next_look = 0.0
+        self._next_step_write = 0.0
+
+    # -- for the work ---------------------------------------------------------------------------
+
+    def commit(self, change: Callable[[Writer], T]) -> T:
+        """One transaction under the lease; a store that is gone for a moment is waited for."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                with self.stores.meta.write(self._lease) as tx:
+                    return change(tx)
+            except DiskFull:
+                raise
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    def event(self, kind: str, body: dict[str, Any]) -> None:
+        self.commit(lambda tx: tx.event(f"run/{self.run_id}", kind, body))
+
+    def reply(self, call: Call, payload: dict[str, Any]) -> None:
+        self._send(
+            reply={"gang": self.attempt, "rank": call.rank, "id": call.id, "payload": payload}
+        )
+
+    def refuse(self, call: Call, error: dict[str, Any]) -> None:
+        self._answer(call, error=error)
+
+    def _answer(self, call: Call, **content: Any) -> None:
+        self._send(reply={"gang": self.attempt, "rank": call.rank, "id": call.id, **content})
+
+    def restart_rank(self, rank: int) -> None:
+        """For maps: replace one dead worker."""
+        self._send(restart={"rank": rank})
+
+    def stop(self, why: str) -> None:
+        """Ask for a clean end, from any thread."""
+        self._stop = self._stop or why
+
+    def kill(self) -> None:
+        """Ask for an end at once, from any thread or signal handler."""
+        self._kill.set()
+
+    # -- the run --------------------------------------------------------------------------------
+
+    def run(self) -> Run:
+        self._take_lease()
+        run = self._load()
+        try:
+            self._work.open(self)
+            self._find_agent(run)
+            while not isinstance(self._state, think.Ended):
+                self._step()
+            return self._finish(self._state)
+        except LeaseLost:
+            _log.error("another controller took over; leaving everything to it")
+            raise
+        except PenstockError as error:
+            self._give_up(error)
+            raise
+
+    def _step(self) -> None:
+        self._renew()
+        self._listen()
+        self._look()
+        before = self._state
+        poll = self._facts.poll(
+            at=time.monotonic(),
+            committed=self._work.committed(),
+            stop=self._stop,
+            kill=self._kill.is_set(),
+        )
+        self._state = think.decide(before, poll)
+        if self._state != before:
+            self._carry_out(before, self._state)
+
+    def _take_lease(self) -> None:
+        ttl = self.stores.settings.lease_seconds
+        with self.stores.meta.write() as tx:
+            held = tx.find_lease(f"run/{self.run_id}")
+            if held is not None and held.holder == self._holder:
+                tx.release_lease(held)  # our own: a new start is a new generation
+            self._lease = tx.take_lease(f"run/{self.run_id}", self._holder, ttl)
+        self.generation = self._lease.generation
+        self._next_renewal = time.monotonic() + ttl / 3
+
+    def _renew(self) -> None:
+        if time.monotonic() < self._next_renewal or self._lease is None:
+            return
+        lease, ttl = self._lease, self.stores.settings.lease_seconds
+        self._lease = self.commit(lambda tx: tx.renew_lease(lease, ttl))
+        self._next_renewal = time.monotonic() + ttl / 3
+
+    def _load(self) -> Run:
+        with self.stores.meta.read() as db:
+            run = db.get_run(self.run_id)
+            attempts = db.attempts(self.run_id)
+        self.attempt = attempts[-1].number if attempts else 0
+        client = run.spec.get("client")
+        if client and not run.detached:
+            self._client = process.Identity.parse(client)
+        return run
+
+    def _find_agent(self, run: Run) -> None:
+        self._agent = AgentHandle(
+            self.stores.layout.runtime(f"run/{self.run_id}"),
+            {
+                "run_id": self.run_id,
+                "logs": str(self.stores.layout.logs(self.run_id)),
+                "scratch": str(self.stores.layout.scratch(self.run_id)),
+                "preload": run.spec["preload"],
+                "image_env": run.spec["image_env"],
+                "sidecars": run.spec["sidecars"],
+                "cwd": run.spec["cwd"],
+                "controller": self._restart,
+                "memory_bytes": self.stores.settings.memory_tier_bytes,
+            },
+        )
+        if self._agent.find(self.generation):
+            self.event("controller.adopted", {"generation": self.generation})
+            self._facts = Facts(self.attempt)
+            self._state = think.Running(
+                self.attempt, think.Budget(committed=self._work.committed())
+            )
+            return
+        self._close_open_attempt("interrupted")
+        self._agent.start(self.generation)
+        self._begin(think.Starting(self.attempt + 1, think.Budget()))
+
+    def _close_open_attempt(self, cause: str) -> None:
+        """An attempt that a predecessor left open ended when its processes did."""
+        with self.stores.meta.read() as db:
+            open_ones = [a for a in db.attempts(self.run_id) if a.ended_at is None]
+        for attempt in open_ones:
+            self.commit(
+                lambda tx, a=attempt: tx.end_attempt(self.run_id, a.number, cause, None, {})  # type: ignore[misc]
+            )
+
+    # -- listening ------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        assert self._agent is not None
+        seen = 0
+        timeout = _TICK
+        while True:
+            try:
+                source, message = self._agent.inbox.get(timeout=timeout)
+            except queue.Empty:
+                break
+            timeout = 0.0001
+            if self._agent.is_current(source):
+                seen = message.get("seq", seen)
+                self._hear(message)
+        if seen:
+            self._send(ack=seen)
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        kind, body = next((k, v) for k, v in message.items() if k != "seq")
+        if kind == "call":
+            self._on_call(body)
+        elif kind == "sidecar":
+            self._work.on_sidecar(body["name"], body)
+        elif kind == "handed" and body["gang"] == self.attempt:
+            self._work.on_handed(body["rank"], body["step"])
+        elif kind == "tell" and body["gang"] == self.attempt:
+            self._facts.hear(kind, body)
+            self._work.on_tell(body["rank"], body["kind"], body["payload"])
+        else:
+            self._facts.hear(kind, body)
+            self._record(kind, body)
+
+    def _on_call(self, body: dict[str, Any]) -> None:
+        if body["gang"] != self.attempt:
+            return
+        call = Call(body["rank"], body["id"], body["kind"], body["payload"])
+        try:
+            answer = self._work.on_call(call)
+        except LeaseLost:
+            raise
+        except PenstockError as error:
+            self.refuse(call, error.as_dict())
+            return
+        if answer is not None:
+            self.reply(call, answer)
+
+    def _record(self, kind: str, body: dict[str, Any]) -> None:
+        if kind == "started" and body["gang"] == self.attempt:
+            self.event("gang.started", {"attempt": self.attempt, "pids": body["pids"]})
+        elif kind == "exited" and body["gang"] == self.attempt and not body["told"]:
+            if self._work.shape == "map":
+                self._work.on_tell(body["rank"], "died", body)
+            fact = {key: body[key] for key in ("rank", "pid", "signal", "code", "seen_at")}
+            if len(self._facts.exits) <= 1 or self._work.shape == "map":
+                self.event("rank.died", {**fact, "attempt": self.attempt})
+
+    def _look(self) -> None:
+        """At what others may want: a stop in the row, a script that is gone, a checkpoint."""
+        assert self._agent is not None
+        if isinstance(self._state, think.Running):
+            wish = self._work.tick(self._facts.steps)
+            if wish and "save" in wish:
+                self._send(save={"gang": self.attempt, "margin": self._margin()})
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + 0.1
+        if self._client is not None and self._client.is_dead():
+            self.stop("the script is gone")
+        with self.stores.meta.read() as db:
+            run = db.get_run(self.run_id)
+        if run.state == "stopping":
+            self.stop("stopped on request")
+        step = min(self._facts.steps, default=0)
+        if step > run.step and now > self._next_step_write:
+            self._next_step_write = now + 1.0
+            self.commit(lambda tx: tx.change_run(self.run_id, step=step))
+
+    def _margin(self) -> int:
+        """Steps that may pass before all ranks have seen a word: by the pace they go at."""
+        return 2 + int(0.1 * self._facts.pace())
+
+    # -- carrying out ---------------------------------------------------------------------------
+
+    def _carry_out(self, before: think.State, after: think.State) -> None:
+        assert self._agent is not None
+        match after:
+            case think.Draining(why=why):
+                self.event("run.draining", {"why": why})
+                self._send(drain={"gang": self.attempt, "margin": self._margin()})
+            case think.Clearing():
+                self._send(kill={"gang": self.attempt})
+            case think.Starting() if isinstance(before, think.Clearing):
+                self._end_attempt(before.cause, before.detail)
+                self._again(after)
+            case think.Ended() if isinstance(before, think.Clearing):
+                self._end_attempt(before.cause, before.detail)
+            case think.Ended(outcome=outcome, detail=detail):
+                self._end_attempt(str(detail.get("why", outcome)), {})
+
+    def _again(self, state: think.Starting) -> None:
+        """A new attempt of the same run: a new generation, and a new agent if that one died."""
+        assert self._agent is not None
+        lost = self._facts.agent_lost
+        self._take_lease()
+        if lost:
+            self._agent.lost()
+            self.event("agent.died", {"attempt": state.attempt - 1})
+            self._agent.start(self.generation)
+        self._begin(state)
+
+    def _begin(self, state: think.Starting) -> None:
+        self.attempt = state.attempt
+        self._state = state
+        payload = self._work.start()
+        run = self._open_attempt()
+        self._facts = Facts(self.attempt, run.spec["world_size"])
+        self._send(
+            start={
+                "gang": self.attempt,
+                "generation": self.generation,
+                "shape": self._work.shape,
+                "world_size": run.spec["world_size"],
+                "entry": self._work.entry,
+                "payload": payload,
+                "env": run.spec["rank_env"],
+            }
+        )
+
+    def _open_attempt(self) -> Run:
+        def change(tx: Writer) -> Run:
+            from_step = self._work.committed()
+            tx.add_attempt(Attempt(self.run_id, self.attempt, self.generation, tx.now(), from_step))
+            run = tx.get_run(self.run_id)
+            if run.state in ("pending", "running"):
+                run = tx.change_run(self.run_id, state="running", ended_at=None, error=None)
+            body = {"attempt": self.attempt, "generation": self.generation, "from_step": from_step}
+            tx.event(f"run/{self.run_id}", "attempt.started", body)
+            return run
+
+        return self.commit(change)
+
+    def _end_attempt(self, cause: str, detail: dict[str, Any]) -> None:
+        reached = max(self._facts.steps, default=0)
+
+        def change(tx: Writer) -> None:
+            tx.end_attempt(self.run_id, self.attempt, cause, reached, detail)
+            body = {"attempt": self.attempt, "cause": cause, "to_step": reached}
+            tx.event(f"run/{self.run_id}", "attempt.ended", body)
+
+        self.commit(change)
+
+    def _finish(self, ended: think.Ended) -> Run:
+        assert self._agent is not None
+        result: dict[str, Any] = {}
+        if ended.outcome == "finished":
+            result = self._work.finish(self._facts.results)
+        self._agent.end()
+        error = ended.detail if ended.outcome == "failed" else None
+        step = max(self._facts.steps, default=0)
+
+        def change(tx: Writer) -> Run:
+            old = tx.get_run(self.run_id)
+            run = tx.change_run(
+                self.run_id,
+                state=ended.outcome,
+                ended_at=tx.now(),
+                error=error,
+                step=max(step, self._work.committed()) or old.step,
+                result={**old.result, **result},
+            )
+            body = {"error": error} if error else {"why": ended.detail.get("why")}
+            tx.event(f"run/{self.run_id}", f"run.{ended.outcome}", body)
+            return run
+
+        run = self.commit(change)
+        self._release()
+        return run
+
+    def _give_up(self, error: PenstockError) -> None:
+        """Something that no attempt can mend (a full disk, a bad spec): end, and say it."""
+        _log.error("giving up", extra=log.facts(error=error.as_dict()))
+        if self._agent is not None:
+            self._agent.end()
+
+        def change(tx: Writer) -> None:
+            tx.change_run(self.run_id, state="failed", ended_at=tx.now(), error=error.as_dict())
+            tx.event(f"run/{self.run_id}", "run.failed", {"error": error.as_dict()})
+
+        try:
+            self.commit(change)
+            self._release()
+        except PenstockError as second:
+            _log.error("and the end cannot be recorded", extra=log.facts(error=str(second)))
+
+    def _release(self) -> None:
+        lease = self._lease
+        if lease is not None:
+            with self.stores.meta.write() as tx:
+                tx.release_lease(lease)
+            self._lease = None
+
+    def _send(self, **message: Any) -> None:
+        if self._agent is not None:
+            self._agent.send(**message)
+
+
+def kill_on_sigterm(controller: Controller) -> None:
+    """SIGTERM ends the gang at once; a polite stop goes through the run's row."""
+    signal.signal(signal.SIGTERM, lambda *_: controller.kill())

@@ -1,0 +1,90 @@
+"""What the controller knows about the current attempt, gathered from the agent's events."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+from penstock.jobs.decide import Exit, Poll, Raised
+
+
+class Facts:
+    """Forgets everything with the attempt: each has its own."""
+
+    def __init__(self, attempt: int = 0, world_size: int = 0) -> None:
+        self.attempt = attempt
+        self.exits: list[Exit] = []
+        self.raised: list[Raised] = []
+        self.results: dict[int, dict[str, Any]] = {}
+        self.left: set[int] = set()
+        self.steps: list[int] = []
+        self.started = False
+        self.gone = False
+        self.agent_lost = False
+        self.broken: dict[str, Any] | None = None
+        self.world_size = world_size
+        self._dead: set[int] = set()
+        self._pace: deque[tuple[float, int]] = deque(maxlen=8)
+
+    def hear(self, kind: str, body: Any) -> None:
+        if kind == "lost":
+            self.agent_lost = True
+        elif kind == "broken":
+            what = f"{body['what']}: {body['log'].strip().splitlines()[-1:] or ['?']}"
+            fix = "See image.log of this run; a package in `preload` may not import."
+            self.broken = {"code": "unavailable", "what": what, "fix": fix, "facts": body}
+        elif isinstance(body, dict) and body.get("gang") == self.attempt:
+            handler = getattr(self, f"_hear_{kind}", None)
+            if handler is not None:
+                handler(body)
+
+    def _hear_started(self, body: dict[str, Any]) -> None:
+        self.started = bool(body["pids"])
+
+    def _hear_exited(self, body: dict[str, Any]) -> None:
+        if not body["told"] and body["pid"] not in self._dead:
+            self._dead.add(body["pid"])
+            exit_ = Exit(body["rank"], body["signal"], body["code"], body["seen_at"])
+            self.exits.append(exit_)
+
+    def _hear_gone(self, _: dict[str, Any]) -> None:
+        self.gone = True
+
+    def _hear_progress(self, body: dict[str, Any]) -> None:
+        self.steps = body["steps"]
+        self._pace.append((time.monotonic(), max(self.steps)))
+
+    def _hear_tell(self, body: dict[str, Any]) -> None:
+        rank, kind, payload = body["rank"], body["kind"], body["payload"]
+        if kind == "finished":
+            self.results[rank] = payload
+            self.left.add(rank)
+        elif kind == "drained":
+            self.left.add(rank)
+        elif kind == "raised":
+            self.raised.append(Raised(rank, int(payload["step"]), payload["error"]))
+
+    def pace(self) -> float:
+        """Steps per second, lately."""
+        if len(self._pace) < 2:
+            return 0.0
+        (t0, s0), (t1, s1) = self._pace[0], self._pace[-1]
+        return max(0.0, (s1 - s0) / max(t1 - t0, 1e-3))
+
+    def poll(self, at: float, committed: int, stop: str | None, kill: bool) -> Poll:
+        everyone = self.world_size > 0
+        return Poll(
+            at=at,
+            committed=committed,
+            started=self.started,
+            exits=tuple(self.exits),
+            raised=tuple(self.raised),
+            finished=everyone and len(self.results) == self.world_size,
+            left=everyone and len(self.left) == self.world_size,
+            gone=self.gone,
+            agent_lost=self.agent_lost,
+            stop=stop,
+            kill=kill,
+            broken=self.broken,
+        )

@@ -1,0 +1,129 @@
+"""A controller's hold on its agent: find it, or start it; speak; be sure that it is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from penstock.base import log, process
+from penstock.base.errors import Unavailable
+from penstock.jobs.agent.sessions import end_session
+from penstock.jobs.rpc import Message, Session
+
+_ATTACH = 20.0  # seconds for a new agent to answer
+_log = log.logger("controller")
+
+
+def read_processes(runtime: Path) -> list[dict[str, Any]]:
+    """The rows that an agent left in its runtime folder and that are still alive."""
+    try:
+        rows = json.loads((runtime / "processes.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return []
+    return [row for row in rows if process.start_time(row["pid"]) == row["started"]]
+
+
+def clear(runtime: Path, timeout: float = 10.0) -> None:
+    """Kill what a dead agent may have left, and wait until it is gone."""
+    try:
+        rows = json.loads((runtime / "processes.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return
+    deadline = time.monotonic() + timeout
+    for row in rows:
+        if process.start_time(row["pid"]) == row["started"]:
+            process.kill_quietly(row["pid"], signal.SIGKILL)
+        if row["role"] == "rank" and process.start_time(row["pid"]) in (None, row["started"]):
+            end_session(row["pid"])
+    while read_processes(runtime):
+        if time.monotonic() > deadline:
+            left = [row["pid"] for row in read_processes(runtime)]
+            raise Unavailable(
+                f"processes of an earlier attempt cannot be killed: {left}",
+                "They hang in the kernel (a dead network disk?); free them, then resume the run.",
+            )
+        time.sleep(0.002)
+    (runtime / "processes.json").unlink(missing_ok=True)
+
+
+class AgentHandle:
+    """One run's agent, as its controller sees it. `inbox` gets what the agent says."""
+
+    def __init__(self, runtime: Path, spec: dict[str, Any]) -> None:
+        self.inbox: queue.Queue[tuple[object, Message]] = queue.Queue()
+        self._runtime = runtime
+        self._spec = {**spec, "runtime": str(runtime), "socket": str(runtime / "agent.sock")}
+        self._session: Session | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def find(self, generation: int) -> bool:
+        """Attach to an agent that a predecessor left. False when there is none."""
+        agents = [row for row in read_processes(self._runtime) if row["role"] == "agent"]
+        if not agents:
+            return False
+        try:
+            self._attach(generation, timeout=5.0)
+        except Unavailable:
+            _log.warning("an agent is there but does not answer; replacing it")
+            return False
+        return True
+
+    def start(self, generation: int) -> None:
+        """Start a new agent, after making sure that nothing of an old one is left."""
+        clear(self._runtime)
+        (self._runtime / "agent.sock").unlink(missing_ok=True)
+        spec = self._runtime / "agent-spec.json"
+        spec.write_text(json.dumps(self._spec))
+        logs = Path(self._spec["logs"])
+        logs.mkdir(parents=True, exist_ok=True)
+        with (logs / "agent.log").open("ab") as out:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "penstock.jobs.agent", str(spec)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=self._spec["cwd"],
+                start_new_session=True,
+            )
+        self._attach(generation, _ATTACH)
+
+    def _attach(self, generation: int, timeout: float) -> None:
+        session = Session(f"unix:{self._spec['socket']}", self.inbox)
+        session.attach(generation, {"pid": os.getpid()}, timeout)
+        self._session = session
+
+    def is_current(self, source: object) -> bool:
+        """Whether a message came from the session in use, not from one that was given up."""
+        return source is self._session
+
+    def send(self, **message: Any) -> None:
+        if self._session is not None:
+            self._session.send(message)
+
+    def lost(self) -> None:
+        """The session ended: give it up and kill whatever is left of the agent."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+        clear(self._runtime)
+        self._reap()
+
+    def end(self, timeout: float = 5.0) -> None:
+        """Tell the agent to end, and see that it does."""
+        self.send(shutdown={})
+        deadline = time.monotonic() + timeout
+        while read_processes(self._runtime) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        self.lost()
+
+    def _reap(self) -> None:
+        if self._child is not None:
+            self._child.wait()
+            self._child = None

@@ -1,0 +1,134 @@
+"""The image: a warm process that only forks.
+
+It imports what its gang needs (torch takes two seconds) and then waits. It never starts a thread,
+opens a gRPC channel, touches a GPU or runs an operator, so a fork of it is as good as a new
+process and costs milliseconds. It belongs to the agent: it dies with it, and its children die
+with the image. Requests and answers travel on one channel:
+
+    -> {"fork": {key, name, log, entry, payload, env}} + [channel, words?, listener?]
+    <- {"forked": pid, "key"} | {"exited": pid, "status": wait status} | {"ready": seconds}
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import random
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from penstock.base import process
+from penstock.jobs.wire import Channel, Closed
+
+
+def main(argv: list[str]) -> None:
+    """`python -m penstock.jobs.image FD PARENT PRELOAD…`"""
+    began = time.monotonic()
+    process.die_with_parent(int(argv[1]))
+    process.set_name("penstock-image")
+    channel = Channel(socket.socket(fileno=int(argv[0])))
+    wake = _wake_on_child()
+    for module in argv[2:]:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # children share these pages; the collector must not touch them
+    try:
+        channel.send({"ready": time.monotonic() - began})
+        _serve(channel, wake)
+    except Closed:
+        os._exit(0)
+
+
+def _wake_on_child() -> int:
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return reader
+
+
+def _serve(channel: Channel, wake: int) -> None:
+    while True:
+        ready, _, _ = select.select([channel.fileno(), wake], [], [])
+        if wake in ready:
+            os.read(wake, 4096)
+            _reap(channel)
+        if channel.fileno() in ready:
+            for message, fds in channel.drain():
+                _fork(channel, message["fork"], fds, wake)
+
+
+def _reap(channel: Channel) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        channel.send({"exited": pid, "status": status})
+
+
+def _fork(channel: Channel, request: dict[str, Any], fds: list[int], wake: int) -> None:
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become(request, fds, parent, channel, wake)
+        finally:
+            os._exit(70)  # only reached when the entry could not even be called
+    for fd in fds:
+        os.close(fd)
+    channel.send({"forked": pid, "key": request["key"]})
+
+
+def _become(
+    request: dict[str, Any], fds: list[int], parent: int, channel: Channel, wake: int
+) -> None:
+    """In the child: a session, a log, an environment of its own; then the entry. Never returns."""
+    process.die_with_parent(parent)
+    os.setsid()
+    process.set_name(request["name"])
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    channel.close()
+    os.close(wake)
+    _redirect(Path(request["log"]))
+    os.environ.update(request["env"])
+    random.seed()
+    code = 1
+    try:
+        module, _, name = request["entry"].partition(":")
+        entry = getattr(importlib.import_module(module), name)
+        entry(Channel(socket.socket(fileno=fds[0])), fds[1:], request["payload"])
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:  # noqa: BLE001 - the last frame of a process: show it and leave
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # not sys.exit: the image's frames and exit handlers are not this process's
+
+
+def _redirect(log: Path) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(null, 0)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    os.close(null)
+    os.close(out)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,148 @@
+"""A rank's line to its agent: questions to the controller, reports, shared buffers, the words.
+
+No thread: messages are read when the rank waits for an answer or looks for one. The agent's death
+needs no watching, because the kernel ends the rank with it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from penstock.base.errors import PenstockError, Unavailable, from_dict
+from penstock.jobs.wire import Channel, Closed
+from penstock.jobs.words import Words
+
+
+@dataclass
+class Buffer:
+    """A piece of shared memory that a rank fills and a sidecar reads."""
+
+    slot: str
+    view: memoryview
+    free: bool = True
+
+
+class Link(Protocol):
+    """What a rank may do. `AgentLink` crosses processes; a room may give another for workers=0."""
+
+    run_id: str
+    rank: int
+    world_size: int
+    attempt: int
+    generation: int
+
+    def call(self, kind: str, payload: dict[str, Any]) -> dict[str, Any]:
+        """Ask the controller and wait. Raises the error that it answers with."""
+        ...
+
+    def tell(self, kind: str, payload: dict[str, Any]) -> None: ...
+    def buffers(self, size: int, count: int) -> list[Buffer]:
+        """Shared buffers of `size` bytes each, in memory or, when it has no room, on disk."""
+        ...
+
+    def wait_free(self, buffers: list[Buffer]) -> Buffer:
+        """One that is free, waiting until a sidecar is done with it."""
+        ...
+
+    def hand(self, sidecar: str, buffer: Buffer, step: int, message: dict[str, Any]) -> None:
+        """Give a filled buffer to a sidecar; it is not free until the sidecar is done."""
+        ...
+
+    def step_done(self, step: int) -> None:
+        """Progress for the agent to see: one store into shared memory."""
+        ...
+
+    def save_at(self) -> int: ...
+    def drain_at(self) -> int: ...
+
+
+class AgentLink:
+    """The link of a forked rank."""
+
+    def __init__(self, channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
+        self.run_id: str = payload["run_id"]
+        self.rank: int = payload["rank"]
+        self.world_size: int = payload["world_size"]
+        self.attempt: int = payload["gang"]
+        self.generation: int = payload["generation"]
+        self._channel = channel
+        self._words = Words(fds[0], self.world_size)
+        self._next_id = 0
+        self._answers: dict[int, tuple[dict[str, Any], list[int]]] = {}
+        self._freed: set[str] = set()
+
+    def call(self, kind: str, payload: dict[str, Any]) -> dict[str, Any]:
+        return self._ask(kind, payload)[0]
+
+    def tell(self, kind: str, payload: dict[str, Any]) -> None:
+        self._send({"tell": {"kind": kind, "payload": payload}})
+
+    def buffers(self, size: int, count: int) -> list[Buffer]:
+        answer, fds = self._ask("allocate", {"bytes": size, "count": count})
+        found = []
+        for slot, fd in zip(answer["slots"], fds, strict=True):
+            view = memoryview(mmap.mmap(fd, answer["bytes"]))
+            os.close(fd)
+            found.append(Buffer(slot, view))
+        return found
+
+    def wait_free(self, buffers: list[Buffer]) -> Buffer:
+        self._listen(timeout=0)
+        while True:
+            for buffer in buffers:
+                if buffer.slot in self._freed:
+                    self._freed.discard(buffer.slot)
+                    buffer.free = True
+                if buffer.free:
+                    return buffer
+            self._listen(timeout=1.0)
+
+    def hand(self, sidecar: str, buffer: Buffer, step: int, message: dict[str, Any]) -> None:
+        buffer.free = False
+        self._send({"hand": {"to": sidecar, "slot": buffer.slot, "step": step, **message}})
+
+    def step_done(self, step: int) -> None:
+        self._words.set_step(self.rank, step)
+
+    def save_at(self) -> int:
+        return self._words.save_at
+
+    def drain_at(self) -> int:
+        return self._words.drain_at
+
+    def _ask(self, kind: str, payload: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+        self._next_id += 1
+        number = self._next_id
+        self._send({"call": {"id": number, "kind": kind, "payload": payload}})
+        while number not in self._answers:
+            self._listen(timeout=1.0)
+        answer, fds = self._answers.pop(number)
+        if "error" in answer:
+            raise from_dict(answer["error"])
+        return answer["payload"], fds
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            self._channel.send(message)
+        except Closed:
+            raise _agent_gone() from None
+
+    def _listen(self, timeout: float) -> None:
+        try:
+            found = self._channel.receive(timeout)
+        except Closed:
+            raise _agent_gone() from None
+        if found is None:
+            return
+        message, fds = found
+        if "reply" in message:
+            self._answers[message["reply"]["id"]] = (message["reply"], fds)
+        elif "free" in message:
+            self._freed.add(message["free"])
+
+
+def _agent_gone() -> PenstockError:
+    return Unavailable("the agent of this rank is gone", "The run goes on with its next attempt.")

@@ -1,0 +1,60 @@
+"""A page of shared memory between an agent and the ranks of one gang.
+
+int64 words: what the agent wants (a step at which all save, a step at which all drain), and per
+rank how far it is. Plain aligned stores; each word has one writer.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+_WANTS = 8  # words before the ranks' own
+_PER_RANK = 8
+_SAVE_AT, _DRAIN_AT = 0, 1
+
+
+class Words:
+    """The page. The agent creates it; ranks open the descriptor they were given."""
+
+    def __init__(self, fd: int, ranks: int) -> None:
+        self.fd = fd
+        self.ranks = ranks
+        self._map = mmap.mmap(fd, (_WANTS + _PER_RANK * ranks) * 8)
+        self._words = memoryview(self._map).cast("q")
+
+    @classmethod
+    def create(cls, ranks: int) -> Words:
+        fd = os.memfd_create("penstock-words", os.MFD_CLOEXEC)
+        os.ftruncate(fd, (_WANTS + _PER_RANK * ranks) * 8)
+        return cls(fd, ranks)
+
+    @property
+    def save_at(self) -> int:
+        """Step after which every rank saves; 0: none is wanted."""
+        return self._words[_SAVE_AT]
+
+    @save_at.setter
+    def save_at(self, step: int) -> None:
+        self._words[_SAVE_AT] = step
+
+    @property
+    def drain_at(self) -> int:
+        """Step after which every rank saves and leaves; 0: none is wanted."""
+        return self._words[_DRAIN_AT]
+
+    @drain_at.setter
+    def drain_at(self, step: int) -> None:
+        self._words[_DRAIN_AT] = step
+
+    def set_step(self, rank: int, step: int) -> None:
+        self._words[_WANTS + rank * _PER_RANK] = step
+
+    def steps(self) -> list[int]:
+        """The last completed step of each rank."""
+        return [self._words[_WANTS + rank * _PER_RANK] for rank in range(self.ranks)]
+
+    def close(self) -> None:
+        self._words.release()
+        self._map.close()
+        os.close(self.fd)

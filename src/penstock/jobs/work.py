@@ -1,0 +1,82 @@
+"""What a room above hands to a controller: the only thing that knows what is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+from penstock.jobs.stores import Stores
+from penstock.meta import Writer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A question that a rank asked. `id` is the rank's own number for it."""
+
+    rank: int
+    id: int
+    kind: str
+    payload: dict[str, Any]
+
+
+class Control(Protocol):
+    """What a work may do while the controller runs it."""
+
+    stores: Stores
+    run_id: str
+    generation: int
+    attempt: int
+
+    def commit(self, change: Callable[[Writer], T]) -> T:
+        """Run `change` in one transaction under the lease. Raises LeaseLost, Unavailable."""
+        ...
+
+    def event(self, kind: str, body: dict[str, Any]) -> None:
+        """Append an event of this run in a transaction of its own."""
+        ...
+
+    def reply(self, call: Call, payload: dict[str, Any]) -> None:
+        """Answer a call later (`on_call` returned None)."""
+        ...
+
+    def refuse(self, call: Call, error: dict[str, Any]) -> None:
+        """Answer a call with an error of the family; it is raised in the rank."""
+        ...
+
+
+class Work(Protocol):
+    """One run's contents. All methods are called by the controller's one thread."""
+
+    shape: Literal["gang", "map"]
+    entry: str  # "module:function" that every rank runs: (channel, descriptors, payload) -> None
+
+    def open(self, control: Control) -> None:
+        """Once, under the lease, before anything starts."""
+        ...
+
+    def start(self) -> dict[str, Any]:
+        """The payload for every rank of a new attempt. The previous gang is gone."""
+        ...
+
+    def committed(self) -> int:
+        """A number that grows with durable progress (for training: the newest saved step)."""
+        ...
+
+    def on_call(self, call: Call) -> dict[str, Any] | None:
+        """Answer, or None to answer later. An error of the family is raised in the rank."""
+        ...
+
+    def on_tell(self, rank: int, kind: str, payload: dict[str, Any]) -> None: ...
+    def on_handed(self, rank: int, step: int) -> None: ...
+    def on_sidecar(self, name: str, body: dict[str, Any]) -> None: ...
+
+    def tick(self, steps: list[int]) -> dict[str, Any] | None:
+        """Called often. May return {"save": margin} to ask all ranks for a checkpoint."""
+        ...
+
+    def finish(self, results: dict[int, dict[str, Any]]) -> dict[str, Any]:
+        """All ranks returned: the run's result, committed by the controller."""
+        ...
