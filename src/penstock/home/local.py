@@ -75,10 +75,12 @@ class LocalHome:
 
         return runs.metrics(self.stores, run, names)
 
-    def logs(self, run: str, rank: int | None = None, follow: bool = False) -> Iterator[str]:
-        from penstock.jobs import logs
+    def logs(
+        self, run: str, rank: int | None = None, follow: bool = False, every: bool = False
+    ) -> Iterator[str]:
+        from penstock.home import runs
 
-        return logs.follow(self.layout, self._id(run), rank=rank, follow=follow)
+        return runs.logs(self.stores, self._id(run), rank, follow, every)
 
     def stop_run(self, run: str) -> RunView:
         from penstock.home import runs

@@ -45,16 +45,21 @@ class Home(Protocol):
         """Scalars over steps, means over ranks; all names when none is given."""
         ...
 
-    def logs(self, run: str, rank: int | None = None, follow: bool = False) -> Iterator[str]:
-        """Lines without their newline, oldest first; following ends when the run ends."""
+    def logs(
+        self, run: str, rank: int | None = None, follow: bool = False, every: bool = False
+    ) -> Iterator[str]:
+        """Lines of the ranks without their newline; following ends when the run ends.
+
+        every  also the lines of controller, agent, image and sidecars
+        """
         ...
 
     def stop_run(self, run: str) -> RunView:
-        """Ask for a clean stop (checkpoint, then end) and return at once; twice is no error."""
+        """Ask for a clean stop (checkpoint, then end) and return at once. Conflict if it ended."""
         ...
 
     def resume_run(self, run: str) -> RunView:
-        """Go on, detached, with a run that stopped, failed or was interrupted. Or LeaseHeld."""
+        """Go on, detached, with a run that is not finished. Conflict when it is going on."""
         ...
 
     def pids(self, run: str | None = None) -> list[Process]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from penstock.home.views import CheckpointVerdict, Process, RunDetail, RunView
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from penstock.jobs.stores import Stores
     from penstock.meta.port import Reader
 
+_GOING_ON = ("pending", "running", "stopping")
 _STORED_AS = {"interrupted": "running"}  # shown state -> state in the row
 
 
@@ -25,7 +26,7 @@ def view(meta: Reader, run: Run) -> RunView:
         id=run.id,
         name=run.name,
         work=run.work,
-        state=control.state_of(run, meta.find_lease(f"run/{run.id}")),
+        state=control.state_of(run, meta.find_lease(f"run/{run.id}"), meta.now()),
         step=run.step,
         steps=spec.get("steps"),
         workers=int(spec.get("workers", spec.get("world_size", 0))),
@@ -81,6 +82,15 @@ def metrics(stores: Stores, run: str, names: Sequence[str]) -> dict[str, list[tu
     return {name: sorted(points) for name, points in sorted(series.items())}
 
 
+def logs(stores: Stores, run_id: str, rank: int | None, follow: bool, every: bool) -> Iterator[str]:
+    """Lines of a run's processes; a followed run is over when it ended or nobody owns it."""
+    from penstock.jobs import logs as files
+
+    over = (*ENDED, "interrupted")
+    ended = (lambda: one(stores, run_id).state in over) if follow else None
+    return files.follow(stores.layout, run_id, rank=rank, every=every, ended=ended)
+
+
 def processes(stores: Stores, run_id: str | None) -> list[Process]:
     """Live processes of a run, or of every run that is not ended."""
     from penstock.jobs import control
@@ -89,7 +99,7 @@ def processes(stores: Stores, run_id: str | None) -> list[Process]:
         ids = [run_id]
     else:
         with stores.meta.read() as meta:
-            ids = [run.id for run in meta.runs() if run.state not in ENDED]
+            ids = [run.id for run in meta.runs(limit=1000, states=_GOING_ON)]
     return [
         Process(each, found["role"], found["pid"], found.get("rank"))
         for each in ids

@@ -1,0 +1,100 @@
+"""`penstock data`: list, show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penstock.cli.frame import Answer, command, group, home
+
+if TYPE_CHECKING:
+    from penstock.cli.draw import Drawing
+    from penstock.home.views import VersionDetail, VersionView
+
+app = group("Datasets: versions, splits, schema, where they came from.")
+
+Reference = Annotated[
+    str, typer.Argument(metavar="NAME[@VERSION]", help="The newest version when none is said.")
+]
+
+
+@command(app, "list", ["penstock data list", "penstock data list digits --json"])
+def list_data(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this name.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
+) -> Answer:
+    """Dataset versions, newest first."""
+    views = home().datasets(name, limit=limit)
+    return Answer(views, lambda draw: draw_versions(draw, views, "no datasets"))
+
+
+@command(app, "show", ["penstock data show digits", "penstock data show digits@1 --json"])
+def show_data(reference: Reference) -> Answer:
+    """One dataset version: splits, columns, statistics, lineage."""
+    detail = home().dataset(reference)
+    return Answer(detail, lambda draw: draw_version(draw, detail))
+
+
+def draw_versions(draw: Drawing, views: list[VersionView], empty: str) -> None:
+    """One line per version: reference, aliases, what its summary says."""
+    from penstock.cli.draw import age
+
+    draw.table(
+        ("reference", "aliases", "made", "summary", "by"),
+        [
+            (
+                each.version.reference,
+                ", ".join(each.aliases),
+                age(each.version.created_at),
+                pairs(each.version.summary),
+                each.version.producer,
+            )
+            for each in views
+        ],
+        empty=empty,
+    )
+
+
+def draw_version(draw: Drawing, detail: VersionDetail) -> None:
+    """A version and the parts of its manifest, each as far as it fits."""
+    from rich.text import Text
+
+    from penstock.cli.draw import age
+
+    version = detail.version
+    aliases = ", ".join(alias.alias for alias in detail.aliases)
+    draw.line(Text(version.reference, style="bold"), "  ", Text(aliases, style="green"))
+    draw.facts(
+        {
+            "made": age(version.created_at),
+            "by": version.producer,
+            "digest": version.digest,
+            **{key: pairs(value) for key, value in version.summary.items()},
+        }
+    )
+    for name, value in detail.manifest.items():
+        if isinstance(value, dict) and value:
+            draw.title(name)
+            draw.facts({str(key): pairs(inner) for key, inner in value.items()})
+        elif isinstance(value, list) and value:
+            draw.title(f"{name} ({len(value)})")
+            for inner in value[:12]:
+                draw.line("  ", pairs(inner))
+
+
+def pairs(value: Any, limit: int = 160) -> str:
+    """A value on one line, shortened.
+
+    >>> pairs({"train": 3, "test": {"rows": 1}})
+    'train 3 · test rows 1'
+    """
+    if isinstance(value, dict):
+        text = " · ".join(f"{key} {pairs(inner, limit)}" for key, inner in value.items())
+    elif isinstance(value, list | tuple):
+        text = ", ".join(pairs(inner, limit) for inner in value)
+    elif isinstance(value, float):
+        text = f"{value:.4g}"
+    else:
+        text = str(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,138 @@
+"""`penstock runs`: list, show, logs, stop, resume, pids, verify."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from penstock.cli.frame import Answer, Stream, command, group, home
+
+if TYPE_CHECKING:
+    from penstock.home import Home
+
+app = group("Runs: what is training or has trained, its logs, its processes.")
+
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name, id or start of an id.")]
+MaybeRun = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN", help="Name, id or start of an id; default: the newest."),
+]
+
+
+def newest(home: Home, run: str | None) -> str:
+    """The run that was named, or the newest one. NotFound when there is none."""
+    from penstock.base.errors import NotFound
+
+    if run is not None:
+        return run
+    if found := home.runs(limit=1):
+        return found[0].id
+    raise NotFound(
+        f"no run in {home.where} yet", "Start one: `penstock demo`, or run a training script."
+    )
+
+
+@command(app, "list", ["penstock runs list", "penstock runs list --state running --json"])
+def list_runs(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this name.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this state (running, finished, …); may be given again."),
+    ] = None,
+) -> Answer:
+    """Runs, newest first."""
+    from penstock.cli import show
+
+    views = home().runs(limit=limit, name=name, states=state)
+    return Answer(views, lambda draw: show.runs(draw, views))
+
+
+@command(app, "show", ["penstock runs show", "penstock runs show base --json"])
+def show_run(run: MaybeRun = None) -> Answer:
+    """One run: its state, configuration, attempts, checkpoints, last metrics."""
+    from penstock.cli import show
+
+    at = home()
+    detail = at.run(newest(at, run))
+    return Answer(detail, lambda draw: show.run(draw, detail))
+
+
+@command(app, "logs", ["penstock runs logs base", "penstock runs logs base --rank 1 -f"])
+def logs(
+    run: MaybeRun = None,
+    rank: Annotated[int | None, typer.Option(min=0, help="Only this rank's lines.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also its controller, agent, image and sidecars.")
+    ] = False,
+) -> Stream:
+    """What a run's processes printed; -f follows, with its progress on a terminal."""
+    from penstock.cli.follow import lines_with_progress
+
+    at = home()
+    named = newest(at, run)
+    return Stream(lines_with_progress(at, named, rank, follow, every))
+
+
+@command(app, "metrics", ["penstock runs metrics base", "penstock runs metrics base train/loss"])
+def metrics(
+    run: RunName,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="Only these; default: all.")
+    ] = None,
+) -> Answer:
+    """Scalars of a run over its steps, means over its ranks."""
+    from penstock.cli import show
+
+    series = home().metrics(run, names or ())
+    return Answer(series, lambda draw: show.metrics(draw, series))
+
+
+@command(app, "stop", ["penstock runs stop base"])
+def stop(run: RunName) -> Answer:
+    """Let a run make a checkpoint and end; `resume` goes on from there."""
+    view = home().stop_run(run)
+    return Answer(
+        view, lambda draw: draw.line(f"{view.name} ({view.id}) was asked to stop: {view.state}")
+    )
+
+
+@command(app, "resume", ["penstock runs resume base"])
+def resume(run: RunName) -> Answer:
+    """Go on with a run that was stopped, has failed or was interrupted; it runs detached."""
+    view = home().resume_run(run)
+    return Answer(
+        view,
+        lambda draw: draw.line(
+            f"{view.name} ({view.id}) goes on; follow it: penstock runs logs {view.name} -f"
+        ),
+    )
+
+
+@command(app, "pids", ["kill -9 $(penstock runs pids)", "penstock runs pids base --json"])
+def pids(
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="Name, id or start of an id; default: all that run."),
+    ] = None,
+    role: Annotated[
+        str,
+        typer.Option(help="Which processes: rank, agent, controller, image, sidecar, or all."),
+    ] = "rank",
+) -> Answer:
+    """Bare pids of a run's ranks, for kill; --json says all of each."""
+    found = [each for each in home().pids(run) if role in ("all", each.role)]
+    return Answer(found, lambda draw: draw.line(" ".join(str(each.pid) for each in found)))
+
+
+@command(app, "verify", ["penstock runs verify base"])
+def verify(run: MaybeRun = None) -> Answer:
+    """Read every checkpoint of a run and compare its bytes with their hashes."""
+    from penstock.cli import show
+
+    at = home()
+    verdicts = at.verify_run(newest(at, run))
+    damaged = any(not each.whole for each in verdicts)
+    return Answer(verdicts, lambda draw: show.verdicts(draw, verdicts), 6 if damaged else 0)

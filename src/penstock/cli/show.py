@@ -1,0 +1,127 @@
+"""How runs look. Other nouns are short enough to draw beside their commands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.text import Text
+
+from penstock.base.hashing import short
+from penstock.base.units import show_bytes
+from penstock.cli.draw import Drawing, age, state, took
+from penstock.home.views import CheckpointVerdict, RunDetail, RunView
+
+_SHOWN_CHECKPOINTS = 10
+
+
+def runs(draw: Drawing, views: Sequence[RunView]) -> None:
+    """One line per run."""
+    draw.table(
+        ("name", "state", "> step", "> workers", "started", "took", "id"),
+        [
+            (
+                each.name,
+                state(each.state),
+                _steps(each),
+                each.workers,
+                age(each.created_at),
+                took(each.created_at, each.ended_at) if each.ended_at else "",
+                each.id,
+            )
+            for each in views
+        ],
+        empty="no runs",
+    )
+
+
+def run(draw: Drawing, detail: RunDetail) -> None:
+    """A run from its name down to its last metrics."""
+    view = detail.run
+    draw.line(Text(view.name, style="bold"), "  ", state(view.state), "  ", view.id)
+    draw.facts(
+        {
+            "step": _steps(view),
+            "workers": view.workers,
+            "started": f"{age(view.created_at)}, took {took(view.created_at, view.ended_at)}",
+            "detached": "yes" if view.detached else None,
+            "entry": detail.spec.get("entry"),
+            "config": _pairs(detail.spec.get("config")),
+            "data": ", ".join(f"{asked} = {got}" for asked, got in view.data.items()),
+            "units": _pairs(detail.units),
+            "result": _pairs(view.result),
+        }
+    )
+    if view.error:
+        draw.line(Text("error ", style="bold red"), _error(view.error))
+    draw.title("attempts")
+    draw.table(
+        ("> #", "> from", "> to", "> took", "ended by"),
+        [
+            (
+                each.number,
+                each.from_step,
+                each.to_step,
+                took(each.started_at, each.ended_at),
+                each.cause or Text("goes on", style="cyan"),
+            )
+            for each in detail.attempts
+        ],
+        empty="none yet",
+    )
+    if detail.checkpoints:
+        draw.title(f"checkpoints ({len(detail.checkpoints)})")
+        draw.table(
+            ("> step", "> size", "made", "digest", "kept for"),
+            [
+                (c.step, show_bytes(c.bytes), age(c.created_at), short(c.digest), c.best or "")
+                for c in detail.checkpoints[:_SHOWN_CHECKPOINTS]
+            ],
+        )
+    if detail.metrics:
+        draw.title("last metrics")
+        draw.table(
+            ("name", "> value", "> at step"),
+            [(name, value, step) for name, (step, value) in detail.metrics.items()],
+        )
+
+
+def metrics(draw: Drawing, series: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    """Every point, one line each."""
+    draw.table(
+        ("name", "> step", "> value"),
+        [(name, step, value) for name, points in series.items() for step, value in points],
+        empty="nothing was logged",
+    )
+
+
+def verdicts(draw: Drawing, found: Sequence[CheckpointVerdict]) -> None:
+    """Whole or damaged, and where."""
+    draw.table(
+        ("> step", "verdict", "> size", "what"),
+        [
+            (
+                each.step,
+                state("whole" if each.whole else "damaged"),
+                show_bytes(each.bytes),
+                "; ".join(str(damage.get("what", damage)) for damage in each.damages),
+            )
+            for each in found
+        ],
+        empty="no checkpoints",
+    )
+
+
+def _steps(view: RunView) -> str:
+    return str(view.step) if view.steps is None else f"{view.step}/{view.steps}"
+
+
+def _pairs(values: Any) -> str:
+    if not isinstance(values, dict):
+        return str(values or "")
+    return "  ".join(f"{key}={value}" for key, value in values.items())
+
+
+def _error(error: dict[str, Any]) -> str:
+    what, fix = str(error.get("what", error)), error.get("fix")
+    return f"{what}\n  fix: {fix}" if fix else what

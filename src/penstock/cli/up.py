@@ -1,0 +1,25 @@
+"""`penstock up`: the only resident process."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from penstock.cli.frame import command, home, options
+
+
+def register(app: typer.Typer) -> None:
+    """Put the command beside the nouns."""
+
+    @command(app, "up", ["penstock up", "penstock up --port 8800"])
+    def up(
+        host: Annotated[
+            str, typer.Option(help="Where to listen; beyond loopback a token is needed.")
+        ] = "127.0.0.1",
+        port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8700,
+    ) -> int:
+        """Serve the HTTP API, adopt interrupted runs, keep deployments up, until Ctrl-C."""
+        from penstock.server import serve
+
+        return serve(home(), host=host, port=port, as_json=options.json)
