@@ -20,7 +20,7 @@ from pathlib import Path
 from penstock.base.errors import NetworkHome, PenstockError
 from penstock.base.settings import FILE, PREFIX, Settings, project_folder
 from penstock.base.units import show_bytes
-from penstock.home.machine import file_system, gpus, memory_limit
+from penstock.home.machine import gpus, memory_limit, mount_list
 from penstock.home.views import Check
 
 GIB = 1 << 30
@@ -31,10 +31,6 @@ _EXTRAS = {  # extra -> (module to look for, what is missing without it)
     "tensorboard": ("tensorboard", "forwarding scalars to TensorBoard"),
     "demo": ("sklearn", "`penstock demo`"),
 }
-_NETWORK = frozenset(
-    ("nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs")
-    + ("beegfs", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "ocfs2", "gfs2")
-)
 
 
 def installation(settings: Settings) -> Iterator[Check]:
@@ -84,23 +80,24 @@ def settings_in_use(settings: Settings) -> Iterator[Check]:
 
 def home_folder(settings: Settings) -> Iterator[Check]:
     """Where the home lies, whether it can be written, and on which kind of file system."""
+    from penstock.meta.network import file_system, refuse_network
+
     home = settings.home
-    nearest = existing(home)
-    kind, mount = file_system(nearest)
+    nearest = existing(home).resolve()
+    kind, mount = file_system(nearest, mount_list())
     facts = {"path": str(home), "file_system": kind, "mount": mount}
-    if kind in _NETWORK:
-        yield Check(
-            "home",
-            "fail",
-            f"{home} lies on {kind} ({mount}), where SQLite's locks are not safe",
-            "Set PENSTOCK_HOME to a folder on a local disk.",
-            facts,
-        )
-        return
+    if settings.meta is None:
+        refuse_network(home)
     writable = os.access(nearest, os.W_OK) and not os.statvfs(nearest).f_flag & os.ST_RDONLY
     if not writable:
         fix = "Make it writable, or set PENSTOCK_HOME to another folder."
-        yield Check("home", "fail", f"{home} cannot be written ({kind})", fix, facts)
+        yield Check(
+            "home",
+            "fail",
+            f"{home} cannot be written ({kind or 'unknown file system'})",
+            fix,
+            facts,
+        )
         return
     state = "" if home.exists() else ", not made yet"
     yield Check("home", "ok", f"{home} on {kind}{state}", facts=facts)
@@ -234,8 +231,9 @@ def look(settings: Settings) -> list[Check]:
     for name, check in CHECKS:
         try:
             found.extend(check(settings))
-        except NetworkHome:
-            continue  # the check of the home says it
+        except NetworkHome as error:
+            if name == "home":  # other checks meet the same; once is enough
+                found.append(Check(name, "fail", error.what, error.fix, error.facts))
         except PenstockError as error:
             found.append(Check(name, "fail", error.what, error.fix, {"code": error.code}))
         except Exception as error:  # noqa: BLE001 - the doctor must finish

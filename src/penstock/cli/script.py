@@ -1,0 +1,49 @@
+"""`ps.main`: a user's script with the manners of the command line."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from penstock.base.errors import PenstockError
+from penstock.cli import failure
+from penstock.home.guard import only_in_scripts
+
+_PACKAGE = str(Path(__file__).resolve().parent.parent)
+
+
+def main(
+    function: Callable[..., Any], config: Any = None, arguments: Sequence[str] | None = None
+) -> Any:
+    """Run a script: `ps.main(main)`, or `ps.main(fit, Config)` with a command line for training.
+
+    A Penstock error becomes one clear message and its exit code, Ctrl-C a clean 130; exceptions
+    of the script's own are left to Python. With a config (a dataclass, pydantic model or dict, as
+    class or instance) the command line is
+
+        python train.py lr=1e-3 model.width=64 --workers 2 --name base --detach
+    """
+    only_in_scripts("main")
+    try:
+        if config is None:
+            return function()
+        from penstock.cli.overrides import parse
+        from penstock.home.verbs import train
+
+        given = parse(function, config, sys.argv[1:] if arguments is None else arguments)
+        return train(function, given.config, **given.options)
+    except (PenstockError, KeyboardInterrupt) as error:
+        code = failure.report(error)
+        if isinstance(error, PenstockError) and (place := _place(error)):
+            sys.stderr.write(f"  at:  {place}\n")
+        sys.exit(code)
+
+
+def _place(error: PenstockError) -> str | None:
+    """The innermost line of the script that led to the error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
+    return f"{own[-1].filename}:{own[-1].lineno} in {own[-1].name}" if own else None

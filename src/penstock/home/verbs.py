@@ -1,0 +1,162 @@
+"""The verbs of the facade: guard, call the room, and say in one line what was reused and why.
+
+They share one open home per process and settings; it is opened again after a fork and when the
+settings have changed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from penstock.base.settings import load_settings
+from penstock.home.guard import only_in_scripts
+from penstock.home.local import LocalHome
+
+if TYPE_CHECKING:
+    from penstock.data import Prepared
+    from penstock.evaluation import Report, Suite
+    from penstock.home.opened import OpenedData
+    from penstock.records import Alias, Deployment
+    from penstock.registry import LoadedModel
+
+_open: dict[tuple[int, str], LocalHome] = {}
+
+
+def current() -> LocalHome:
+    """This process's home for the settings as they are now."""
+    settings = load_settings()
+    key = (os.getpid(), settings.model_dump_json())
+    if key not in _open:
+        _open.clear()  # a parent's or an older one; closing a parent's is not ours to do
+        _open[key] = LocalHome(settings)
+    return _open[key]
+
+
+def say(line: str) -> None:
+    """One line for people, on stderr, so that a script's own output stays its own."""
+    sys.stderr.write(f"penstock: {line}\n")
+    sys.stderr.flush()
+
+
+def connect(home: str | None = None, **settings: Any) -> LocalHome:
+    """Open a home to look at and to steer: runs, data, models, evaluations, deployments.
+
+    home  its folder; default: what `penstock.toml` and PENSTOCK_HOME say
+    """
+    return LocalHome(load_settings(home=home, **settings))
+
+
+def prepare(
+    name: str,
+    function: Callable[..., Any],
+    *,
+    key: str | Callable[..., Any] | None = None,
+    splits: Mapping[str, float] | None = None,
+    params: Mapping[str, Any] | None = None,
+    fresh: bool = False,
+) -> Prepared:
+    """Make a dataset version, or find the one that the same code and parameters made.
+
+    function  called with `params`; gives rows (dicts), a dict of equally long arrays, or a table
+    key       column (or function of a row) that names a sample; default: a hash of its content
+    splits    name -> share, e.g. {"train": 0.7, "validation": 0.1, "test": 0.2}; by hash of the key
+    returns   what was prepared: `.reference`, `.version`, `.reused`, `.why`
+    """
+    only_in_scripts("prepare")
+    from penstock import data
+
+    found = data.prepare(
+        current().stores, name, function, key=key, splits=splits, params=params, fresh=fresh
+    )
+    verb = "reused" if found.reused else "prepared"
+    say(f"{verb} {found.version.reference}, because {found.why}")
+    return found
+
+
+def train(function: Callable[..., None], config: Any = None, **options: Any) -> Any:
+    """Train under a name: start it, continue it, or give what it gave. See `training.verbs`."""
+    only_in_scripts("train")
+    from penstock.training import verbs
+
+    return verbs.train(function, config, **options)
+
+
+def evaluate(
+    suite: Suite,
+    model: Any,
+    *,
+    baseline: str | None = None,
+    workers: int = 0,
+    fresh: bool = False,
+) -> Report:
+    """Evaluate a model version on a suite, or find the evaluation that was already made.
+
+    model     reference, or what `ps.train` gave
+    baseline  reference that `not_worse` gates compare with; one that does not exist yet is said
+    """
+    only_in_scripts("evaluate")
+    from penstock import evaluation
+
+    report = evaluation.evaluate(
+        current().stores,
+        suite,
+        reference_of(model),
+        baseline=baseline,
+        workers=workers,
+        fresh=fresh,
+    )
+    verb = "reused" if report.reused else "evaluated"
+    say(f"{verb} {suite.name} of {report.evaluation.model}, because {report.why}")
+    return report
+
+
+def promote(model: Any, alias: str, *, evidence: Any) -> Alias:
+    """Move an alias to a version whose evaluation passed every gate; Refused otherwise.
+
+    evidence  what `ps.evaluate` gave, of exactly this version
+    """
+    only_in_scripts("promote")
+    from penstock import registry
+
+    moved = registry.promote(
+        current().stores, reference_of(model), alias, getattr(evidence, "evaluation", evidence)
+    )
+    say(f"{moved.name}@{alias} is {moved.name}@{moved.version}")
+    return moved
+
+
+def deploy(name: str, model: Any) -> Deployment:
+    """Want the endpoint `name` to serve a model; `penstock up` brings it up and keeps it up."""
+    only_in_scripts("deploy")
+    found = current().deploy(name, reference_of(model))
+    say(f"{found.name} is to serve {found.resolved}; `penstock up` keeps it up")
+    return found
+
+
+def load(reference: str) -> LoadedModel:
+    """A model version that can be called with arrays or tensors, in this process."""
+    from penstock import registry
+
+    return registry.load(current().stores, reference)
+
+
+def open_data(reference: str) -> OpenedData:
+    """One split of a dataset version: `len`, slices of rows, `to_arrow()`.
+
+    reference  NAME[@VERSION]:SPLIT; without a split the dataset must have only one
+    """
+    from penstock.home.opened import OpenedData
+
+    return OpenedData.find(current().stores, reference)
+
+
+def reference_of(model: Any) -> str:
+    """The reference of a model that is named by text or by what a verb gave."""
+    for name in ("reference", "model"):
+        found = getattr(model, name, None)
+        if isinstance(found, str):
+            return found
+    return str(model)
