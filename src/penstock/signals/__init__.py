@@ -1,0 +1,10 @@
+"""What ranks tell while they work: scalars, spans and texts, emitted without ever waiting.
+
+Here values are only emitted, kept and read back; what they mean is understood higher up.
+"""
+
+from penstock.signals.emitter import Emitter
+from penstock.signals.reader import read_scalars, read_spans, read_texts, reduce_scalars
+from penstock.signals.seal import seal
+
+__all__ = ["Emitter", "read_scalars", "read_spans", "read_texts", "reduce_scalars", "seal"]
