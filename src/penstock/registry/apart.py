@@ -1,0 +1,156 @@
+"""Working on a model without touching it: a copy on the CPU, the generators put back, silence."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from penstock.base.errors import BadInput, CannotTravel
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_NOISY = ("torch", "onnxscript", "onnx_ir", "onnxruntime")
+
+
+def unwrap(model: Any) -> nn.Module:
+    """The user's own module inside DistributedDataParallel and torch.compile."""
+    from torch import nn
+    from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+    while True:
+        if isinstance(model, DistributedDataParallel | DataParallel):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):  # what torch.compile returns
+            model = model._orig_mod
+        else:
+            break
+    if not isinstance(model, nn.Module):
+        raise BadInput(
+            f"a model is a torch.nn.Module, not {type(model).__name__}",
+            "Pass the module that training updates.",
+        )
+    return model
+
+
+def copy_to_cpu(model: nn.Module) -> nn.Module:
+    """An independent copy on the CPU, in eval mode, without gradients and without hooks.
+
+    Device memory is not copied: the copy is built around CPU tensors. Tied weights stay tied.
+    Raises CannotTravel for sharded weights, and for what Python cannot copy.
+    """
+    import torch
+
+    memo: dict[int, Any] = {}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if hasattr(tensor, "full_tensor"):
+            raise CannotTravel(
+                f'weight "{name}" is sharded over ranks',
+                "Gather the whole model on one rank and publish that.",
+                weight=name,
+            )
+        fresh = tensor.detach().to("cpu", copy=True)
+        if isinstance(tensor, torch.nn.Parameter):
+            fresh = torch.nn.Parameter(fresh, requires_grad=False)
+        memo[id(tensor)] = fresh
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name.endswith("_hooks") and value:  # they belong to the training loop
+                memo[id(value)] = type(value)()
+    try:
+        copied = copy.deepcopy(model, memo)
+    except Exception as error:
+        raise CannotTravel(
+            f"{type(model).__name__} cannot be copied: {error}",
+            "Keep only modules, tensors and plain values as attributes of the model.",
+        ) from error
+    return copied.eval().requires_grad_(False)
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Put back the states of Python's, NumPy's and torch's random generators at the end."""
+    import numpy as np
+    import torch
+
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep warnings and log lines of the converters off the user's terminal.
+
+    What matters of them goes into the package's notes. Loggers that appear meanwhile are covered,
+    since they inherit; those that exist and have a level of their own are raised one by one.
+    """
+    loggers = [
+        logging.getLogger(name)
+        for name in list(logging.root.manager.loggerDict)
+        if name.split(".", 1)[0] in _NOISY
+    ] + [logging.getLogger(name) for name in _NOISY]
+    before = {each: each.level for each in loggers}
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        for each in before:
+            each.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for each, level in before.items():
+                each.setLevel(level)
+
+
+@contextmanager
+def plain_mode() -> Iterator[None]:
+    """Neither autocast nor inference mode of the caller reaches what runs inside."""
+    import torch
+
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        yield
+
+
+def first_line(error: BaseException, limit: int = 300) -> str:
+    """The first line of an error that says something, for a note."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def installed(*modules: str) -> list[str]:
+    """Those of `modules` that cannot be imported."""
+    missing = []
+    for name in modules:
+        try:
+            __import__(name)
+        except ImportError:
+            missing.append(name)
+    return missing
+
+
+def versions(*modules: str) -> dict[str, str]:
+    """Versions of Python and of the modules that are loaded or can be."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": ".".join(str(part) for part in sys.version_info[:3])}
+    for name in modules:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
