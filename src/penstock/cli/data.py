@@ -22,7 +22,7 @@ Reference = Annotated[
 @command(app, "list", ["penstock data list", "penstock data list digits --json"])
 def list_data(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this name.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many, newest first.")] = 50,
 ) -> Answer:
     """Dataset versions, newest first."""
     views = home().datasets(name, limit=limit)

@@ -21,7 +21,7 @@ def list_evals(
     model: Annotated[
         str | None, typer.Option(metavar="NAME[@VERSION]", help="Only of this model version.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many, newest first.")] = 20,
 ) -> Answer:
     """Evaluations, newest first."""
     found = home().evaluations(model=model, limit=limit)

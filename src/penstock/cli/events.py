@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Argument(metavar="SUBJECT", help='Such as model/digits-cnn or "run/*".'),
         ] = None,
-        after: Annotated[int, typer.Option(min=0, help="Only after this number.")] = 0,
+        after: Annotated[int, typer.Option(min=0, metavar="N", help="Only after this number.")] = 0,
         follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     ) -> Stream:
         """What changed, in the order in which it was committed."""

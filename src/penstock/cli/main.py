@@ -23,7 +23,7 @@ from penstock.cli import (
     runs,
     up,
 )
-from penstock.cli.frame import HomeOption, Json, close_homes, options
+from penstock.cli.frame import HomeOption, Json, close_homes, command, options
 
 app = typer.Typer(
     name="penstock",
@@ -43,6 +43,18 @@ up.register(app)
 doctor.register(app)
 gc.register(app)
 events.register(app)
+
+
+@command(app, "demo", ["penstock demo", "penstock demo --slow", "penstock demo --json"])
+def demo(
+    slow: Annotated[
+        bool, typer.Option("--slow", help="Train for long, so that you can kill it yourself.")
+    ] = False,
+) -> int:
+    """Run the whole life of a model on real digits, kills and damage included."""
+    from penstock.cli.demo import run as run_demo
+
+    return run_demo(slow=slow, home=options.home, as_json=options.json)
 
 
 def _show_version(wanted: bool) -> None:

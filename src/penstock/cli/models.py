@@ -25,7 +25,7 @@ Reference = Annotated[
 @command(app, "list", ["penstock models list", "penstock models list digits-cnn --json"])
 def list_models(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this name.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many, newest first.")] = 50,
 ) -> Answer:
     """Model versions, newest first, with the aliases that point at them."""
     views = home().models(name, limit=limit)

@@ -36,10 +36,12 @@ def newest(home: Home, run: str | None) -> str:
 @command(app, "list", ["penstock runs list", "penstock runs list --state running --json"])
 def list_runs(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this name.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many, newest first.")] = 20,
     state: Annotated[
         list[str] | None,
-        typer.Option(help="Only this state (running, finished, …); may be given again."),
+        typer.Option(
+            metavar="STATE", help="Only this state (running, finished, …); may be given again."
+        ),
     ] = None,
 ) -> Answer:
     """Runs, newest first."""
@@ -62,7 +64,9 @@ def show_run(run: MaybeRun = None) -> Answer:
 @command(app, "logs", ["penstock runs logs base", "penstock runs logs base --rank 1 -f"])
 def logs(
     run: MaybeRun = None,
-    rank: Annotated[int | None, typer.Option(min=0, help="Only this rank's lines.")] = None,
+    rank: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Only this rank's lines.")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
     every: Annotated[
         bool, typer.Option("--all", help="Also its controller, agent, image and sidecars.")
@@ -119,7 +123,9 @@ def pids(
     ] = None,
     role: Annotated[
         str,
-        typer.Option(help="Which processes: rank, agent, controller, image, sidecar, or all."),
+        typer.Option(
+            metavar="ROLE", help="Which processes: rank, agent, controller, image, sidecar, or all."
+        ),
     ] = "rank",
 ) -> Answer:
     """Bare pids of a run's ranks, for kill; --json says all of each."""

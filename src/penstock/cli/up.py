@@ -15,9 +15,14 @@ def register(app: typer.Typer) -> None:
     @command(app, "up", ["penstock up", "penstock up --port 8800"])
     def up(
         host: Annotated[
-            str, typer.Option(help="Where to listen; beyond loopback a token is needed.")
+            str,
+            typer.Option(
+                metavar="HOST", help="Where to listen; beyond loopback a token is needed."
+            ),
         ] = "127.0.0.1",
-        port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8700,
+        port: Annotated[
+            int, typer.Option(min=0, max=65535, metavar="PORT", help="0 takes a free one.")
+        ] = 8700,
     ) -> int:
         """Serve the HTTP API, adopt interrupted runs, keep deployments up, until Ctrl-C."""
         from penstock.server import serve
