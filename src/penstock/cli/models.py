@@ -42,8 +42,8 @@ def show_model(reference: Reference) -> Answer:
 @command(app, "why", ["penstock models why digits-cnn@production"])
 def why(reference: Reference) -> Answer:
     """Why it is what it is: alias, model version, run, dataset version, function, commit."""
-    steps = home().why(reference)
-    return Answer(steps, lambda draw: _draw_lineage(draw, steps))
+    found = home().why(reference)
+    return Answer(found, lambda draw: _draw_lineage(draw, found))
 
 
 @command(
@@ -70,16 +70,19 @@ def promote(
     )
 
 
-def _draw_lineage(draw: Drawing, steps: list[dict[str, Any]]) -> None:
+def _draw_lineage(draw: Drawing, found: dict[str, Any]) -> None:
     from rich.text import Text
 
-    for depth, step in enumerate(steps):
-        facts = {key: value for key, value in step.items() if key not in ("kind", "name")}
-        arrow = "" if depth == 0 else "  " * (depth - 1) + "└ "
-        draw.line(
-            arrow,
-            Text(str(step.get("kind", "")), style="dim"),
-            " ",
-            Text(str(step.get("name", "")), style="bold"),
-            Text(f"  {pairs(facts)}" if facts else "", style="dim"),
-        )
+    draw.line(Text(found["line"], style="bold"))
+    draw.line()
+    draw.table(
+        ("what", "name", "facts"),
+        [
+            (
+                Text(step["what"], style="dim"),
+                step["name"],
+                Text(pairs(step["facts"]), style="dim"),
+            )
+            for step in found["steps"]
+        ],
+    )

@@ -139,7 +139,7 @@ class LocalHome:
 
         return versions.detail(self.stores, "model", reference)
 
-    def why(self, reference: str) -> list[dict[str, Any]]:
+    def why(self, reference: str) -> dict[str, Any]:
         from penstock.home import versions
 
         return versions.why(self.stores, reference)

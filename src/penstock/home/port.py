@@ -87,8 +87,11 @@ class Home(Protocol):
 
     def model(self, reference: str) -> VersionDetail: ...
 
-    def why(self, reference: str) -> list[dict[str, Any]]:
-        """The chain from an alias to the function that made its data: what, and facts of each."""
+    def why(self, reference: str) -> dict[str, Any]:
+        """The chain from an alias to the function that made its data.
+
+        `line` says it in one; `steps` has `what`, `name` and `facts` of each.
+        """
         ...
 
     def promote(self, reference: str, alias: str, evaluation: str | None = None) -> Alias:

@@ -62,14 +62,13 @@ def report(stores: Stores, evaluation_id: str) -> dict[str, Any]:
     return {**read_json(stores, record.digest), "evaluation": to_data(record)}
 
 
-def why(stores: Stores, reference: str) -> list[dict[str, Any]]:
-    """From an alias down to the function that made its data."""
+def why(stores: Stores, reference: str) -> dict[str, Any]:
+    """From an alias down to the function that made its data: `line`, and `steps` with facts."""
     from penstock import registry
 
     with stores.meta.read() as meta:
         lineage = registry.why(meta, stores.blobs, reference)
-    steps: list[dict[str, Any]] = to_data(lineage.steps)
-    return steps
+    return {"reference": reference, "line": lineage.line(), "steps": to_data(lineage.steps)}
 
 
 def promote(stores: Stores, reference: str, alias: str, evaluation_id: str | None) -> Alias:
