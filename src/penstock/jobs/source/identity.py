@@ -12,7 +12,8 @@ Followed from the function on, by reading source, never by running it:
 Comments, formatting, docstrings and positions do not count, nor does what is not referred to.
 What cannot be followed (exec, globals(), a getattr by a computed name, a star import of what
 cannot be read, a module passed around as a value) counts as its module's whole source. Not seen:
-files read at run time, Python's own version, Penstock's, and what methods of unknown objects do.
+files read at run time, Python's own version, Penstock's, and the state of captured objects that is not
+made of simple values and numpy arrays.
 """
 
 from __future__ import annotations
@@ -145,14 +146,25 @@ class _Walk:
         if not nodes:
             self._bytecode(value, name)
             return
-        self.parts[name] = digest_json([syntax.canonical(node) for node in nodes])
         code: CodeType | None = getattr(value, "__code__", None)
+        texts = [syntax.canonical(node) for node in nodes]
+        if code is not None and len(nodes) > 1:  # lambdas on one line
+            texts.append(_code_text(code))
+        name = self._new_part(name, digest_json(texts))
         for node in nodes:
             self._refer(module, node, syntax.chains(node, _names_in(code) if code else None))
         if code is not None:
             self._captured(f"{name} defaults", (value.__defaults__, value.__kwdefaults__))
             for variable, cell in zip(code.co_freevars, value.__closure__ or (), strict=True):
                 self._captured(f"{name} captured {variable}", _contents(cell))
+
+    def _new_part(self, name: str, digest: str) -> str:
+        """Add a part under a name of its own: all lambdas of a function are called the same."""
+        free = name
+        while free in self.parts:
+            free = f"{name} #{int(free.rpartition(' #')[2]) + 1 if free != name else 2}"
+        self.parts[free] = digest
+        return free
 
     def _captured(self, label: str, value: Any) -> None:
         if inspect.isclass(value) or inspect.isroutine(value):
@@ -161,10 +173,14 @@ class _Walk:
             self.parts[label] = digest_bytes(value.__name__.encode())
         elif (text := text_of(value)) is not None:
             self.parts[label] = digest_bytes(text.encode())
+        elif id(value) in self._objects:
+            return  # a circle
         elif isinstance(value, dict):
+            self._objects[id(value)] = value
             for key in sorted(value, key=str):
                 self._captured(f"{label}.{key}", value[key])
         elif isinstance(value, list | tuple):
+            self._objects[id(value)] = value
             for index, item in enumerate(value):
                 self._captured(f"{label}.{index}", item)
         else:
@@ -184,7 +200,7 @@ class _Walk:
         if code is None:
             self._outside(value.__module__ or "builtins")
             return
-        self.parts[name] = digest_bytes(_code_text(code).encode())
+        self._new_part(name, digest_bytes(_code_text(code).encode()))
         for used in sorted(_names_in(code)):
             if used in value.__globals__ and not hasattr(builtins, used):
                 self._captured(f"{value.__module__}.{used}", value.__globals__[used])

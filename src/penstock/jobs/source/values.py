@@ -18,6 +18,13 @@ def text_of(value: Any, mutable: bool = True) -> str | None:
     mutable  whether lists, sets, dicts and arrays count: a global one may change as the program
              goes, so its text would be another one for each call
     """
+    try:
+        return _text(value, mutable)
+    except RecursionError:  # a circle
+        return None
+
+
+def _text(value: Any, mutable: bool) -> str | None:
     if isinstance(value, enum.Enum):
         return f"{type(value).__qualname__}.{value.name}"
     if isinstance(value, _SCALARS):
@@ -26,7 +33,7 @@ def text_of(value: Any, mutable: bool = True) -> str | None:
         return _items(value, mutable, sort=isinstance(value, frozenset))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        inner = text_of(fields) if mutable else None
+        inner = _text(fields, mutable) if mutable else None
         return None if inner is None else f"{type(value).__qualname__}{inner}"
     if not mutable:
         return None
@@ -38,7 +45,7 @@ def text_of(value: Any, mutable: bool = True) -> str | None:
 
 
 def _items(values: Any, mutable: bool, sort: bool, kind: str = "") -> str | None:
-    texts = [text_of(item, mutable) for item in values]
+    texts = [_text(item, mutable) for item in values]
     if any(text is None for text in texts):
         return None
     shown = [text for text in texts if text is not None]
