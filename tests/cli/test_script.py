@@ -1,0 +1,94 @@
+"""`ps.main`: a script with the manners of the command line."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+
+def run_script(tmp_path, body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = tmp_path / "script.py"
+    path.write_text("import penstock as ps\n" + textwrap.dedent(body))
+    return subprocess.run(
+        [sys.executable, str(path), *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_an_error_is_one_message_with_its_place_and_code(tmp_path):
+    done = run_script(
+        tmp_path,
+        """
+        def main():
+            raise ps.errors.NotFound("no dataset digitz", 'Did you mean "digits"?')
+        if __name__ == "__main__":
+            ps.main(main)
+        """,
+    )
+    assert done.returncode == 3
+    lines = done.stderr.splitlines()
+    assert lines[0] == "error [not-found] no dataset digitz"
+    assert lines[1] == '  fix: Did you mean "digits"?'
+    assert lines[2].strip().startswith(f"at:  {tmp_path / 'script.py'}:4 in main")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_script_s_own_bug_keeps_its_traceback(tmp_path):
+    done = run_script(tmp_path, "def main():\n    1 / 0\nps.main(main)\n")
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_the_traceback_of_a_training_function_comes_first(tmp_path):
+    done = run_script(
+        tmp_path,
+        """
+        def main():
+            raise ps.errors.UserCodeFailed(
+                "rank 1 raised KeyError at step 3", "Mend it.", traceback="Traceback: image\\n"
+            )
+        ps.main(main)
+        """,
+    )
+    assert done.returncode == 8
+    assert done.stderr.splitlines()[0] == "Traceback: image"
+    assert done.stderr.splitlines()[1].startswith("error [user-code] rank 1 raised")
+
+
+def test_ctrl_c_ends_clean(tmp_path):
+    done = run_script(tmp_path, "def main():\n    raise KeyboardInterrupt\nps.main(main)\n")
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+
+
+def test_what_main_gives_is_given_back(tmp_path):
+    done = run_script(tmp_path, "print(ps.main(lambda: 7))\n")
+    assert done.stdout.split() == ["7"]
+
+
+@pytest.mark.parametrize("argument", ["lrr=1", "--wokers"])
+def test_a_wrong_command_line_is_one_message(tmp_path, argument):
+    body = """
+        def fit(run, config): ...
+        ps.main(fit, {"lr": 0.1})
+        """
+    done = run_script(tmp_path, body, argument)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error [bad-input]")
+
+
+def test_help_shows_the_config(tmp_path):
+    body = """
+        def fit(run, config):
+            "Fit digits."
+        ps.main(fit, {"lr": 0.1, "model": {"width": 3}})
+        """
+    done = run_script(tmp_path, body, "--help")
+    assert done.returncode == 0
+    assert "Fit digits." in done.stdout
+    assert "model.width=3" in done.stdout
