@@ -8,6 +8,14 @@ safe. Load -> think -> apply: no transaction stays open while the caller thinks.
 A commit whose answer is lost may have happened: every write that matters carries an idempotency
 key (ids, producers, unit keys), so doing it again finds it done.
 
+Events that the store appends by itself, because the change is one call: `version.added` and
+`alias.moved` (subject "KIND/NAME"), `evaluation.added` ("evaluation/ID"), `deployment.changed`
+("deployment/NAME"). All others are appended by the caller, in the transaction of the change.
+
+References to blobs: a row keeps the digests given as `refs`, its own digest columns, and every
+digest that stands anywhere in its JSON (a run's spec and result, a unit's result, a summary).
+JSON values are plain data; NaN and infinities come back as text that `float` understands.
+
 No connection crosses a fork: an engine opened before a fork refuses to be used in the child.
 """
 
@@ -92,7 +100,10 @@ class Reader(Protocol):
     def deployments(self) -> list[Deployment]: ...
 
     # the rest
-    def find_lease(self, key: str) -> Lease | None: ...
+    def find_lease(self, key: str) -> Lease | None:
+        """Who has `key`, dead or expired included; None when it is free."""
+        ...
+
     def recall(self, key: str) -> dict[str, Any] | None:
         """What `remember` stored under a content key."""
         ...
@@ -120,8 +131,8 @@ class Writer(Reader, Protocol):
     def event(self, subject: str, kind: str, body: Mapping[str, Any] | None = None) -> int: ...
 
     # runs
-    def add_run(self, run: Run) -> None:
-        """Conflict when the id exists."""
+    def add_run(self, run: Run, refs: Iterable[str] = ()) -> None:
+        """Conflict when the id exists. `refs`: blobs that it needs, such as its source's files."""
         ...
 
     def change_run(self, run_id: str, **changes: Any) -> Run:
@@ -137,7 +148,10 @@ class Writer(Reader, Protocol):
         ...
 
     def mark_best(self, run_id: str, step: int, metric: str) -> None:
-        """Keep this checkpoint for `metric`; the mark leaves the one that had it."""
+        """Keep this checkpoint for `metric`; the mark leaves the one that had it.
+
+        A checkpoint that is best by several metrics has `best` "a,b".
+        """
         ...
 
     def drop_checkpoint(self, run_id: str, step: int) -> None:
@@ -159,7 +173,7 @@ class Writer(Reader, Protocol):
     def finish_units(
         self, run_id: str, results: Mapping[str, Mapping[str, Any]], refs: Iterable[str] = ()
     ) -> list[str]:
-        """Commit results once; a unit that is done stays as it is. Returns the keys that were new."""
+        """Commit results once; a unit that is done stays as it is. Returns the new keys."""
         ...
 
     def fail_unit(self, run_id: str, key: str, error: Mapping[str, Any]) -> None: ...
@@ -174,7 +188,7 @@ class Writer(Reader, Protocol):
         summary: Mapping[str, Any],
         refs: Iterable[str],
     ) -> Version:
-        """The next number of `name`; the same producer gets the version it already made."""
+        """The next number of `name`; the same producer gets the version of `name` it made."""
         ...
 
     def move_alias(
@@ -217,6 +231,10 @@ class Writer(Reader, Protocol):
 
     def remember(self, key: str, kind: str, value: Mapping[str, Any], refs: Iterable[str]) -> None:
         """Store what a call gave under its content key. The first one stays."""
+        ...
+
+    def refer(self, owner: str, refs: Iterable[str]) -> None:
+        """Keep these blobs too for a row, named as "run/ID"."""
         ...
 
     def pin(self, holder: str) -> str:

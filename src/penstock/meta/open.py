@@ -1,0 +1,49 @@
+"""From a URL to a meta store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from penstock.base.clock import Clock, SystemClock
+from penstock.base.errors import BadInput
+from penstock.base.nearest import did_you_mean
+from penstock.meta.port import Meta
+
+SCHEMES = ("sqlite", "memory")
+
+
+def open_meta(url: str, clock: Clock | None = None) -> Meta:
+    """Open the store at `url`, making or migrating its schema when need be.
+
+    sqlite:///PATH  a file, taken literally (no percent escapes); four slashes when absolute
+    memory://       a new store in this process; its own `url` finds it again in this process
+    clock           what `now` and the leases go by; for tests
+
+    Raises BadInput, NetworkHome, NewerSchema, ReadOnly, DiskFull, Damaged, Unavailable.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in SCHEMES:
+        raise BadInput(
+            f'"{_without_password(url)}" is not the URL of a meta store that Penstock knows',
+            did_you_mean(scheme, SCHEMES) + " Write sqlite:///PATH or memory://.",
+            scheme=scheme,
+        )
+    clock = clock or SystemClock()
+    if scheme == "memory":
+        from penstock.meta.memory import open_memory
+
+        return open_memory(rest, clock)
+    if not rest.startswith("/") or not rest[1:]:
+        raise BadInput(
+            f'"{url}" has no path',
+            "Write sqlite:////absolute/path/meta.db (four slashes) or sqlite:///relative.db.",
+            url=url,
+        )
+    from penstock.meta.sqlite import SqliteMeta
+
+    return SqliteMeta(Path(rest[1:]).absolute(), clock)
+
+
+def _without_password(url: str) -> str:
+    head, at, tail = url.rpartition("@")
+    return f"…@{tail}" if at and head else url

@@ -1,0 +1,101 @@
+"""Units of a map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import and_, func, or_, select, update
+
+from penstock.base.errors import NotFound
+from penstock.base.nearest import did_you_mean
+from penstock.meta.rows.session import Session, columns, in_parts
+from penstock.meta.tables import units
+from penstock.records import Unit
+
+
+class UnitReader(Session):
+    def units(self, run_id: str, states: Sequence[str] | None = None) -> list[Unit]:
+        query = columns(units, Unit).where(units.c.run_id == run_id)
+        if states is not None:
+            query = query.where(units.c.state.in_(states))
+        return self.all(Unit, query.order_by(units.c.seq))
+
+    def unit_counts(self, run_id: str) -> dict[str, int]:
+        query = select(units.c.state, func.count()).where(units.c.run_id == run_id)
+        return {row[0]: row[1] for row in self.execute(query.group_by(units.c.state))}
+
+    def _states(self, run_id: str, keys: Iterable[str]) -> dict[str, str]:
+        """key -> state; NotFound when the run has no such unit. Locks the rows."""
+        found: dict[str, str] = {}
+        wanted = list(keys)
+        for part in in_parts(wanted):
+            query = select(units.c.key, units.c.state).where(units.c.run_id == run_id)
+            rows = self.execute(query.where(units.c.key.in_(part)).with_for_update())
+            found |= {row.key: row.state for row in rows}
+        if missing := [key for key in wanted if key not in found]:
+            raise NotFound(
+                f'run {run_id} has no unit "{missing[0]}"',
+                did_you_mean(missing[0], [unit.key for unit in self.units(run_id)]),
+                run=run_id,
+                unit=missing[0],
+            )
+        return found
+
+
+class UnitWriter(UnitReader):
+    def add_units(self, run_id: str, units: Mapping[str, Mapping[str, Any]]) -> int:
+        rows = [_waiting(run_id, key, payload) for key, payload in units.items()]
+        return self.insert_new(_units, rows)
+
+    def lease_units(self, run_id: str, generation: int, limit: int) -> list[Unit]:
+        free = or_(
+            units.c.state == "waiting",
+            and_(units.c.state == "leased", units.c.generation < generation),
+        )
+        query = select(units.c.seq).where(units.c.run_id == run_id, free)
+        chosen = list(
+            self.execute(query.order_by(units.c.seq).limit(limit).with_for_update()).scalars()
+        )
+        if not chosen:
+            return []
+        lease = {"state": "leased", "generation": generation, "tries": units.c.tries + 1}
+        self.execute(update(units).where(units.c.seq.in_(chosen)).values(**lease))
+        given = columns(units, Unit).where(units.c.seq.in_(chosen))
+        return self.all(Unit, given.order_by(units.c.seq))
+
+    def give_back_units(self, run_id: str, keys: Sequence[str]) -> None:
+        for part in in_parts(keys):
+            self.execute(
+                update(units)
+                .where(units.c.run_id == run_id, units.c.key.in_(part))
+                .where(units.c.state == "leased")
+                .values(state="waiting")
+            )
+
+    def finish_units(
+        self, run_id: str, results: Mapping[str, Mapping[str, Any]], refs: Iterable[str] = ()
+    ) -> list[str]:
+        states = self._states(run_id, results)
+        new = [key for key in results if states[key] != "done"]
+        for key in new:
+            self._settle(run_id, key, "done", results[key])
+        self.keep(f"run/{run_id}", refs, [dict(results[key]) for key in new])
+        return new
+
+    def fail_unit(self, run_id: str, key: str, error: Mapping[str, Any]) -> None:
+        """The error becomes the unit's result; a unit that is done stays so."""
+        if self._states(run_id, [key])[key] != "done":
+            self._settle(run_id, key, "failed", error)
+
+    def _settle(self, run_id: str, key: str, state: str, result: Mapping[str, Any]) -> None:
+        where = (units.c.run_id == run_id, units.c.key == key)
+        self.execute(update(units).where(*where).values(state=state, result=dict(result)))
+
+
+_units = units  # `add_units` has an argument of that name
+
+
+def _waiting(run_id: str, key: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+    row = {"run_id": run_id, "key": key, "state": "waiting", "payload": dict(payload)}
+    return row | {"result": None, "tries": 0, "generation": 0}
