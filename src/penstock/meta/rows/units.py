@@ -22,8 +22,9 @@ class UnitReader(Session):
         return self.all(Unit, query.order_by(units.c.seq))
 
     def unit_counts(self, run_id: str) -> dict[str, int]:
-        query = select(units.c.state, func.count()).where(units.c.run_id == run_id)
-        return {row[0]: row[1] for row in self.execute(query.group_by(units.c.state))}
+        count = func.count().label("many")
+        query = select(units.c.state, count).where(units.c.run_id == run_id)
+        return {row.state: row.many for row in self.execute(query.group_by(units.c.state))}
 
     def _states(self, run_id: str, keys: Iterable[str]) -> dict[str, str]:
         """key -> state; NotFound when the run has no such unit. Locks the rows."""
