@@ -7,6 +7,8 @@ cache/source/      source snapshots, laid out to be imported
 runs/ID/logs/      controller.log, agent.log, rank-0.log, …
 runs/ID/signals/   segments that are not in the blob store yet
 runs/ID/scratch/   checkpoints on their way to the blob store when memory has no room
+deployments/NAME/  replica.log
+server-token       hash of the token that `penstock up` asks for
 tmp/               half-written things; anything here may be deleted when nobody runs
 """
 
@@ -59,6 +61,13 @@ class Layout:
 
     def scratch(self, run_id: str) -> Path:
         return self.run(run_id) / "scratch"
+
+    def deployment(self, name: str) -> Path:
+        return self.root / "deployments" / name
+
+    @property
+    def server_token(self) -> Path:
+        return self.root / "server-token"
 
     def runtime(self, key: str) -> Path:
         """A private folder for sockets, outside the home: socket paths end at 107 bytes.
