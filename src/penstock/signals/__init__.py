@@ -5,6 +5,6 @@ Here values are only emitted, kept and read back; what they mean is understood h
 
 from penstock.signals.emitter import Emitter
 from penstock.signals.reader import read_scalars, read_spans, read_texts, reduce_scalars
-from penstock.signals.seal import seal
+from penstock.signals.sealing import seal
 
 __all__ = ["Emitter", "read_scalars", "read_spans", "read_texts", "reduce_scalars", "seal"]

@@ -14,7 +14,7 @@ from typing import Literal
 
 from penstock.base.hashing import digest_file
 from penstock.base.settings import project_folder
-from penstock.jobs.source.locate import Entry
+from penstock.jobs.source.entry import Entry
 from penstock.jobs.source.syntax import Outline, outline
 
 Whose = Literal["project", "installed", "python", "penstock", "missing"]

@@ -11,9 +11,9 @@ Followed from the function on, by reading source, never by running it:
 
 Comments, formatting, docstrings and positions do not count, nor does what is not referred to.
 What cannot be followed (exec, globals(), a getattr by a computed name, a star import of what
-cannot be read, a module passed around as a value) counts as its module's whole source. Not seen:
-files read at run time, Python's own version, Penstock's, and the state of captured objects that is not
-made of simple values and numpy arrays.
+cannot be read, a module passed around as a value) counts as its module's whole source.
+Not seen: files read at run time, the versions of Python and Penstock, and the state of captured
+objects that is not made of simple values and numpy arrays.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import Any
 from penstock.base.errors import CannotTravel
 from penstock.base.hashing import digest_bytes, digest_json
 from penstock.jobs.source import syntax
-from penstock.jobs.source.locate import place
+from penstock.jobs.source.entry import place
 from penstock.jobs.source.modules import Module, Modules, distribution
 from penstock.jobs.source.syntax import Binding, Chain, Import
 from penstock.jobs.source.values import text_of

@@ -21,7 +21,7 @@ from penstock.base.hashing import canonical_json, is_digest, short
 from penstock.base.ids import new_id
 from penstock.blobs.port import Blobs
 from penstock.jobs.source import files
-from penstock.jobs.source.locate import Entry
+from penstock.jobs.source.entry import Entry
 
 _FORMAT = 1
 _STALE = 3600.0  # seconds after which a half-written folder belongs to nobody
