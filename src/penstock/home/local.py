@@ -201,7 +201,7 @@ class LocalHome:
         from penstock.home import gc
         from penstock.records import to_data
 
-        found: dict[str, Any] = to_data(gc.collect(self.stores, apply=apply))
+        found: dict[str, Any] = to_data(gc.collect_garbage(self.stores, dry_run=not apply))
         return found
 
     def doctor(self) -> list[Check]:
