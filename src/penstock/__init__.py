@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         load,
         prepare,
         promote,
+        serve,
         train,
     )
     from penstock.home.verbs import open_data as open
@@ -48,6 +49,7 @@ __all__ = [
     "open",
     "prepare",
     "promote",
+    "serve",
     "train",
 ]
 
@@ -69,6 +71,7 @@ _HOMES = {
     "open": "penstock.home.verbs:open_data",
     "prepare": "penstock.home.verbs",
     "promote": "penstock.home.verbs",
+    "serve": "penstock.home.verbs",
     "train": "penstock.home.verbs",
 }
 

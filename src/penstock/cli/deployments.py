@@ -1,13 +1,14 @@
-"""`penstock deployments`: list, show, deploy, stop."""
+"""`penstock deployments`: list, show, deploy, serve, stop."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from penstock.cli.data import pairs
-from penstock.cli.frame import Answer, command, group, home
+from penstock.cli.frame import Answer, Stream, command, group, home
 
 if TYPE_CHECKING:
     from penstock.cli.draw import Drawing
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 app = group("Deployments: which model version answers under which name, and where.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The endpoint's name.")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL[@VERSION-OR-ALIAS]", help="The model to serve.")
+]
 
 
 @command(app, "list", ["penstock deployments list"])
@@ -33,15 +37,28 @@ def show_deployment(name: Name) -> Answer:
 
 
 @command(app, "deploy", ["penstock deployments deploy digits digits-cnn@production"])
-def deploy(
-    name: Name,
-    model: Annotated[
-        str, typer.Argument(metavar="NAME[@VERSION-OR-ALIAS]", help="The model to serve.")
-    ],
-) -> Answer:
+def deploy(name: Name, model: Model) -> Answer:
     """Want an endpoint to serve a model; `penstock up` brings it up and keeps it up."""
     found = home().deploy(name, model)
     return Answer(found, lambda draw: _draw(draw, found))
+
+
+@command(app, "serve", ["penstock deployments serve digits digits-cnn@production"])
+def serve(name: Name, model: Model) -> Stream:
+    """Deploy, and keep it up in this terminal until Ctrl-C; calls in flight are answered first."""
+    return Stream(_until_stopped(name, model), lambda said: str(said["says"]))
+
+
+def _until_stopped(name: str, model: str) -> Iterator[dict[str, str]]:
+    import signal
+    import threading
+
+    ended = threading.Event()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda *_: ended.set())
+    with home().serve(name, model) as address:
+        yield {"name": name, "address": address, "says": f"{name} answers on {address}"}
+        ended.wait()
 
 
 @command(app, "stop", ["penstock deployments stop digits"])

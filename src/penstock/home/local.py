@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from penstock.base.layout import Layout
@@ -182,6 +183,15 @@ class LocalHome:
         from penstock import serving
 
         return serving.stop(self.stores, name)
+
+    @contextmanager
+    def serve(self, name: str, model: str, timeout: float = 60.0) -> Iterator[str]:
+        """Deploy and keep it up here while the context is open; gives "127.0.0.1:PORT"."""
+        from penstock import serving
+
+        serving.deploy(self.stores, name, model)
+        with serving.foreground(self.stores, name, timeout=timeout) as address:
+            yield address
 
     # the rest
 

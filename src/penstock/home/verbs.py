@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from penstock.base.settings import load_settings
@@ -134,6 +135,18 @@ def deploy(name: str, model: Any) -> Deployment:
     found = current().deploy(name, reference_of(model))
     say(f"{found.name} is to serve {found.resolved}; `penstock up` keeps it up")
     return found
+
+
+@contextmanager
+def serve(name: str, model: Any, *, timeout: float = 60.0) -> Iterator[str]:
+    """Serve a model while the context is open: `with ps.serve("digits", model) as address:`.
+
+    timeout  seconds until it must answer; Unavailable then
+    yields   "127.0.0.1:PORT", where it speaks the Open Inference Protocol v2 over gRPC
+    """
+    only_in_scripts("serve")
+    with current().serve(name, reference_of(model), timeout=timeout) as address:
+        yield address
 
 
 def load(reference: str) -> LoadedModel:
