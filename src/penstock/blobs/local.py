@@ -155,7 +155,7 @@ class LocalBlobs:
 
     def path(self, digest: str) -> Path | None:
         for path in (self._visible(digest), self._side(digest), self._visible(digest)):
-            if path.exists():
+            if _stat(path, digest) is not None:
                 return path
         raise missing(digest, self.url)
 
@@ -163,7 +163,7 @@ class LocalBlobs:
         return _stat(self._visible(digest), digest)
 
     def exists(self, digest: str) -> bool:
-        return self._visible(digest).exists()
+        return self.stat(digest) is not None
 
     def verify(self, digest: str) -> None:
         with self.open(digest) as stream, os_errors("reading a blob", self._root):
@@ -245,6 +245,8 @@ def _stat(path: Path, digest: str) -> Stat | None:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise from_os_error(error, "looking for a blob", path) from error
     return Stat(digest, found.st_size, found.st_mtime)
 
 
@@ -263,3 +265,5 @@ def _names(folder: Path) -> list[str]:
         return [entry.name for entry in os.scandir(folder)]
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise from_os_error(error, "listing blobs", folder) from error

@@ -138,8 +138,8 @@ class VersionWriter(VersionReader, EventWriter):
                 expected=expect,
                 found=None if before is None else before.revision,
             )
-        body = {"alias": alias, "version": version, "reason": moved.reason}
-        body["from"] = None if before is None else before.version
+        came_from = None if before is None else before.version
+        body = {"alias": alias, "from": came_from, "to": version, "reason": moved.reason}
         self.event(f"{kind}/{name}", "alias.moved", body)
         return moved
 
