@@ -1,8 +1,8 @@
 """Source as data: where a function lives, what its result depends on, and its project's files."""
 
+from penstock.jobs.source.entry import Entry, load, locate
 from penstock.jobs.source.git import git_commit
 from penstock.jobs.source.identities import CodeIdentity, difference, identity
-from penstock.jobs.source.entry import Entry, load, locate
 from penstock.jobs.source.snapshots import materialise, refs, snapshot
 
 __all__ = [
