@@ -1,0 +1,154 @@
+"""Every command asks the home one question and shows the answer, to people and to machines."""
+
+import json
+import os
+
+import pytest
+
+
+def test_runs_are_listed_newest_first_with_the_state_that_their_owner_gives_them(home, terminal):
+    runs = terminal.json("runs", "list")
+    assert [(run["name"], run["state"]) for run in runs] == [
+        ("wild", "interrupted"),
+        ("base", "finished"),
+    ]
+    assert runs[1]["workers"] == 2
+    text = terminal("runs", "list").splitlines()
+    assert text[0].split() == ["name", "state", "step", "workers", "started", "took", "id"]
+    assert "interrupted" in text[1]
+    assert "finished" in text[2]
+
+
+def test_runs_are_found_by_state_and_name(home, terminal):
+    assert [r["id"] for r in terminal.json("runs", "list", "--state", "interrupted")] == [
+        "run-bbb2"
+    ]
+    assert terminal.json("runs", "list", "--state", "running") == []
+    assert [r["id"] for r in terminal.json("runs", "list", "base")] == ["run-aaa1"]
+
+
+def test_a_run_is_shown_with_its_history(home, terminal):
+    run = terminal.json("runs", "show", "base")
+    assert [attempt["cause"] for attempt in run["attempts"]] == ["rank 1 died by SIGKILL", None]
+    assert [checkpoint["step"] for checkpoint in run["checkpoints"]] == [180]
+    text = terminal("runs", "show", "run-a")
+    assert "rank 1 died by SIGKILL" in text
+    assert "lr=0.1" in text
+
+
+def test_without_a_name_the_newest_run_is_meant(home, terminal):
+    assert terminal.json("runs", "show")["run"]["name"] == "wild"
+
+
+def test_pids_are_bare_so_that_kill_takes_them(home, terminal):
+    assert terminal("runs", "pids").strip() == ""
+    assert terminal.json("runs", "pids", "base") == []
+
+
+def test_a_damaged_checkpoint_is_news_for_the_exit_code(home, terminal):
+    verdicts = terminal.json("runs", "verify", "base", expect=6)
+    assert [(each["step"], each["whole"]) for each in verdicts] == [(180, False)]
+
+
+def test_an_interrupted_run_that_is_stopped_is_stopped(home, terminal):
+    assert terminal.json("runs", "stop", "wild")["state"] == "stopped"
+    terminal("runs", "stop", "wild", expect=4)
+    assert "stopped already" in terminal.err
+
+
+def test_versions_are_listed_with_their_aliases(home, terminal):
+    terminal("models", "promote", "digits-cnn@1", "production")
+    models = terminal.json("models", "list")
+    assert [(m["version"]["version"], m["aliases"]) for m in models] == [
+        (2, []),
+        (1, ["production"]),
+    ]
+    assert "digits@1" in terminal("data", "list", "digits")
+    assert terminal.json("data", "show", "digits")["manifest"]["splits"] == {"train": {"rows": 3}}
+
+
+def test_an_alias_moves_only_on_evidence(home, terminal):
+    assert terminal.json("models", "promote", "digits-cnn@1", "production")["version"] == 1
+    error = terminal.json("models", "promote", "digits-cnn@2", "production", expect=5)["error"]
+    assert error["code"] == "refused"
+    assert "below 0.95" in error["what"]
+    wrong = ("models", "promote", "digits-cnn@2", "production", "--evidence", "eval-1")
+    assert "eval-1" in terminal.json(*wrong, expect=5)["error"]["what"]
+    assert terminal.json("models", "show", "digits-cnn@production")["version"]["version"] == 1
+
+
+def test_evaluations_are_listed_and_shown(home, terminal):
+    assert [e["id"] for e in terminal.json("evals", "list", "--model", "digits-cnn@1")] == [
+        "eval-1"
+    ]
+    report = terminal.json("evals", "show", "eval-2")
+    assert report["evaluation"]["passed"] is False
+    assert report["metrics"]["accuracy"]["value"] == 0.1
+    assert "blocked" in terminal("evals", "show", "eval-2")
+
+
+def test_a_deployment_is_a_wish_until_somebody_keeps_it(home, terminal):
+    assert terminal.json("deployments", "deploy", "digits", "digits-cnn@1")["state"] == "pending"
+    assert terminal.json("deployments", "show", "digits")["resolved"] == "digits-cnn@1"
+    assert "pending" in terminal("deployments", "list")
+    assert terminal.json("deployments", "stop", "digits")["wanted"] == "down"
+
+
+def test_events_come_in_commit_order_one_per_line(home, terminal):
+    lines = [json.loads(line) for line in terminal("events", "--json").splitlines()]
+    assert [line["seq"] for line in lines] == sorted(line["seq"] for line in lines)
+    assert "run.finished" in terminal("events", "run/*")
+
+
+def test_garbage_is_counted_before_it_is_removed(home, terminal):
+    assert terminal.json("gc", "--dry-run")["purged"] == 0
+    assert terminal.json("gc")["condemned"] == 0  # all is young, and wanted
+
+
+def test_the_doctor_is_well_here(home, terminal):
+    checks = terminal.json("doctor")
+    assert {check["state"] for check in checks} <= {"ok", "warn"}
+    assert "checks" in terminal("doctor")
+
+
+def test_an_option_before_the_noun_holds_for_all(home, terminal, tmp_path):
+    assert json.loads(terminal("--json", "runs", "list", "base"))[0]["name"] == "base"
+    assert terminal.json("--home", str(tmp_path / "other"), "runs", "list") == []
+    assert terminal.json("runs", "list", "--home", str(tmp_path / "other")) == []
+
+
+def test_text_of_users_is_never_read_as_markup(terminal):
+    terminal("runs", "show", "[red]x[/red]", expect=3)
+    assert "[red]x[/red]" in terminal.err
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("runs", "--help"), ("runs", "list", "--help")])
+def test_help_is_no_error(terminal, arguments):
+    assert "Usage" in terminal(*arguments)
+
+
+def test_the_version_is_told(terminal):
+    assert terminal("--version").startswith("penstock 0.")
+
+
+def test_ctrl_c_is_clean(home, terminal, monkeypatch):
+    from penstock.home.local import LocalHome
+
+    def interrupted(self, *_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalHome, "runs", interrupted)
+    terminal("runs", "list", expect=130)
+
+
+def test_a_fault_of_ours_is_one_message_too(home, terminal, monkeypatch):
+    from penstock.home.local import LocalHome
+
+    def broken(self, *_, **__):
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(LocalHome, "runs", broken)
+    terminal("runs", "list", expect=1)
+    assert "unexpected ZeroDivisionError" in terminal.err
+    assert "PENSTOCK_LOG_LEVEL=debug" in terminal.err
+    assert os.environ.get("PENSTOCK_LOG_LEVEL") is None
