@@ -12,11 +12,11 @@ from penstock.base.hashing import digest_file
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
-    """Every file below a folder by its content."""
+    """Every file below a folder by its content; SQLite's own empty helpers do not count."""
     return {
         str(path.relative_to(folder)): digest_file(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != "meta.db-shm" and path.stat().st_size
     }
 
 
