@@ -77,8 +77,9 @@ def _check_raw(request: pb.ModelInferRequest) -> None:
 
 
 def _refuse_extensions(request: pb.ModelInferRequest) -> None:
-    parameters = [each.parameters for each in (*request.inputs, *request.outputs)]
-    for given in (request.parameters, *parameters):
+    of_inputs = [tensor.parameters for tensor in request.inputs]
+    of_outputs = [tensor.parameters for tensor in request.outputs]
+    for given in (request.parameters, *of_inputs, *of_outputs):
         for name in _UNSUPPORTED:
             if name in given:
                 raise BadInput(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,16 +20,30 @@ LOOPBACK = "127.0.0.1"
 class Reservation:
     """One loopback port, held by this process until `close`. Owns its socket."""
 
-    def __init__(self, port: int | None = None) -> None:
-        """Reserve `port`, or a free one when it is None or taken by somebody else."""
+    def __init__(self, port: int | None = None, patience: float = 1.0) -> None:
+        """Reserve `port`, or a free one when it is None or somebody else keeps it.
+
+        patience  seconds to wait for it: replicas of a keeper that was killed may still be dying
+        """
         self._socket = socket.socket()
-        try:
-            self._socket.bind((LOOPBACK, port or 0))
-        except OSError:
+        if port is None or not self._take(port, time.monotonic() + patience):
             self._socket.bind((LOOPBACK, 0))
         # Only after bind: with it set, a bind to port 0 or to a taken port could join a stranger's.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self.port: int = self._socket.getsockname()[1]
+
+    def _take(self, port: int, deadline: float) -> bool:
+        # Connections that ended a moment ago (TIME_WAIT) do not make a port somebody's.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        while True:
+            try:
+                self._socket.bind((LOOPBACK, port))
+            except OSError:
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.02)
+            else:
+                return True
 
     @property
     def address(self) -> str:

@@ -81,7 +81,8 @@ def _wrong_type(tensor: pb.ModelInferRequest.InferInputTensor, wanted: str) -> B
 
 def _shape(tensor: pb.ModelInferRequest.InferInputTensor) -> tuple[int, ...]:
     shape = tuple(tensor.shape)
-    if any(size < 0 for size in shape) or math.prod(shape) > _MOST_ELEMENTS:
+    # A size of 0 must not hide a giant one: NumPy refuses such a shape too.
+    if min(shape, default=0) < 0 or math.prod(max(size, 1) for size in shape) > _MOST_ELEMENTS:
         raise BadInput(
             f'input "{tensor.name}" has the impossible shape {list(shape)}',
             "Sizes are whole numbers from 0; the shape is that of the data sent.",
