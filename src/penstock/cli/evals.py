@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock.cli.data import pairs
 from penstock.cli.frame import Answer, command, group, home
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def _draw_list(draw: Drawing, found: list[Evaluation]) -> None:
     from penstock.cli.draw import age, state
 
     draw.table(
-        ("id", "suite", "model", "data", "verdict", "made", "summary"),
+        ("id", "suite", "model", "data", "verdict", "accuracy", "made"),
         [
             (
                 each.id,
@@ -49,8 +48,8 @@ def _draw_list(draw: Drawing, found: list[Evaluation]) -> None:
                 each.model,
                 each.dataset,
                 state("pass" if each.passed else "blocked"),
+                estimate(each.summary.get("metrics", {}).get("accuracy")),
                 age(each.created_at),
-                pairs(each.summary, 80),
             )
             for each in found
         ],
@@ -66,31 +65,54 @@ def _draw_report(draw: Drawing, report: dict[str, Any]) -> None:
     record = report["evaluation"]
     verdict = state("pass" if record["passed"] else "blocked")
     draw.line(Text(record["suite"], style="bold"), "  ", verdict, "  ", record["id"])
+    baseline = report.get("baseline") or {}
     draw.facts(
-        {"model": record["model"], "data": record["dataset"], "made": age(record["created_at"])}
+        {
+            "model": record["model"],
+            "data": record["dataset"],
+            "rows": report.get("rows"),
+            "baseline": baseline.get("resolved") or baseline.get("why"),
+            "not finite": report.get("not_finite") or None,
+            "made": age(record["created_at"]),
+        }
     )
-    for part in ("metrics", "slices", "gates"):
-        if report.get(part):
-            draw.title(part)
-            _draw_part(draw, report[part])
-
-
-def _draw_part(draw: Drawing, part: Any) -> None:
-    """Rows with the same keys become a table; anything else, names and values."""
-    rows = list(part.values()) if isinstance(part, dict) else list(part)
-    if rows and all(isinstance(row, dict) and row.keys() == rows[0].keys() for row in rows):
-        names = list(part) if isinstance(part, dict) else [None] * len(rows)
-        head = [] if names[0] is None else ["name"]
-        columns = [key for key in rows[0] if not isinstance(rows[0][key], dict | list)]
+    draw.title("metrics")
+    metrics = report.get("metrics", {})
+    draw.table(
+        ("name", "value [95 %]", "> n"),
+        [(name, estimate(each), each.get("n")) for name, each in metrics.items()],
+    )
+    if report.get("slices"):
+        names = list(report["slices"][0]["metrics"])
+        draw.title("slices")
         draw.table(
-            [*head, *columns],
-            [
-                [*([name] if head else []), *(row[key] for key in columns)]
-                for name, row in zip(names, rows, strict=True)
-            ],
+            ("column", "value", *names, "> n"),
+            [_slice(each, names) for each in report["slices"]],
         )
-    elif isinstance(part, dict):
-        draw.facts({key: pairs(value) for key, value in part.items()})
-    else:
-        for row in rows:
-            draw.line("  ", pairs(row))
+    if report.get("gates"):
+        draw.title("gates")
+        draw.table(
+            ("outcome", "why"), [(state(each["outcome"]), each["says"]) for each in report["gates"]]
+        )
+
+
+def _slice(each: dict[str, Any], names: list[str]) -> list[Any]:
+    first = each["metrics"][names[0]]
+    return [
+        each["column"],
+        each["value"],
+        *(estimate(each["metrics"][name]) for name in names),
+        first.get("n"),
+    ]
+
+
+def estimate(found: dict[str, Any] | None) -> str:
+    """A metric with its interval; "?" where an end is unbounded.
+
+    >>> estimate({"value": 0.98333, "low": 0.964, "high": None})
+    '0.983 [0.964, ?]'
+    """
+    if not found:
+        return "-"
+    ends = ["?" if found.get(k) is None else f"{found[k]:.3f}" for k in ("low", "high")]
+    return f"{found['value']:.3f} [{ends[0]}, {ends[1]}]"

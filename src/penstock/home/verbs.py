@@ -109,8 +109,7 @@ def evaluate(
         workers=workers,
         fresh=fresh,
     )
-    verb = "reused" if report.reused else "evaluated"
-    say(f"{verb} {suite.name} of {report.evaluation.model}, because {report.why}")
+    say(report.why)
     return report
 
 
