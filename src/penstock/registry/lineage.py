@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from penstock.base.errors import NotFound
 from penstock.blobs.port import Blobs
-from penstock.records import Alias, Reference, Version
+from penstock.records import Alias, Reference, Version, to_data
 from penstock.registry.manifest import read_package
 
 if TYPE_CHECKING:
@@ -151,8 +151,7 @@ def _dataset(version: Version) -> Step:
 def _function(blobs: Blobs, version: Version) -> list[Step]:
     from penstock.data import read_manifest
 
-    lineage = read_manifest(blobs, version.digest).lineage
-    entry = str(lineage.get("entry") or lineage.get("function") or "")
-    if not entry:
-        return []
-    return [Step("function", entry.rpartition(":")[2], {**lineage, "entry": entry})]
+    made = read_manifest(blobs, version.digest).lineage
+    facts: dict[str, Any] = to_data(made)
+    facts.pop("parts")  # the digest of the code, which is there, stands for them
+    return [Step("function", made.function.rpartition(":")[2], facts)]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.export import ExportedProgram
 
-# Names inside the archive, below its one top folder. All else (pickled tensors of older formats,
+# Names inside the archive, below its top folder. All else (pickled tensors of older formats,
 # custom objects, compiled code) is refused.
 _PLAIN = re.compile(
     r"archive_format|archive_version|byteorder|\.data/(version|serialization_id)|models/model\.json"
@@ -31,9 +31,10 @@ _PLAIN = re.compile(
     r"|constants/(tensor_\d+|model_constants_config\.json)|sample_inputs/model\.pt)"
 )
 _TARGET = re.compile(
-    r"torch\.ops\.(aten|prims|quantized|quantized_decomposed)\.\w+(\.\w+)?"
+    r"torch\.ops\.(aten|prims|quantized|quantized_decomposed)"
+    r"\.((?!__)\w+|__i?(and|or|xor|lshift|rshift)__)(\.(?!_)\w+)?"
     r"|torch\.ops\.higher_order\.(cond|map_impl|scan|while_loop|wrap_with_\w+)"
-    r"|torch\.sym_\w+|torch\._sym_\w+|math\.\w+|_operator\.(?!attrgetter|methodcaller|call)\w+"
+    r"|torch\._?sym_\w+|math\.(?!_)\w+|_operator\.(?!_|attrgetter|itemgetter|methodcaller|call)\w+"
 )
 _SYMPY = {
     *("Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Pow", "Mod", "PythonMod", "Where"),
@@ -83,30 +84,41 @@ def to_bytes(program: ExportedProgram) -> bytes:
 
 
 def from_bytes(data: bytes) -> Any:
-    """A module to call, from a file that `screen` lets pass. Raises Damaged."""
+    """A module to call, from a file that `screen` lets pass. Raises Damaged.
+
+    What is loaded is written anew from what was screened, so that no second reading of the same
+    bytes (a name that is there twice, say) can find something else.
+    """
     import torch
 
-    screen(data)
-    return torch.export.load(io.BytesIO(data)).module()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in screen(data).items():
+            archive.writestr(f"archive/{name}", content)
+    buffer.seek(0)
+    return torch.export.load(buffer).module()
 
 
-def screen(data: bytes) -> None:
-    """Refuse a file that could do more than arithmetic. Raises Damaged, naming what was found."""
+def screen(data: bytes) -> dict[str, bytes]:
+    """Refuse a file that could do more than arithmetic; return its parts, by name.
+
+    Raises Damaged, naming what was found.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = [info.filename.partition("/")[2] for info in archive.infolist()]
-            if foreign := [name for name in names if _PLAIN.fullmatch(name) is None]:
-                raise _unsafe(f'a file "{foreign[0]}"')
-            top = archive.infolist()[0].filename.partition("/")[0]
-            if archive.getinfo(f"{top}/data/sample_inputs/model.pt").file_size:
-                raise _unsafe("pickled sample inputs")
-            for kind in ("weights", "constants"):
-                config = json.loads(archive.read(f"{top}/data/{kind}/model_{kind}_config.json"))
-                if any(entry["use_pickle"] for entry in config["config"].values()):
-                    raise _unsafe(f"pickled {kind}")
-            _screen_graph(json.loads(archive.read(f"{top}/models/model.json")))
-    except (zipfile.BadZipFile, KeyError, ValueError, IndexError, AttributeError, TypeError) as bad:
+            parts = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+        if foreign := [name for name in parts if _PLAIN.fullmatch(name) is None]:
+            raise _unsafe(f'a file "{foreign[0]}"')
+        if parts["data/sample_inputs/model.pt"]:
+            raise _unsafe("pickled sample inputs")
+        for kind in ("weights", "constants"):
+            config = json.loads(parts[f"data/{kind}/model_{kind}_config.json"])["config"]
+            if any(entry["use_pickle"] for entry in config.values()):
+                raise _unsafe(f"pickled {kind}")
+        _screen_graph(json.loads(parts["models/model.json"]))
+    except (zipfile.BadZipFile, KeyError, ValueError, AttributeError, TypeError) as bad:
         raise _unsafe(f"something that is no exported program ({bad})") from None
+    return parts
 
 
 def _screen_graph(model: dict[str, Any]) -> None:

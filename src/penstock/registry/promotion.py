@@ -38,7 +38,7 @@ def promote(stores: Stores, reference: str | Version, alias: str, evidence: Any)
     _refuse_stale(version, alias, current, proof)
     try:
         with stores.meta.write() as meta:
-            moved = meta.move_alias(
+            return meta.move_alias(  # and its event "alias.moved", with the reason
                 "model",
                 version.name,
                 alias,
@@ -46,23 +46,12 @@ def promote(stores: Stores, reference: str | Version, alias: str, evidence: Any)
                 expect=None if current is None else current.revision,
                 reason={"evaluation": proof.id, "suite": proof.suite},
             )
-            meta.event(
-                f"model/{version.name}",
-                "alias.moved",
-                {
-                    "alias": alias,
-                    "from": None if current is None else current.version,
-                    "to": version.version,
-                    "evaluation": proof.id,
-                },
-            )
     except Conflict:
         with stores.meta.read() as meta:
             found = meta.find_alias("model", version.name, alias)
         if found is not None and found.version == version.version:
             return found  # somebody else, or our own write whose answer was lost, did the same
         raise
-    return moved
 
 
 def _evaluation(meta: Reader, evidence: Any) -> Evaluation:
