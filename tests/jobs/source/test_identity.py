@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -179,6 +180,15 @@ def test_functions_that_call_each_other_are_followed_once(project):
         other="import train\ndef back(n):\n    return train.fit(n - 1) if n else 0\n",
     )
     assert {"train.fit", "other.back"} <= set(project.identity().parts)
+
+
+def test_modules_that_import_a_name_from_each_other_end(project):
+    project.write(
+        train="import one\ndef fit():\n    return one.x\n",
+        one="try:\n    from two import x\nexcept ImportError:\n    x = 1\n",
+        two="from one import x\n",
+    )
+    assert {"one.x", "two.x"} <= set(project.identity().parts)
 
 
 def test_an_installed_package_counts_by_its_version(project):
@@ -404,23 +414,50 @@ def test_a_bound_method_counts_with_the_state_of_its_object():
     assert identity(Scaler(1).scale).digest != identity(Scaler(2).scale).digest
 
 
+@dataclasses.dataclass(slots=True)
+class Config:
+    width: int = 1
+
+    def doubled(self):
+        return self.width * 2
+
+
+def test_a_captured_dataclass_counts_with_its_values_and_its_class():
+    parts = identity(make(Config(1))).parts
+    assert identity(make(Config(1))).parts == parts
+    assert any(name.endswith(".Config") for name in parts)
+    (line,) = difference(parts, identity(make(Config(2))).parts)
+    assert line.endswith("inner captured captured changed")
+    assert identity(Config(1).doubled) != identity(Config(2).doubled)
+
+
+def test_a_captured_module_counts_by_its_version():
+    import numpy
+
+    assert identity(make(numpy)).parts["package numpy"] == numpy.__version__
+
+
 NOTEBOOK = """
 from penstock.jobs.source import identity
 RATE = {rate}
-def helper(x): return x + {added}
+class Net:
+    size = {size}
+    @staticmethod
+    def forward(x): return x - 1
+def helper(x): return Net.forward(x) + {added}
 def fit(): return helper(RATE)
 print(identity(fit).digest)
 """
 
 
 def test_code_without_a_file_is_still_told_apart():
-    def digest(rate, added):
-        text = NOTEBOOK.format(rate=rate, added=added)
+    def digest(rate=1, added=1, size=1):
+        text = NOTEBOOK.format(rate=rate, added=added, size=size)
         command = [sys.executable, "-c", text]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    assert digest(1, 1) == digest(1, 1)
-    assert len({digest(1, 1), digest(2, 1), digest(1, 2)}) == 3
+    assert digest() == digest()
+    assert len({digest(), digest(rate=2), digest(added=2), digest(size=2)}) == 4
 
 
 def test_deeply_nested_source_is_read(project):

@@ -153,6 +153,12 @@ def test_a_decorated_function_travels_when_it_keeps_its_name(project):
     assert locate(project.get("train", "fit")).text == "train:fit"
 
 
+def test_a_cached_function_travels(project):
+    project.write(train="import functools\n@functools.cache\ndef fit(run): return 7\n")
+    assert locate(project.get("train", "fit")).text == "train:fit"
+    assert list(project.identity().parts) == ["train.fit", "train.functools"]
+
+
 @pytest.mark.parametrize("text", ["train", ":fit", "train:", ""])
 def test_text_that_names_no_function_is_bad_input(text):
     with pytest.raises(BadInput, match="names no function"):

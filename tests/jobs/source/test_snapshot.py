@@ -17,7 +17,7 @@ import pytest
 from penstock.base.errors import BadInput, Damaged, DiskFull, NotFound
 from penstock.base.hashing import canonical_json, digest_bytes, short
 from penstock.blobs import open_blobs
-from penstock.jobs.source import Entry, git_commit, materialise, refs, snapshot
+from penstock.jobs.source import Entry, git_commit, import_paths, materialise, refs, snapshot
 from penstock.jobs.source import files as limits
 
 
@@ -130,11 +130,19 @@ def test_of_a_folder_that_is_no_project_and_too_large_only_what_is_imported_is_t
 ):
     monkeypatch.setattr(limits, "FILES", 10)
     monkeypatch.setattr(limits, "is_project", lambda root: False)
-    write(root, "train.py", text="import helper\nfrom pkg.part import f\n")
-    write(root, "helper.py", "pkg/__init__.py", "pkg/part.py", "pkg/other.py")
+    write(
+        root, "train.py", text="import helper, pkg.late\ndef fit():\n    from pkg.part import f\n"
+    )
+    write(root, "helper.py", "pkg/__init__.py", "pkg/part.py", "pkg/late.py", "pkg/other.py")
     write(root, *(f"data/{n}.json" for n in range(20)))
     digest = snapshot(root, blobs, entry=Entry("train", "fit", root))
-    assert listed(digest, blobs) == ["helper.py", "pkg/__init__.py", "pkg/part.py", "train.py"]
+    assert listed(digest, blobs) == [
+        "helper.py",
+        "pkg/__init__.py",
+        "pkg/late.py",
+        "pkg/part.py",
+        "train.py",
+    ]
     with pytest.raises(BadInput):
         snapshot(root, blobs)
 
@@ -165,6 +173,35 @@ def test_what_was_snapshot_is_laid_out_again_and_can_be_imported(
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     assert importlib.import_module("snapshot_helper").x == 41
     del sys.modules["snapshot_helper"]
+
+
+def test_code_of_the_project_from_other_folders_is_taken_along(root, blobs, tmp_path, monkeypatch):
+    """scripts/train.py imports a package of src/, and a module of scripts/lib/."""
+    write(root, "scripts/train.py", text="import snapped.part\nimport snapped_late\nimport numpy\n")
+    write(root, "src/snapped/__init__.py", "src/snapped/lazy.py")
+    write(root, "src/snapped/part.py", text="y = 42\n")
+    write(root, "scripts/lib/snapped_late.py", "unrelated/z.py")
+    for place in ("src", "scripts/lib"):
+        monkeypatch.syspath_prepend(str(root / place))
+    scripts = root / "scripts"
+    digest = snapshot(scripts, blobs, entry=Entry("train", "fit", scripts))
+    folder = materialise(digest, blobs, tmp_path / "cache")
+    paths = import_paths(digest, blobs, folder)
+    assert [path.relative_to(folder).as_posix() for path in paths] == [".", "lib", ".others/2"]
+    assert (folder / ".others/2/snapped/lazy.py").is_file()
+    assert len(listed(digest, blobs)) == 5
+    assert set(refs(digest, blobs)) == {found.digest for found in blobs.list()}
+
+    shutil.rmtree(root)
+    code = "import train, snapped.part; print(snapped.part.y, snapped.part.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith(f"42 {folder}")
 
 
 def test_a_snapshot_that_is_laid_out_is_not_written_again(root, blobs, tmp_path):
@@ -211,7 +248,7 @@ def test_many_that_ask_at_once_get_one_whole_folder(root, blobs, tmp_path):
 )
 def test_a_path_that_leads_out_is_refused_and_nothing_is_written(blobs, tmp_path, path):
     file = {"digest": blobs.put(b"x"), "bytes": 1}
-    digest = blobs.put(canonical_json({"format": 1, "files": {path: file}}))
+    digest = blobs.put(canonical_json({"format": 1, "paths": [""], "files": {path: file}}))
     with pytest.raises(Damaged):
         materialise(digest, blobs, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
@@ -219,7 +256,14 @@ def test_a_path_that_leads_out_is_refused_and_nothing_is_written(blobs, tmp_path
 
 @pytest.mark.parametrize(
     "manifest",
-    [b"{}", b"[]", b"not json", b'{"format":2,"files":{}}', b'{"format":1,"files":{"a.py":"x"}}'],
+    [
+        b"{}",
+        b"[]",
+        b"not json",
+        b'{"format":2,"paths":[],"files":{}}',
+        b'{"format":1,"paths":[""],"files":{"a.py":"x"}}',
+        b'{"format":1,"paths":[".."],"files":{}}',
+    ],
 )
 def test_a_blob_that_is_no_manifest_is_damage(blobs, tmp_path, manifest):
     with pytest.raises(Damaged):

@@ -3,7 +3,7 @@
 from penstock.jobs.source.entry import Entry, load, locate
 from penstock.jobs.source.git import git_commit
 from penstock.jobs.source.identities import CodeIdentity, difference, identity
-from penstock.jobs.source.snapshots import materialise, refs, snapshot
+from penstock.jobs.source.snapshots import import_paths, materialise, refs, snapshot
 
 __all__ = [
     "CodeIdentity",
@@ -11,6 +11,7 @@ __all__ = [
     "difference",
     "git_commit",
     "identity",
+    "import_paths",
     "load",
     "locate",
     "materialise",

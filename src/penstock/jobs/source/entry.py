@@ -115,7 +115,7 @@ def _refuse_what_has_no_name(function: Any) -> None:
             f"{_called(function)} is bound to an object, which another process does not have",
             "Make it a function, and create the object inside it.",
         )
-    if not (inspect.isroutine(function) or inspect.isclass(function)):
+    if not hasattr(function, "__qualname__"):
         raise CannotTravel(
             f"an object of type {type(function).__name__} cannot be imported by another process",
             "Pass a function; create the object inside it.",

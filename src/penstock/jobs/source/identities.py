@@ -86,6 +86,7 @@ class _Walk:
     def __init__(self) -> None:
         self.parts: dict[str, str] = {}
         self._seen: set[tuple[str, str]] = set()
+        self._chains: set[tuple[str, Chain]] = set()
         self._objects: dict[int, Any] = {}
         self._queue: list[tuple[str, str]] = []
         self._modules: Modules | None = None
@@ -103,8 +104,8 @@ class _Walk:
             self._captured(f"{label or 'partial'} arguments", (value.args, value.keywords))
         elif inspect.ismethod(value) and not inspect.isclass(value.__self__):
             self.object(type(value.__self__), label)
-            self._captured(f"{label or 'method'} object", vars(value.__self__))
-        elif inspect.isclass(value) or inspect.isroutine(value):
+            self._captured(f"{label or 'method'} object", value.__self__)
+        elif hasattr(value, "__qualname__"):  # also what functools.cache and the like return
             self._named(value, label)
         else:
             self.object(type(value), label)
@@ -171,8 +172,11 @@ class _Walk:
             self.object(value, label)
         elif inspect.ismodule(value):
             self.parts[label] = digest_bytes(value.__name__.encode())
+            self._passed(value.__name__)
         elif (text := text_of(value)) is not None:
             self.parts[label] = digest_bytes(text.encode())
+            if type(value).__module__ != "builtins":
+                self.object(type(value), label)  # a dataclass has methods, too
         elif id(value) in self._objects:
             return  # a circle
         elif isinstance(value, dict):
@@ -187,23 +191,41 @@ class _Walk:
             self.parts[label] = digest_bytes(type(value).__qualname__.encode())
             self.object(value, label)
 
+    def _passed(self, module: str) -> None:
+        """A module that is passed around as a value."""
+        if self._modules is not None and self._modules[module].whose == "project":
+            self._follow(module, "*")
+            self._drain()
+        else:
+            self._outside(module)
+
     def _bytecode(self, value: Any, label: str) -> None:
         """What has no source file: a notebook's cell, a prompt, `python -c`, a C function."""
         name = label or f"{value.__module__}.{value.__qualname__}"
         if inspect.isclass(value):
-            self.parts[name] = digest_bytes(repr(sorted(map(str, vars(value)))).encode())
-            for member in value.__dict__.values():
-                if isinstance(member, FunctionType):
-                    self.object(member, f"{name}.{member.__name__}")
+            self._class_without_source(value, name)
             return
         code = getattr(inspect.unwrap(value), "__code__", None)
         if code is None:
+            self.parts[name] = "installed"
             self._outside(value.__module__ or "builtins")
             return
         self._new_part(name, digest_bytes(_code_text(code).encode()))
         for used in sorted(_names_in(code)):
             if used in value.__globals__ and not hasattr(builtins, used):
                 self._captured(f"{value.__module__}.{used}", value.__globals__[used])
+
+    def _class_without_source(self, value: type, name: str) -> None:
+        members = {key: member for key, member in vars(value).items() if key != "__dict__"}
+        texts = {key: text_of(member) for key, member in members.items()}
+        self._new_part(name, digest_json([str(value.__qualname__), texts]))
+        for key, member in sorted(members.items()):
+            member = getattr(member, "__func__", member)  # of static and class methods
+            if isinstance(member, FunctionType):
+                self.object(member, f"{name}.{key}")
+        for base in value.__bases__:
+            if base.__module__ != "builtins":
+                self.object(base, f"{base.__module__}.{base.__qualname__}")
 
     # names: everything else is found by reading
 
@@ -267,6 +289,10 @@ class _Walk:
             self._follow(module.name, "*")
 
     def _chain(self, module: Module, chain: Chain) -> None:
+        """Follow one reference, as written in `module`, through imports to what it means."""
+        if (module.name, chain) in self._chains:
+            return
+        self._chains.add((module.name, chain))
         self._follow(module.name, chain[0])
         for binding in module.outline.bindings(chain[0]) if module.outline else []:
             if binding.imported is not None:

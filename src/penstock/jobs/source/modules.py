@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 import sysconfig
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -14,8 +15,9 @@ from typing import Literal
 
 from penstock.base.hashing import digest_file
 from penstock.base.settings import project_folder
+from penstock.jobs.source import syntax
 from penstock.jobs.source.entry import Entry
-from penstock.jobs.source.syntax import Outline, outline
+from penstock.jobs.source.syntax import Import, Outline, outline
 
 Whose = Literal["project", "installed", "python", "penstock", "missing"]
 
@@ -74,14 +76,21 @@ class Modules:
     def eager(self) -> frozenset[str]:
         """Project modules that importing the entry's module imports: their values exist."""
         if self._eager is None:
-            self._eager = frozenset(self._reach())
+            self._eager = frozenset(self._reach(lambda module, outline: outline.eager))
         return self._eager
 
-    def _reach(self) -> list[str]:
+    @property
+    def all(self) -> frozenset[str]:
+        """Project modules that the entry's module imports at any time, in functions too."""
+        return frozenset(
+            self._reach(lambda module, outline: syntax.all_imports(outline.tree, module.package))
+        )
+
+    def _reach(self, imports: Callable[[Module, Outline], Iterable[Import]]) -> list[str]:
         seen, queue = {self.entry}, [self.entry]
         for name in queue:
             found = self[name].outline
-            for imported in found.eager if found else []:
+            for imported in imports(self[name], found) if found else []:
                 for module in self._modules_of(str(imported)):
                     if module not in seen and self[module].whose == "project":
                         seen.add(module)
@@ -141,15 +150,21 @@ class Modules:
         return "project" if distribution(top) is None else "installed"
 
 
-def reachable(entry: Entry) -> list[str]:
-    """Files below the entry's root that importing it imports, relative, sorted; lazily too."""
+def reached(entry: Entry) -> dict[Path, list[str]]:
+    """Files of the project that the entry's module imports, ever, by their folder on sys.path.
+
+    Paths are relative to their folder and sorted; the entry's own root comes first.
+    """
     modules = Modules(entry.module, entry.file, entry.root)
-    files = (modules[name].file for name in modules.eager)
-    return sorted(
-        file.relative_to(entry.root).as_posix()
-        for file in files
-        if file is not None and file.is_relative_to(entry.root)
-    )
+    found: dict[Path, list[str]] = {entry.root: []}
+    for name in sorted(modules.all):
+        module = modules[name]
+        if module.file is None:
+            continue
+        stem = module.file.parent if module.is_package else module.file
+        folder = stem.parents[name.count(".")]
+        found.setdefault(folder, []).append(module.file.relative_to(folder).as_posix())
+    return {folder: sorted(files) for folder, files in found.items()}
 
 
 @cache

@@ -13,6 +13,7 @@ import shutil
 import sysconfig
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,8 +23,10 @@ from penstock.base.ids import new_id
 from penstock.blobs.port import Blobs
 from penstock.jobs.source import files
 from penstock.jobs.source.entry import Entry
+from penstock.jobs.source.modules import reached
 
 _FORMAT = 1
+_OTHERS = ".others"  # in a snapshot: folders of sys.path that lie outside of the root
 _STALE = 3600.0  # seconds after which a half-written folder belongs to nobody
 
 
@@ -34,17 +37,33 @@ def snapshot(
 
     root         the folder that goes on sys.path, as in `Entry.root`
     extra_files  files to add whatever their suffix, relative to `root` or absolute inside it
-    entry        lets a folder that is no project and is too large be cut to what it imports
+    entry        with it, code of the project that is imported from other folders (a `src/` beside
+                 `scripts/`, an editable installation) is taken along, and a folder that is no
+                 project and is too large is cut to what the entry imports
 
-    Manifest: {"format": 1, "files": {path: {"digest": str, "bytes": int}}}. A folder of installed
-    packages gives an empty one: what is installed is not the project's.
+    Manifest: {"format": 1, "paths": folders for sys.path, "files": {path: {"digest", "bytes"}}}.
+    A folder of installed packages gives no files: what is installed is not the project's.
     Raises BadInput when a project is too large (`files` has the limits), DiskFull, ReadOnly.
     """
     root = root.resolve()
-    paths = [] if _is_installed(root) else _choose(root, entry)
-    paths = sorted({*paths, *(_inside(root, Path(extra)) for extra in extra_files)})
-    listed: dict[str, dict[str, Any]] = {}
-    for path in paths:
+    imported = reached(entry) if entry is not None else {}
+    paths = set() if _is_installed(root) else set(_choose(root, imported.pop(root, None)))
+    paths |= {_inside(root, Path(extra)) for extra in extra_files}
+    listed = _store(root, paths, "", blobs)
+    places = [""]
+    for folder in sorted(imported):
+        if folder.is_relative_to(root):
+            places.append(folder.relative_to(root).as_posix())
+        elif not _is_installed(folder):
+            places.append(f"{_OTHERS}/{len(places)}")
+            listed |= _store(folder, _choose(folder, imported[folder]), places[-1] + "/", blobs)
+    return blobs.put(canonical_json({"format": _FORMAT, "paths": places, "files": listed}))
+
+
+def _store(root: Path, paths: Iterable[str], prefix: str, blobs: Blobs) -> dict[str, Any]:
+    """Put files into the blob store; their manifest entries, under `prefix`."""
+    listed: dict[str, Any] = {}
+    for path in sorted(paths):
         try:
             data = (root / path).read_bytes()
         except FileNotFoundError:
@@ -55,13 +74,13 @@ def snapshot(
                 "Make it readable, or name it in .gitignore.",
                 path=str(root / path),
             ) from None
-        listed[path] = {"digest": blobs.put(data), "bytes": len(data)}
-    return blobs.put(canonical_json({"format": _FORMAT, "files": listed}))
+        listed[prefix + path] = {"digest": blobs.put(data), "bytes": len(data)}
+    return listed
 
 
 def refs(digest: str, blobs: Blobs) -> list[str]:
     """Every blob that a snapshot needs, its manifest first: what a row has to refer to."""
-    listed = _read_manifest(digest, blobs)
+    listed = _read_manifest(digest, blobs).files
     return [digest, *sorted({file["digest"] for file in listed.values()})]
 
 
@@ -73,7 +92,7 @@ def materialise(digest: str, blobs: Blobs, folder: Path) -> Path:
     and made anew otherwise.
     Raises NotFound, Damaged (a file or path that cannot be what was stored), DiskFull, ReadOnly.
     """
-    listed = _read_manifest(digest, blobs)
+    listed = _read_manifest(digest, blobs).files
     target = folder / short(digest, 64)
     if _is_whole(target, listed):
         return target
@@ -95,15 +114,22 @@ def materialise(digest: str, blobs: Blobs, folder: Path) -> Path:
     return target
 
 
-def _choose(root: Path, entry: Entry | None) -> list[str]:
+def import_paths(digest: str, blobs: Blobs, folder: Path) -> list[Path]:
+    """What goes on sys.path, in this order, to import a snapshot laid out in `folder`.
+
+    The folder itself comes first; the others are there when `snapshot` was given an entry that
+    imports from them.
+    """
+    return [folder / place for place in _read_manifest(digest, blobs).paths]
+
+
+def _choose(root: Path, imported: list[str] | None) -> list[str]:
     try:
         return files.choose(root)
     except files.TooMuch as much:
-        if files.is_project(root) or entry is None:
+        if files.is_project(root) or imported is None:
             raise files.refuse(root, str(much)) from None
-        from penstock.jobs.source.modules import reachable
-
-        return [path for path in reachable(entry) if (root / path).stat().st_size]
+        return imported
 
 
 def _is_installed(root: Path) -> bool:
@@ -122,8 +148,14 @@ def _inside(root: Path, path: Path) -> str:
     return full.relative_to(root).as_posix()
 
 
-def _read_manifest(digest: str, blobs: Blobs) -> dict[str, dict[str, Any]]:
-    """The files of a snapshot, every path and digest checked."""
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    paths: list[str]
+    files: dict[str, dict[str, Any]]
+
+
+def _read_manifest(digest: str, blobs: Blobs) -> _Manifest:
+    """What a snapshot holds, every path and digest checked."""
     damage = Damaged(
         f"source snapshot {short(digest)} is not a manifest that Penstock wrote",
         "Start the run again with fresh=True, which takes a new snapshot.",
@@ -132,17 +164,21 @@ def _read_manifest(digest: str, blobs: Blobs) -> dict[str, dict[str, Any]]:
     if not is_digest(digest):
         raise damage
     try:
-        manifest = json.loads(blobs.get(digest))
-        listed: dict[str, dict[str, Any]] = manifest["files"]
-        sound = manifest["format"] == _FORMAT and all(
-            _is_safe(path) and is_digest(file["digest"]) and isinstance(file["bytes"], int)
-            for path, file in listed.items()
+        data = json.loads(blobs.get(digest))
+        manifest = _Manifest(list(data["paths"]), dict(data["files"]))
+        sound = (
+            data["format"] == _FORMAT
+            and all(place == "" or _is_safe(place) for place in manifest.paths)
+            and all(
+                _is_safe(path) and is_digest(file["digest"]) and isinstance(file["bytes"], int)
+                for path, file in manifest.files.items()
+            )
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise damage from None
     if not sound:
         raise damage
-    return listed
+    return manifest
 
 
 def _is_safe(path: str) -> bool:

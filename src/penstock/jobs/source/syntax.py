@@ -183,8 +183,8 @@ def _read_leaf(
         into.names[statement.name].append(Binding(statement, conditions, None, guarded))
         return
     if isinstance(statement, ast.Import | ast.ImportFrom):
+        into.eager += [] if guarded else all_imports(statement, package)
         for name, imported in imports_of(statement, package):
-            into.eager += [imported] if not guarded else []
             if name == "*":
                 into.stars.append(imported.module)
             else:
@@ -249,6 +249,17 @@ def imports_of(
         module = ".".join([*kept, *([module] if module else [])])
     for alias in statement.names:
         yield alias.asname or alias.name, Import(module, alias.name)
+
+
+def all_imports(node: ast.AST, package: str) -> list[Import]:
+    """What the imports in `node` load; `import a.b` binds `a`, and loads `a.b`."""
+    found: list[Import] = []
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Import):
+            found += [Import(alias.name) for alias in inner.names]
+        elif isinstance(inner, ast.ImportFrom):
+            found += [imported for _, imported in imports_of(inner, package)]
+    return found
 
 
 def local_imports(node: ast.AST, package: str) -> dict[str, Import]:
