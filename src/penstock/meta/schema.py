@@ -39,7 +39,7 @@ def found_in(path: Path) -> str | None:
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
         if "alembic_version" in names:
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-            return _known(None if row is None else row[0], path)
+            return _known("0000" if row is None else row[0], path)
     if names:
         raise BadInput(
             f"{path} is an SQLite database, but not Penstock's",
@@ -49,8 +49,8 @@ def found_in(path: Path) -> str | None:
     return None
 
 
-def _known(version: str | None, path: Path) -> str | None:
-    if version is None or (version.isdigit() and version <= HEAD):
+def _known(version: str, path: Path) -> str:
+    if version.isdigit() and version <= HEAD:
         return version
     raise NewerSchema(
         f"{path} was written by a newer Penstock (schema {version}, this one knows {HEAD}); "

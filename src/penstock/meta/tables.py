@@ -16,6 +16,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     PrimaryKeyConstraint,
+    String,
     Table,
     Text,
     UniqueConstraint,
@@ -216,6 +217,6 @@ events = Table(
 version_table = Table(
     "alembic_version",
     MetaData(),
-    Column("version_num", Text(32), nullable=False),
+    Column("version_num", String(32), nullable=False),
     PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
 )
