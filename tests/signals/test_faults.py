@@ -58,7 +58,8 @@ def test_sigkill_at_a_random_point_loses_nothing_that_was_told(tmp_path):
 
         blobs = open_blobs("memory://")
         digests = seal(folder, blobs)  # the writer is dead, so its last segment is final
-        assert len(digests) == len(list_segments(folder))
+        files = len(list_segments(folder))
+        assert files - 1 <= len(digests) <= files  # killed before the first record of the last
         assert read_scalars(digests, blobs).equals(table)
 
 

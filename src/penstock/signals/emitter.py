@@ -69,10 +69,8 @@ class Emitter:
         self._retry_at = _NEVER
         self._writer = str(Identity.mine())
         _open.add(self)
-        with self._lock:
-            self._next_segment(
-                time.time()
-            )  # now, so that readers know of every rank from the start
+        with self._lock:  # at once, so that readers know of every rank from the start
+            self._next_segment(time.time())
 
     def scalar(self, step: int, name: str, value: float) -> None:
         """Tell one number. Raises BadInput when `step` or `value` is not a number."""
@@ -185,7 +183,9 @@ class Emitter:
         finally:
             os.close(handle)
         head = Head(self.run_id, self.rank, self.generation, now, self._writer, closed=False)
-        mapped[: segment.HEADER_BYTES] = segment.pack_head(head)
+        raw, magic = segment.pack_head(head), len(segment.MAGIC)
+        mapped[magic : segment.HEADER_BYTES] = raw[magic:]
+        mapped[:magic] = raw[:magic]  # last, in one store: a header is there whole or not at all
         return path, mapped
 
     def _leave_segment(self) -> None:
