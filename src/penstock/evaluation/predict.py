@@ -20,6 +20,7 @@ from penstock.data import Manifest, read_manifest
 from penstock.data.columns import to_numpy
 from penstock.evaluation.fit import Fit
 from penstock.evaluation.metrics import Array, Scored, Tally, score
+from penstock.evaluation.rows import read_rows
 from penstock.evaluation.suite import Suite
 from penstock.records import from_json, to_data
 from penstock.registry import LoadedModel, open_package

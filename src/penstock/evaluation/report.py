@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
 from penstock.blobs.port import Blobs
 from penstock.evaluation.gates import GateOutcome
 from penstock.evaluation.metrics import Estimate

@@ -74,7 +74,7 @@ def evaluate(
             meta.unpin(pin)
 
 
-def report(stores: Stores, evaluation: str | Evaluation) -> Report:
+def report_of(stores: Stores, evaluation: str | Evaluation) -> Report:
     """The report of an evaluation, by its id or record."""
     return read_report(stores.blobs, _record(stores, evaluation))
 
