@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from penstock.base.layout import Layout
@@ -192,6 +192,11 @@ class LocalHome:
         serving.deploy(self.stores, name, model)
         with serving.foreground(self.stores, name, timeout=timeout) as address:
             yield address
+
+    def keep_deployments(self) -> AbstractContextManager[object]:
+        from penstock import serving
+
+        return serving.Keeper(self.stores)
 
     # the rest
 

@@ -8,6 +8,7 @@ that name); versions by reference, NAME[@VERSION-OR-ALIAS].
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from penstock.home.views import (
@@ -119,6 +120,13 @@ class Home(Protocol):
 
     def stop_deployment(self, name: str) -> Deployment:
         """Want it down."""
+        ...
+
+    def keep_deployments(self) -> AbstractContextManager[object]:
+        """Keep every deployment up, from this process, while the context is open.
+
+        Replicas are drained when it closes; if this process is killed they die with it.
+        """
         ...
 
     # the rest
