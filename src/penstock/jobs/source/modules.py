@@ -143,7 +143,7 @@ class Modules:
         places = (
             [file] if file else [Path(place) for place in spec.submodule_search_locations or []]
         )
-        if any(_is_installed(place) for place in places):
+        if any(is_installed(place) for place in places):
             return "installed"
         if all(place.is_relative_to(self._project) for place in places):
             return "project"
@@ -155,8 +155,9 @@ def reached(entry: Entry) -> dict[Path, list[str]]:
 
     Paths are relative to their folder and sorted; the entry's own root comes first.
     """
-    modules = Modules(entry.module, entry.file, entry.root)
-    found: dict[Path, list[str]] = {entry.root: []}
+    root = entry.root.resolve()
+    modules = Modules(entry.module, entry.file.resolve(), root)
+    found: dict[Path, list[str]] = {root: []}
     for name in sorted(modules.all):
         module = modules[name]
         if module.file is None:
@@ -194,7 +195,8 @@ def _libraries() -> tuple[Path, ...]:
     return tuple(Path(paths[kind]).resolve() for kind in kinds)
 
 
-def _is_installed(place: Path) -> bool:
+def is_installed(place: Path) -> bool:
+    """Whether a file or folder belongs to Python or to an installed package."""
     if {"site-packages", "dist-packages"} & set(place.parts):
         return True
     return any(place.is_relative_to(library) for library in _libraries())

@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import shutil
-import sysconfig
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from penstock.base.ids import new_id
 from penstock.blobs.port import Blobs
 from penstock.jobs.source import files
 from penstock.jobs.source.entry import Entry
-from penstock.jobs.source.modules import reached
+from penstock.jobs.source.modules import is_installed, reached
 
 _FORMAT = 1
 _OTHERS = ".others"  # in a snapshot: folders of sys.path that lie outside of the root
@@ -47,14 +46,14 @@ def snapshot(
     """
     root = root.resolve()
     imported = reached(entry) if entry is not None else {}
-    paths = set() if _is_installed(root) else set(_choose(root, imported.pop(root, None)))
+    paths = set() if is_installed(root) else set(_choose(root, imported.pop(root, None)))
     paths |= {_inside(root, Path(extra)) for extra in extra_files}
     listed = _store(root, paths, "", blobs)
     places = [""]
     for folder in sorted(imported):
         if folder.is_relative_to(root):
             places.append(folder.relative_to(root).as_posix())
-        elif not _is_installed(folder):
+        elif not is_installed(folder):
             places.append(f"{_OTHERS}/{len(places)}")
             listed |= _store(folder, _choose(folder, imported[folder]), places[-1] + "/", blobs)
     return blobs.put(canonical_json({"format": _FORMAT, "paths": places, "files": listed}))
@@ -130,11 +129,6 @@ def _choose(root: Path, imported: list[str] | None) -> list[str]:
         if files.is_project(root) or imported is None:
             raise files.refuse(root, str(much)) from None
         return imported
-
-
-def _is_installed(root: Path) -> bool:
-    installed = {Path(path).resolve() for path in sysconfig.get_paths().values()}
-    return root in installed or root.name in ("site-packages", "dist-packages")
 
 
 def _inside(root: Path, path: Path) -> str:
