@@ -12,7 +12,11 @@ from penstock.cli.frame import command, home, options
 def register(app: typer.Typer) -> None:
     """Put the command beside the nouns."""
 
-    @command(app, "up", ["penstock up", "penstock up --port 8800"])
+    @command(
+        app,
+        "up",
+        ["penstock up", "penstock up --port 8800", "penstock up --host 0.0.0.0 --new-token"],
+    )
     def up(
         host: Annotated[
             str,
@@ -23,8 +27,11 @@ def register(app: typer.Typer) -> None:
         port: Annotated[
             int, typer.Option(min=0, max=65535, metavar="PORT", help="0 takes a free one.")
         ] = 8700,
+        new_token: Annotated[
+            bool, typer.Option("--new-token", help="Make a token, show it once, keep its hash.")
+        ] = False,
     ) -> int:
         """Serve the HTTP API, adopt interrupted runs, keep deployments up, until Ctrl-C."""
         from penstock.server import serve
 
-        return serve(home(), host=host, port=port, as_json=options.json)
+        return serve(home(), host=host, port=port, new_token=new_token, as_json=options.json)

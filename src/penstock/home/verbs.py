@@ -78,11 +78,11 @@ def prepare(
 
 
 def train(function: Callable[..., None], config: Any = None, **options: Any) -> Any:
-    """Train under a name: start it, continue it, or give what it gave. See `training.verbs`."""
+    """Train under a name: start it, continue it, or give what it gave. See `training.launch`."""
     only_in_scripts("train")
-    from penstock.training import verbs
+    from penstock import training
 
-    return verbs.train(function, config, **options)
+    return training.train(function, config, **options)
 
 
 def evaluate(
