@@ -1,0 +1,73 @@
+"""Datasets as versions: made once, read in an order that is a function, verified on the way.
+
+Names load on first use, so that a rank that only reads loads nothing that writes.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from penstock.data.columns import Column, to_numpy
+    from penstock.data.loader import Loader
+    from penstock.data.manifest import Lineage, Manifest, Shard, Split, read_manifest
+    from penstock.data.order import Order, batch_indices, order_indices, rank_slice
+    from penstock.data.preparation import Prepared, prepare
+    from penstock.data.reading import read_rows, read_split, resolve, unit_ranges
+    from penstock.data.source import ShardSource, Source
+    from penstock.data.statistics import Statistics
+
+_WHERE = {
+    "Column": "columns",
+    "Lineage": "manifest",
+    "Loader": "loader",
+    "Manifest": "manifest",
+    "Order": "order",
+    "Prepared": "preparation",
+    "Shard": "manifest",
+    "ShardSource": "source",
+    "Source": "source",
+    "Split": "manifest",
+    "Statistics": "statistics",
+    "batch_indices": "order",
+    "order_indices": "order",
+    "prepare": "preparation",
+    "rank_slice": "order",
+    "read_manifest": "manifest",
+    "read_rows": "reading",
+    "read_split": "reading",
+    "resolve": "reading",
+    "to_numpy": "columns",
+    "unit_ranges": "reading",
+}
+
+__all__ = [
+    "Column",
+    "Lineage",
+    "Loader",
+    "Manifest",
+    "Order",
+    "Prepared",
+    "Shard",
+    "ShardSource",
+    "Source",
+    "Split",
+    "Statistics",
+    "batch_indices",
+    "order_indices",
+    "prepare",
+    "rank_slice",
+    "read_manifest",
+    "read_rows",
+    "read_split",
+    "resolve",
+    "to_numpy",
+    "unit_ranges",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)

@@ -1,0 +1,164 @@
+"""The key that names a sample, and the split that its key puts it into.
+
+A key is text: an integer in decimal, text as it is, bytes in hexadecimal. Without one, the
+sample's own content names it: the first 32 hex digits of SHA-256 over its columns in order of
+their names, each as
+
+    name "\\0" dtype and shape "\\0", one byte (1: there is a value, 0: missing), then the value:
+    numbers and tensors little-endian in C order, others as 8 bytes of length and the bytes
+    (time as Arrow's integer)
+
+The split is a function of the key alone,
+
+    u = the first 8 bytes of SHA-256(key in UTF-8), big-endian, / 2**64
+    the first split whose share, added to those before it, exceeds u
+
+so appending rows moves no row, and two datasets that share a key agree on its split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from penstock.base.errors import BadInput
+from penstock.base.nearest import did_you_mean
+from penstock.data.columns import Array, Column, fixed_values, one_chunk
+
+KEY = "key"  # the column that is added when no column of the data is the key
+DEFAULT_SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
+_TINY = 1e-9
+
+KeyFunction = Callable[[dict[str, Any]], Any]
+
+
+def key_texts(table: pa.Table, columns: list[Column], key: str | KeyFunction | None) -> list[str]:
+    """The keys of a table's rows. Raises BadInput for a column or value that cannot be a key."""
+    if callable(key):
+        return [_text(key(row), "what the key function returns") for row in rows_of(table, columns)]
+    if key is None:
+        return _content_keys(table, columns)
+    if key not in table.column_names:
+        raise BadInput(
+            f'the key column "{key}" is not in the data',
+            did_you_mean(key, table.column_names),
+            key=key,
+        )
+    return [_text(value, f'the key column "{key}"') for value in table[key].to_pylist()]
+
+
+def _text(value: Any, where: str) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return str(int(value))
+    raise BadInput(
+        f"{where} holds {value!r}, which cannot name a sample",
+        "A key is an integer, text or bytes, and never missing.",
+    )
+
+
+def rows_of(table: pa.Table, columns: list[Column]) -> Iterator[dict[str, Any]]:
+    """Rows as dictionaries: tensors as NumPy arrays, all else as Python values."""
+    values = {
+        each.name: fixed_values(one_chunk(table[each.name]), each)
+        if each.kind == "tensor"
+        else table[each.name].to_pylist()
+        for each in columns
+    }
+    for number in range(table.num_rows):
+        yield {name: column[number] for name, column in values.items()}
+
+
+def _content_keys(table: pa.Table, columns: list[Column]) -> list[str]:
+    encoded = [_encoded(one_chunk(table[each.name]), each) for each in sorted(columns, key=_name)]
+    return [
+        hashlib.sha256(b"".join(parts)).hexdigest()[:32] for parts in zip(*encoded, strict=True)
+    ]
+
+
+def _name(column: Column) -> str:
+    return column.name
+
+
+def _encoded(array: pa.Array, column: Column) -> Iterator[bytes]:
+    head = f"{column.name}\0{column}\0".encode()
+    there = head + b"\1"
+    for value in value_bytes(array, column):
+        yield head + b"\0" if value is None else there + value
+
+
+def value_bytes(array: pa.Array, column: Column) -> Iterator[bytes | None]:
+    """The bytes of each value, as the formula above has them; None for a missing one."""
+    if column.fixed and not array.null_count:
+        yield from _fixed_bytes(fixed_values(array, column))
+    elif column.kind in ("text", "bytes"):
+        for value in array.to_pylist():
+            if value is None:
+                yield None
+            else:
+                data = value.encode() if isinstance(value, str) else value
+                yield len(data).to_bytes(8, "little") + data
+    else:
+        yield from _sparse_bytes(array, column)
+
+
+def _fixed_bytes(values: Array) -> Iterator[bytes]:
+    little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    size = little.nbytes // max(1, len(little))
+    data = little.tobytes()
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+def _sparse_bytes(array: pa.Array, column: Column) -> Iterator[bytes | None]:
+    """Numbers with gaps, and times."""
+    if column.kind == "time":
+        array = array.cast(pa.int32() if array.type.bit_width == 32 else pa.int64())
+    there = array.is_valid().to_pylist()
+    filled = array.fill_null(False if pa.types.is_boolean(array.type) else 0)
+    values = filled.to_numpy(zero_copy_only=False)
+    for valid, value in zip(there, _fixed_bytes(values), strict=True):
+        yield value if valid else None
+
+
+def check_splits(splits: Mapping[str, float] | None) -> dict[str, float]:
+    """The shares, checked; the default where none are given. Raises BadInput."""
+    shares = dict(DEFAULT_SPLITS if splits is None else splits)
+    for name, share in shares.items():
+        if re.fullmatch(r"[\w-]+", name) is None:
+            raise BadInput(
+                f'"{name}" cannot be the name of a split',
+                "Use letters, digits, '_' and '-'.",
+                split=name,
+            )
+        if isinstance(share, bool) or not isinstance(share, int | float) or not share > 0:
+            raise BadInput(
+                f'split "{name}" has a share of {share!r}',
+                "Give each split a share above 0.",
+                split=name,
+            )
+    if abs((total := sum(shares.values())) - 1) > _TINY:
+        raise BadInput(
+            f"the shares of the splits add up to {total:g}, not 1",
+            'For example splits={"train": 0.8, "test": 0.2}, or {"all": 1} for a single split.',
+            splits=shares,
+        )
+    return {name: float(share) for name, share in shares.items()}
+
+
+def split_numbers(keys: list[str], splits: Mapping[str, float]) -> npt.NDArray[np.int64]:
+    """For each key the number of its split, in the order of `splits`."""
+    ends = np.cumsum(list(splits.values()))[:-1]
+    bounds = np.array([min(int(end * 2.0**64), 2**64 - 1) for end in ends], dtype=np.uint64)
+    heads = b"".join(hashlib.sha256(key.encode()).digest()[:8] for key in keys)
+    hashes = np.frombuffer(heads, dtype=">u8").astype(np.uint64)
+    return np.searchsorted(bounds, hashes, side="right")
