@@ -128,15 +128,22 @@ def identity(value: Any) -> tuple[Any, ...] | None:
 
 
 def torch_bytes(value: torch.Tensor) -> torch.Tensor:
-    """uint8 [nbytes] on the tensor's device, row-major; a view where the tensor is contiguous."""
+    """uint8 [nbytes] on the tensor's device, row-major; a view where the tensor is contiguous.
+
+    value  not empty
+    """
     import torch
 
-    plain = value.detach().resolve_conj().resolve_neg()
-    return plain.contiguous().reshape(-1).view(torch.uint8)
+    plain = value.detach().resolve_conj().resolve_neg().contiguous()
+    # reshape(-1) would keep the odd stride that a dimension of length 1 may have
+    return plain.as_strided((plain.numel(),), (1,)).view(torch.uint8)
 
 
 def numpy_bytes(value: np.ndarray[Any, Any] | bytes) -> np.ndarray[Any, Any]:
-    """uint8 [nbytes], row-major; a view where the array is contiguous."""
+    """uint8 [nbytes], row-major; a view where the array is contiguous.
+
+    value  not empty
+    """
     import numpy as np
 
     if isinstance(value, bytes):

@@ -171,7 +171,7 @@ def parse_manifest(data: bytes, name: str = "a manifest") -> Manifest:
         if kind != "checkpoint" or form != FORMAT:
             raise ValueError(f"kind {kind!r}, format {form!r}")
         return _manifest(raw)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(
             f"{name} is not the manifest of a checkpoint: {type(error).__name__} {error}",
             "Use another checkpoint; this one was not written by Penstock, or was altered.",
@@ -224,8 +224,7 @@ def _check_part(manifest: Manifest, part: Part) -> None:
         raise ValueError(f"the chunks of part {part.rank} do not cover it")
     end = 0
     for piece in part.pieces:
-        entries = (manifest.shared if piece.tree == "shared" else part.own).entries
-        entry = entries[piece.entry]
+        entry = {"shared": manifest.shared, "own": part.own}[piece.tree].entries[piece.entry]
         inside = piece.start >= 0 and piece.start + piece.nbytes <= entry.nbytes
         if piece.entry < 0 or piece.offset < end or piece.nbytes <= 0 or not inside:
             raise ValueError(f"part {part.rank} has bytes of {entry.name} where there are none")
