@@ -1,0 +1,1 @@
+"""Routes, one file per room: parse, ask the home one question, answer."""
