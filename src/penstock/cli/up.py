@@ -32,6 +32,6 @@ def register(app: typer.Typer) -> None:
         ] = False,
     ) -> int:
         """Serve the HTTP API, adopt interrupted runs, keep deployments up, until Ctrl-C."""
-        from penstock.server import serve
+        from penstock.server.up import serve
 
         return serve(home(), host=host, port=port, new_token=new_token, as_json=options.json)

@@ -72,8 +72,7 @@ def prepare(
     found = data.prepare(
         current().stores, name, function, key=key, splits=splits, params=params, fresh=fresh
     )
-    verb = "reused" if found.reused else "prepared"
-    say(f"{verb} {found.version.reference}, because {found.why}")
+    say(found.why)
     return found
 
 
