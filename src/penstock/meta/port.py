@@ -121,7 +121,10 @@ class Reader(Protocol):
         ...
 
     def oldest_pin(self) -> float | None:
-        """When the oldest live pin was made; pins of dead holders do not count."""
+        """When the oldest live pin was made; pins of dead holders do not count.
+
+        A holder on another machine, of which nothing can be known, counts until it unpins.
+        """
         ...
 
 

@@ -70,8 +70,7 @@ class Session:
             return 0
         postgres = self._connection.dialect.name == "postgresql"
         insert: Any = postgresql.insert(table) if postgres else sqlite.insert(table)
-        statement = insert.on_conflict_do_nothing()
-        return sum(self.execute(statement, dict(row)).rowcount for row in rows)
+        return self.execute(insert.on_conflict_do_nothing(), [dict(row) for row in rows]).rowcount
 
     # references to blobs
 
