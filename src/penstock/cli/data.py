@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,9 @@ from penstock.cli.frame import Answer, command, group, home
 if TYPE_CHECKING:
     from penstock.cli.draw import Drawing
     from penstock.home.views import VersionDetail, VersionView
+
+_DIGEST = re.compile(r"(sha256:[0-9a-f]{8})[0-9a-f]{56}")
+_SHOWN = 20  # entries of a long list
 
 app = group("Datasets: versions, splits, schema, where they came from.")
 
@@ -48,7 +52,7 @@ def draw_versions(draw: Drawing, views: list[VersionView], empty: str) -> None:
                 ", ".join(each.aliases),
                 age(each.version.created_at),
                 pairs(each.version.summary),
-                each.version.producer,
+                pairs(each.version.producer),
             )
             for each in views
         ],
@@ -68,7 +72,7 @@ def draw_version(draw: Drawing, detail: VersionDetail) -> None:
     draw.facts(
         {
             "made": age(version.created_at),
-            "by": version.producer,
+            "by": pairs(version.producer),
             "digest": version.digest,
             **{key: pairs(value) for key, value in version.summary.items()},
         }
@@ -79,22 +83,32 @@ def draw_version(draw: Drawing, detail: VersionDetail) -> None:
             draw.facts({str(key): pairs(inner) for key, inner in value.items()})
         elif isinstance(value, list) and value:
             draw.title(f"{name} ({len(value)})")
-            for inner in value[:12]:
-                draw.line("  ", pairs(inner))
+            _draw_list(draw, value[:_SHOWN])
+
+
+def _draw_list(draw: Drawing, items: list[Any]) -> None:
+    """A table where all have the same keys, else a line each."""
+    if all(isinstance(item, dict) and item.keys() == items[0].keys() for item in items):
+        columns = sorted(items[0], key=lambda key: (key != "name", key))
+        draw.table(columns, [[pairs(item[key]) for key in columns] for item in items])
+        return
+    for item in items:
+        draw.line(pairs(item))
 
 
 def pairs(value: Any, limit: int = 160) -> str:
-    """A value on one line, shortened.
+    """A value on one line: digests and the whole shortened, what is empty left out.
 
-    >>> pairs({"train": 3, "test": {"rows": 1}})
-    'train 3 · test rows 1'
+    >>> pairs({"train": 3, "test": {"rows": 1, "note": None}, "made by": "run/sha256:" + "ab" * 32})
+    'train 3 · test rows 1 · made by run/sha256:abababab'
     """
     if isinstance(value, dict):
-        text = " · ".join(f"{key} {pairs(inner, limit)}" for key, inner in value.items())
+        full = {key: inner for key, inner in value.items() if inner not in (None, "", [], {})}
+        text = " · ".join(f"{key} {pairs(inner, limit)}" for key, inner in full.items())
     elif isinstance(value, list | tuple):
         text = ", ".join(pairs(inner, limit) for inner in value)
     elif isinstance(value, float):
         text = f"{value:.4g}"
     else:
-        text = str(value)
+        text = "" if value is None else _DIGEST.sub(r"\1", str(value))
     return text if len(text) <= limit else text[: limit - 1] + "…"
