@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from penstock.base.errors import BadInput
 from penstock.base.nearest import did_you_mean
-from penstock.data import Manifest
-from penstock.data.columns import Column
+from penstock.data import Column, Manifest
 from penstock.evaluation.suite import Suite
 from penstock.registry import Signature, TensorSpec
 from penstock.registry.signature import BATCH

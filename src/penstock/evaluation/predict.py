@@ -16,11 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from penstock.base.errors import BadInput
-from penstock.data import Manifest, read_manifest
-from penstock.data.columns import to_numpy
+from penstock.data import Manifest, read_manifest, read_rows, to_numpy
 from penstock.evaluation.fit import Fit
 from penstock.evaluation.metrics import Array, Scored, Tally, score
-from penstock.evaluation.rows import read_rows
 from penstock.evaluation.suite import Suite
 from penstock.records import from_json, to_data
 from penstock.registry import LoadedModel, open_package

@@ -82,7 +82,7 @@ def report_of(stores: Stores, evaluation: str | Evaluation) -> Report:
 def predictions(stores: Stores, evaluation: str | Evaluation | Report) -> pa.Table:
     """Every sample's prediction, in the order of the split; `evaluation.predict.write` has the
     columns."""
-    found = getattr(evaluation, "evaluation", evaluation)
+    found = evaluation.evaluation if isinstance(evaluation, Report) else evaluation
     stored = read_report(stores.blobs, _record(stores, found)).findings
     return read_parts(stores.blobs, stored.predictions)
 
