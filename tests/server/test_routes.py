@@ -167,3 +167,24 @@ def test_every_error_class_has_a_status() -> None:
     for code, kind in family().items():
         status = status_of(kind("what", "fix"))
         assert 400 <= status < 600, code
+
+
+def test_a_loss_that_is_no_number_is_null_not_an_error(home: Any) -> None:
+    from dataclasses import replace
+
+    from starlette.testclient import TestClient
+
+    from penstock.home.local import LocalHome
+    from penstock.server import create_app
+
+    class Diverged(LocalHome):
+        def run(self, run: str) -> Any:
+            return replace(super().run(run), metrics={"loss": (3, float("nan"))})
+
+        def metrics(self, run: str, names: Any = ()) -> Any:
+            return {"loss": [(1, 0.5), (2, float("inf")), (3, float("nan"))]}
+
+    with TestClient(create_app(Diverged(home.settings)), base_url="http://127.0.0.1") as client:
+        assert good(client, "GET", "/api/runs/run-1")["metrics"] == {"loss": [3, None]}
+        found = good(client, "GET", "/api/runs/run-1/metrics")
+        assert found == {"loss": [[1, 0.5], [2, None], [3, None]]}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from penstock.home.views import CheckpointVerdict, Process, RunDetail, RunView
 from penstock.server.routes.asked import AskedHome, Limit, Name
@@ -40,7 +40,11 @@ def metrics(
     return {key: [(step, _finite(value)) for step, value in line] for key, line in found.items()}
 
 
-@router.get("/runs/{run}/logs", response_class=PlainTextResponse)
+@router.get(
+    "/runs/{run}/logs",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/plain": {}}}},
+)
 def logs(
     home: AskedHome, run: Run, rank: Annotated[int | None, Query(ge=0)] = None
 ) -> StreamingResponse:
