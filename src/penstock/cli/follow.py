@@ -26,7 +26,8 @@ def lines_with_progress(
 ) -> Iterator[str]:
     """The log's lines; the bar is drawn only where a person follows."""
     lines = home.logs(run, rank=rank, follow=follow, every=every)
-    if not follow or options.json or not sys.stderr.isatty():
+    person = sys.stdout.isatty() and sys.stderr.isatty()
+    if not follow or options.json or not person:
         yield from lines
         return
     from rich.console import Console
