@@ -40,6 +40,14 @@ def parse(function: Callable[..., Any], config: Any, arguments: Sequence[str]) -
     parser.add_argument("--workers", type=int, default=None, help="ranks; 0: in this process")
     parser.add_argument("--detach", action="store_true", default=None, help="let go of the run")
     parser.add_argument("--fresh", action="store_true", default=None, help="start over")
+    parser.add_argument("--seed", type=int, default=None, help="of weights, order and noise")
+    parser.add_argument(
+        "--checkpoint-every",
+        type=lambda text: int(text) if text.isdigit() else text,
+        metavar="STEPS|TIME",
+        default=None,
+        help="a number of steps, or a time such as 30s",
+    )
     parser.add_argument(
         "--on-change",
         choices=("continue", "refuse", "fork"),

@@ -10,8 +10,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from penstock.base.errors import BadInput
 from penstock.base.settings import load_settings
 from penstock.home.guard import only_in_scripts
 from penstock.home.local import LocalHome
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from penstock.home.opened import OpenedData
     from penstock.records import Alias, Deployment
     from penstock.registry import LoadedModel
+    from penstock.training import Trained
+
+OnChange = Literal["continue", "refuse", "fork"]
 
 _open: dict[tuple[int, str], LocalHome] = {}
 
@@ -76,12 +80,53 @@ def prepare(
     return found
 
 
-def train(function: Callable[..., None], config: Any = None, **options: Any) -> Any:
-    """Train under a name: start it, continue it, or give what it gave. See `training.launch`."""
+def train(
+    function: Callable[..., None],
+    config: Any = None,
+    *,
+    name: str | None = None,
+    workers: int = 1,
+    detach: bool = False,
+    fresh: bool = False,
+    on_change: OnChange = "continue",
+    checkpoint_every: int | str = "30s",
+    seed: int = 0,
+    threads: int | None = None,
+) -> Trained:
+    """Train under a name; survives the death of any process, and of the machine.
+
+    function          fit(run, config), or fit(run); in a file (in a notebook: workers=0)
+    config            dataclass, pydantic model or dict
+    name              of the run; default: the function's name
+    workers           ranks; 0: in this process
+    detach            return at once; the run goes on without the script
+    fresh             a new run, whatever there is under this name
+    on_change         an unfinished run whose code or config changed: "continue" says and records
+                      the difference, "refuse" raises Refused, "fork" starts a new run
+    checkpoint_every  steps (a number) or seconds (text such as "30s")
+    seed              of initial weights, order of the data, and random numbers
+    threads           of each rank; default: the cores, shared out
+    returns           `.run`, `.model` (reference of what it published), `.reused`, `.why`
+
+    Raises UserCodeFailed, RunFailed, RunStopped, LeaseHeld, Refused, CannotTravel, BadInput.
+    """
     only_in_scripts("train")
     from penstock import training
 
-    return training.train(function, config, **options)
+    return training.train(
+        current().stores,
+        function,
+        config,
+        name=name,
+        workers=workers,
+        detach=detach,
+        fresh=fresh,
+        on_change=on_change,
+        checkpoint_every=checkpoint_every,
+        seed=seed,
+        threads=threads,
+        say=say,
+    )
 
 
 def evaluate(
@@ -166,8 +211,11 @@ def open_data(reference: str) -> OpenedData:
 
 def reference_of(model: Any) -> str:
     """The reference of a model that is named by text or by what a verb gave."""
-    for name in ("reference", "model"):
-        found = getattr(model, name, None)
-        if isinstance(found, str):
-            return found
-    return str(model)
+    found = model if isinstance(model, str) else getattr(model, "reference", None)
+    if not isinstance(found, str):
+        raise BadInput(
+            f"a model is named by its reference, not by {model!r}",
+            "Pass text such as digits-cnn@3, or what ps.train gave; a training function makes a "
+            "model with run.publish.",
+        )
+    return found
