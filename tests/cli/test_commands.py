@@ -14,7 +14,7 @@ def test_runs_are_listed_newest_first_with_the_state_that_their_owner_gives_them
     ]
     assert runs[1]["workers"] == 2
     text = terminal("runs", "list").splitlines()
-    assert text[0].split() == ["name", "state", "step", "workers", "started", "took", "id"]
+    assert text[0].split() == ["name", "work", "state", "step", "workers", "started", "took", "id"]
     assert "interrupted" in text[1]
     assert "finished" in text[2]
 

@@ -21,13 +21,14 @@ MaybeRun = Annotated[
 
 
 def newest(home: Home, run: str | None) -> str:
-    """The run that was named, or the newest one. NotFound when there is none."""
+    """The run that was named, or the newest training, or the newest. NotFound without any."""
     from penstock.base.errors import NotFound
 
     if run is not None:
         return run
-    if found := home.runs(limit=1):
-        return found[0].id
+    found = home.runs(limit=50)
+    for each in [*(view for view in found if view.work == "train"), *found]:
+        return each.id
     raise NotFound(
         f"no run in {home.where} yet", "Start one: `penstock demo`, or run a training script."
     )

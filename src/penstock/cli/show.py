@@ -18,10 +18,11 @@ _SHOWN_CHECKPOINTS = 10
 def runs(draw: Drawing, views: Sequence[RunView]) -> None:
     """One line per run."""
     draw.table(
-        ("name", "state", "> step", "> workers", "started", "took", "id"),
+        ("name", "work", "state", "> step", "> workers", "started", "took", "id"),
         [
             (
                 each.name,
+                each.work,
                 state(each.state),
                 _steps(each),
                 each.workers,
@@ -46,7 +47,7 @@ def run(draw: Drawing, detail: RunDetail) -> None:
             "started": f"{age(view.created_at)}, took {took(view.created_at, view.ended_at)}",
             "detached": "yes" if view.detached else None,
             "entry": detail.spec.get("entry"),
-            "config": _pairs(detail.spec.get("config")),
+            "config": _config(detail.spec.get("config")),
             "data": ", ".join(f"{asked} = {got}" for asked, got in view.data.items()),
             "units": _pairs(detail.units),
             "result": _pairs(view.result),
@@ -114,6 +115,11 @@ def verdicts(draw: Drawing, found: Sequence[CheckpointVerdict]) -> None:
 
 def _steps(view: RunView) -> str:
     return str(view.step) if view.steps is None else f"{view.step}/{view.steps}"
+
+
+def _config(packed: Any) -> str:
+    """The values of a packed config; its type only matters to those who unpack it."""
+    return _pairs(packed["value"] if isinstance(packed, dict) and "value" in packed else packed)
 
 
 def _pairs(values: Any) -> str:
