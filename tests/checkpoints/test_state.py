@@ -19,6 +19,8 @@ from penstock.blobs import open_blobs
 from penstock.checkpoints.arrays import TORCH_DTYPES
 from penstock.checkpoints.state import decode, encode
 
+pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+
 NUMPY_DTYPES = ["?", "u1", ">i2", "<i8", "<f2", ">f4", "<f8", "<c16", "<M8[ns]", "<U3", "|S5"]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from penstock.base.errors import CannotTravel, Damaged, MissingExtra
@@ -52,8 +52,13 @@ class Entry:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` is the way back. Defaults are left out."""
-        data = asdict(self) | {"shape": list(self.shape)}
-        del data["stride"], data["device"]
+        data: dict[str, Any] = {
+            "name": self.name,
+            "kind": self.kind,
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "nbytes": self.nbytes,
+        }
         if self.stride is not None:
             data["stride"] = list(self.stride)
         if self.device != "cpu":

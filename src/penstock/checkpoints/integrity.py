@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 import xxhash
 
-from penstock.base.errors import Damaged, NotFound, ReadOnly, Unavailable
+from penstock.base.errors import Damaged, NotFound, Unavailable
 from penstock.base.hashing import short
 from penstock.blobs import Blobs
 from penstock.checkpoints.chunks import Chunk
@@ -85,29 +84,17 @@ def verify(checkpoint: Checkpoint, blobs: Blobs) -> list[Damage]:
 
 
 def newest_whole(checkpoints: Iterable[Checkpoint], blobs: Blobs) -> Found:
-    """Verify from the newest step backwards until one is whole, and set damaged blobs aside.
+    """Verify from the newest step backwards until one is whole. Raises NewerSchema, Unavailable.
 
-    Raises NewerSchema, Unavailable.
+    Changes nothing: a damaged blob is replaced by `persist` when its bytes are written again.
     """
     damages: list[Damage] = []
     for checkpoint in newest_first(checkpoints):
         manifest, found = examine(checkpoint, blobs)
         if manifest is not None and not found:
             return Found(checkpoint, manifest, damages)
-        set_aside(found, blobs)
         damages += found
     return Found(None, None, damages)
-
-
-def set_aside(damages: Iterable[Damage], blobs: Blobs) -> None:
-    """Condemn the damaged blobs: they stay readable, and a later `put` writes them anew.
-
-    Without it a run that falls back and computes the same step again would have the same bytes,
-    hence the same address, and the store would keep the damaged copy as "already there".
-    """
-    for digest in dict.fromkeys(damage.blob for damage in damages if damage.blob):
-        with suppress(ReadOnly):  # who may only look may still be told
-            blobs.condemn(digest)
 
 
 def newest_first(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:

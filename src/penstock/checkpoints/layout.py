@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -48,7 +49,6 @@ class Plan:
     """One rank's part of a checkpoint.
 
     nbytes  room that `copy_into` needs
-    index   JSON-able: what lies where; `persist` needs it beside the buffer
 
     Numbers, text and the like are taken when the plan is made, tensors when they are copied:
     make and use it between two optimiser steps.
@@ -57,18 +57,22 @@ class Plan:
     def __init__(
         self, shared: Encoded, own: Encoded, pieces: list[Piece], rank: int, world_size: int
     ) -> None:
-        self._sources = {"shared": shared.sources, "own": own.sources}
-        self._pieces = pieces
+        self._shared, self._own, self._pieces = shared, own, pieces
+        self._rank, self._world_size = rank, world_size
         last = pieces[-1] if pieces else None
         self.nbytes = _aligned(last.offset + last.nbytes) if last else 0
-        self.index: dict[str, Any] = {
+
+    @cached_property
+    def index(self) -> dict[str, Any]:
+        """JSON-able: what lies where. Made when it is asked for, so that the copy comes first."""
+        return {
             "format": FORMAT,
-            "rank": rank,
-            "world_size": world_size,
+            "rank": self._rank,
+            "world_size": self._world_size,
             "nbytes": self.nbytes,
-            "shared": tree_dict(shared),
-            "own": tree_dict(own),
-            "pieces": [piece.as_dict() for piece in pieces],
+            "shared": tree_dict(self._shared),
+            "own": tree_dict(self._own),
+            "pieces": [piece.as_dict() for piece in self._pieces],
         }
 
     def copy_into(self, buffer: memoryview) -> None:
@@ -78,6 +82,7 @@ class Plan:
         Padding is zeroed, so that equal states give equal bytes. Raises BadInput.
         """
         target = self._check(buffer)
+        sources = {"shared": self._shared.sources, "own": self._own.sources}
         waiting: list[tuple[Piece, Any]] = []  # copies from devices that may still be under way
         devices: set[Any] = set()
         end = 0
@@ -85,7 +90,7 @@ class Plan:
             if piece.offset > end:
                 target[end : piece.offset] = 0
             end = piece.offset + piece.nbytes
-            source = self._sources[piece.tree][piece.entry]
+            source = sources[piece.tree][piece.entry]
             stop = piece.start + piece.nbytes
             if not _is_tensor(source):
                 target[piece.offset : end] = numpy_bytes(source)[piece.start : stop]

@@ -14,7 +14,6 @@ from penstock.checkpoints.integrity import (
     newest_first,
     open_manifest,
     read_chunks,
-    set_aside,
 )
 from penstock.checkpoints.layout import Piece
 from penstock.checkpoints.manifest import Manifest, Part, TreeRecord
@@ -81,7 +80,6 @@ def load_newest(
             except Damaged as error:
                 damage = _as_damage(checkpoint, error)
         if damage is not None:
-            set_aside([damage], blobs)
             damages.append(damage)
     return None, damages
 
