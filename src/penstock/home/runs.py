@@ -101,7 +101,9 @@ def processes(stores: Stores, run_id: str | None) -> list[Process]:
         with stores.meta.read() as meta:
             ids = [run.id for run in meta.runs(limit=1000, states=_GOING_ON)]
     return [
-        Process(each, found["role"], found["pid"], found.get("rank"))
+        Process(
+            each, found["role"], found["pid"], found["rank"] if found["role"] == "rank" else None
+        )
         for each in ids
         for found in control.pids(stores, each)
     ]
