@@ -1,0 +1,92 @@
+"""A configuration on its way to other processes: JSON and the name of its type, never pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+from penstock.base.errors import BadInput, CannotTravel
+from penstock.jobs.source import load, locate
+
+
+def pack(config: Any) -> dict[str, Any]:
+    """{"type": "module:Class" | None, "value": JSON-able}. Raises CannotTravel with the path."""
+    if config is None or isinstance(config, dict):
+        return {"type": None, "value": _plain(config, "config")}
+    if isinstance(config, type):
+        raise BadInput(
+            f"the config is the class {config.__name__}, not an instance",
+            f"Pass {config.__name__}().",
+        )
+    if dataclasses.is_dataclass(config):
+        value = {
+            field.name: _plain(getattr(config, field.name), f"config.{field.name}")
+            for field in dataclasses.fields(config)
+        }
+    elif hasattr(config, "model_dump"):
+        value = config.model_dump(mode="json")
+    else:
+        raise CannotTravel(
+            f"a config of type {type(config).__name__} cannot be kept",
+            "Use a dataclass, a pydantic model or a dict.",
+        )
+    return {"type": locate(type(config)).text, "value": value}
+
+
+def _plain(value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: _plain(getattr(value, field.name), f"{path}.{field.name}")
+            for field in dataclasses.fields(value)
+        }
+    if isinstance(value, dict):
+        return {str(key): _plain(item, f"{path}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{path}[{at}]") for at, item in enumerate(value)]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise CannotTravel(f"{path} is {value}, which JSON has no form for", "Use a finite number.")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise CannotTravel(
+        f"{path} is a {type(value).__name__}, which cannot be kept with the run",
+        "Configure by numbers, text, lists, dicts and dataclasses; build objects in the function.",
+        path=path,
+    )
+
+
+def unpack(packed: dict[str, Any]) -> Any:
+    """The configuration as the function expects it. Raises BadInput when the type changed."""
+    if packed["type"] is None:
+        return packed["value"]
+    from pydantic import TypeAdapter, ValidationError
+
+    kind = load(packed["type"])
+    try:
+        return TypeAdapter(kind).validate_python(packed["value"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadInput(
+            f"the run's config does not fit {packed['type']} any more: {where}: {first['msg']}",
+            "Give the new field a default, or train with fresh=True.",
+        ) from None
+
+
+def changes(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[str]:
+    """What differs between two packed values, a line each: "lr: 0.001 -> 0.01"."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [f"{path or 'config'}: {old} -> {new}"]
+    lines = []
+    for key in [*old, *(key for key in new if key not in old)]:
+        inner = f"{path}.{key}" if path else key
+        if key not in old:
+            lines.append(f"{inner}: new, {new[key]}")
+        elif key not in new:
+            lines.append(f"{inner}: gone, was {old[key]}")
+        else:
+            lines += changes(old[key], new[key], inner)
+    return lines

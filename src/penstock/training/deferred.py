@@ -1,0 +1,37 @@
+"""Scalars that are told without waiting for a device.
+
+A value on the CPU is told at once. A value on a GPU is copied to pinned memory behind the
+computation, and told in a later step, when the copy's event says that it is there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import torch
+
+
+class Deferred:
+    """In front of a `signals.Emitter`. One rank's; no thread."""
+
+    def __init__(self, emitter: Any) -> None:
+        self._emitter = emitter
+        self._waiting: deque[tuple[int, str, torch.Tensor, torch.cuda.Event]] = deque()
+
+    def tell(self, step: int, name: str, value: float | torch.Tensor) -> None:
+        if isinstance(value, torch.Tensor) and value.device.type == "cuda":
+            copy = torch.empty_like(value, device="cpu", pin_memory=True)
+            copy.copy_(value, non_blocking=True)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+            self._waiting.append((step, name, copy, event))
+        else:
+            self._emitter.scalar(step, name, float(value))
+
+    def flush(self, wait: bool = False) -> None:
+        """Tell what has arrived; with `wait` everything."""
+        while self._waiting and (wait or self._waiting[0][3].query()):  # type: ignore[no-untyped-call]
+            step, name, copy, event = self._waiting.popleft()
+            event.synchronize()
+            self._emitter.scalar(step, name, float(copy))

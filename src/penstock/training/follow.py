@@ -1,0 +1,124 @@
+"""The script's view of its run: what happens is told, Ctrl-C drains, twice kills."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+from penstock.base import units
+from penstock.base.errors import RunFailed, RunStopped, from_dict
+from penstock.jobs import control
+from penstock.jobs.handle import read_processes
+from penstock.jobs.stores import Stores
+from penstock.records import Event, Run
+from penstock.records.runs import ENDED
+
+
+def follow(
+    stores: Stores,
+    run: Run,
+    child: subprocess.Popen[bytes] | None,
+    cursor: int,
+    say: Callable[[str], None],
+) -> Run:
+    """Wait for the end of a run. Returns its row; raises what it failed with, or RunStopped."""
+    interrupts = 0
+    while True:
+        try:
+            cursor = _tell(stores, run, cursor, say)
+            with stores.meta.read() as db:
+                run = db.get_run(run.id)
+            if run.state in ENDED:
+                _tell(stores, run, cursor, say)
+                break
+            _look_for_life(stores, run, child)
+        except KeyboardInterrupt:
+            interrupts += 1
+            _interrupt(stores, run, interrupts, say)
+    if child is not None:
+        child.wait()
+    return _outcome(run)
+
+
+def _tell(stores: Stores, run: Run, cursor: int, say: Callable[[str], None]) -> int:
+    events = stores.meta.wait_events(cursor, subject=f"run/{run.id}", timeout=0.2)
+    for event in events:
+        line = line_of(event)
+        if line is not None:
+            say(line)
+    return events[-1].seq if events else cursor
+
+
+def _interrupt(stores: Stores, run: Run, count: int, say: Callable[[str], None]) -> None:
+    if count == 1:
+        say("stopping: saving a checkpoint; Ctrl-C again kills")
+        control.stop(stores, run.id)
+    else:
+        say("killing")
+        control.kill(stores, run.id)
+
+
+def _look_for_life(stores: Stores, run: Run, child: subprocess.Popen[bytes] | None) -> None:
+    """A controller that died is started again by its agent; when both are gone, say so."""
+    if child is None or child.poll() is None:
+        return
+    time.sleep(0.05)
+    with stores.meta.read() as db:
+        now_run = db.get_run(run.id)
+        owner = control.owner(db.find_lease(f"run/{run.id}"), db.now())
+    if now_run.state in ENDED or owner is not None:
+        return
+    if read_processes(stores.layout.runtime(f"run/{run.id}")):
+        return
+    log = stores.layout.logs(run.id) / "controller.log"
+    tail = log.read_text(errors="replace").strip().splitlines()[-3:] if log.is_file() else []
+    raise RunFailed(
+        f'run "{run.name}" was interrupted: its controller and agent are gone',
+        "Run the script again; it goes on from the last checkpoint.",
+        run=run.id,
+        log=tail,
+        code_of_controller=child.returncode,
+    )
+
+
+def _outcome(run: Run) -> Run:
+    if run.state == "failed":
+        raise from_dict(run.error or {"code": "run-failed", "what": "the run failed"})
+    if run.state == "stopped":
+        raise RunStopped(
+            f'run "{run.name}" was stopped at step {run.step}',
+            f"Run the script again to go on, or: penstock runs resume {run.name}",
+            run=run.id,
+            step=run.step,
+        )
+    return run
+
+
+def line_of(event: Event) -> str | None:
+    """An event as a line for people; None for those that only machines need."""
+    body: dict[str, Any] = event.body
+    match event.kind:
+        case "gang.started":
+            pids = " ".join(str(pid) for pid in body["pids"].values())
+            return f"attempt {body['attempt']}: {len(body['pids'])} ranks, pids {pids}"
+        case "rank.died":
+            how = body["signal"] or f"exit code {body['code']}"
+            return f"rank {body['rank']} (pid {body['pid']}) died by {how}"
+        case "agent.died":
+            return "the agent died; starting another"
+        case "controller.adopted":
+            return "the controller died; another one took over"
+        case "attempt.resumed":
+            return f"resumed at step {body['step']}"
+        case "checkpoint.damaged":
+            return f"{body.get('what', 'a checkpoint is damaged')}"
+        case "checkpoint.failed":
+            return f"checkpoint {body['step']} was not saved: {body['error']['what']}"
+        case "checkpoint.memory-degraded":
+            wanted = units.show_bytes(body["wanted"])
+            return f"no room in memory for checkpoints ({wanted}); they go through the disk"
+        case "run.finished" | "run.stopped" | "run.failed":
+            return event.kind.replace(".", " ")
+    return None

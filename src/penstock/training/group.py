@@ -1,0 +1,103 @@
+"""The process group of a gang, and gradients that are summed in the order of the ranks.
+
+DistributedDataParallel lays gradients into buckets and rebuilds the buckets after its first
+backward. A ring all-reduce adds the ranks' values in an order that depends on where in the bucket
+a value lies, so with three ranks or more a resumed run, whose first step uses the first layout
+again, would differ in the last bits. The hook below adds in the order of the ranks wherever a
+value lies. With two ranks the order does not matter (a + b = b + a), and DDP's own path is used.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+_TIMEOUT = timedelta(minutes=30)  # a gang is replaced on a death long before
+
+
+def join(rank: int, world_size: int, rendezvous: dict[str, Any], listener: int | None) -> None:
+    """Join the gang's group. Rank 0 hosts the store on a socket that the agent already listens
+    on, so no rank can come too early, and no port is ever taken by somebody else."""
+    if world_size == 1:
+        return
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        rendezvous["host"],
+        rendezvous["port"],
+        world_size,
+        is_master=rank == 0,
+        timeout=timedelta(seconds=60),
+        wait_for_workers=False,
+        master_listen_fd=listener if rank == 0 else None,
+    )
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.device_count() >= world_size else "gloo"
+    dist.init_process_group(
+        backend, store=store, rank=rank, world_size=world_size, timeout=_TIMEOUT
+    )
+
+
+def distribute(model: torch.nn.Module, device: torch.device, world_size: int) -> torch.nn.Module:
+    """Move to the device; several ranks: wrap in DDP, which starts all from rank 0's weights."""
+    model = model.to(device)
+    if world_size == 1:
+        return model
+    ids = [device.index] if device.type == "cuda" else None
+    wrapped = torch.nn.parallel.DistributedDataParallel(model, device_ids=ids)
+    if world_size > 2 and device.type == "cpu":
+        wrapped.register_comm_hook(world_size, _mean_in_rank_order)
+    return wrapped
+
+
+def _mean_in_rank_order(world_size: int, bucket: Any) -> torch.futures.Future[torch.Tensor]:
+    mine = bucket.buffer()
+    parts = [torch.empty_like(mine) for _ in range(world_size)]
+    work = dist.all_gather(parts, mine, async_op=True)
+
+    def add(_: Any) -> torch.Tensor:
+        total = parts[0]
+        for part in parts[1:]:
+            total.add_(part)
+        return total.div_(world_size)
+
+    future: torch.futures.Future[torch.Tensor] = work.get_future().then(add)
+    return future
+
+
+def unwrap(model: torch.nn.Module) -> torch.nn.Module:
+    """The user's module inside DDP."""
+    if isinstance(model, torch.nn.parallel.DistributedDataParallel):
+        inner: torch.nn.Module = model.module
+        return inner
+    return model
+
+
+def equal_buffers(models: list[torch.nn.Module], world_size: int) -> None:
+    """Rank 0's buffers (running means and the like) for all, as DDP does before a forward."""
+    if world_size == 1:
+        return
+    for model in models:
+        for buffer in unwrap(model).buffers():
+            dist.broadcast(buffer, 0)
+
+
+def total(values: list[float], world_size: int) -> list[float]:
+    """Sums over all ranks in float64, added in the order of the ranks."""
+    if world_size == 1:
+        return values
+    mine = torch.tensor(values, dtype=torch.float64)
+    parts = [torch.empty_like(mine) for _ in range(world_size)]
+    dist.all_gather(parts, mine)
+    found = parts[0]
+    for part in parts[1:]:
+        found = found + part
+    return [float(value) for value in found]
+
+
+def leave(world_size: int) -> None:
+    """Wait for the others, so that rank 0, the store's host, is not gone before they are done."""
+    if world_size > 1:
+        dist.barrier()

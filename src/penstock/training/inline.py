@@ -1,0 +1,155 @@
+"""workers=0: the whole run in the script's own process.
+
+`breakpoint()` works, nothing watches the clock, notebooks too. The same Run, the same work and the
+same commits as with ranks; the sidecar's part is done between two steps. Owns the run's lease
+until it returns; nothing else is started.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from penstock.base import process
+from penstock.base.errors import PenstockError, RunStopped, from_dict
+from penstock.checkpoints import handle
+from penstock.jobs.link import Buffer
+from penstock.jobs.stores import Stores
+from penstock.jobs.work import Call
+from penstock.meta import Writer
+from penstock.records import Attempt, Run
+from penstock.training.work import TrainingWork
+
+T = TypeVar("T")
+
+
+class Inline:
+    """Control and Link in one: the rank's questions go straight to the work."""
+
+    rank = 0
+    world_size = 1
+
+    def __init__(self, stores: Stores, run: Run) -> None:
+        self.stores = stores
+        self.run_id = run.id
+        self._work = TrainingWork(run)
+        self._ttl = stores.settings.lease_seconds
+        with stores.meta.write() as tx:
+            self._lease = tx.take_lease(f"run/{run.id}", str(process.Identity.mine()), self._ttl)
+        self._renew_at = time.monotonic() + self._ttl / 3
+        with stores.meta.read() as db:
+            attempts = db.attempts(run.id)
+        self.attempt = attempts[-1].number + 1 if attempts else 1
+        self.generation = self._lease.generation
+        self._replies: dict[int, dict[str, Any]] = {}
+        self._calls = 0
+        self._step = 0
+
+    # -- Control --------------------------------------------------------------------------------
+
+    def commit(self, change: Callable[[Writer], T]) -> T:
+        with self.stores.meta.write(self._lease) as tx:
+            return change(tx)
+
+    def event(self, kind: str, body: dict[str, Any]) -> None:
+        self.commit(lambda tx: tx.event(f"run/{self.run_id}", kind, body))
+
+    def reply(self, call: Call, payload: dict[str, Any]) -> None:
+        self._replies[call.id] = payload
+
+    def refuse(self, call: Call, error: dict[str, Any]) -> None:
+        raise from_dict(error)
+
+    # -- Link -----------------------------------------------------------------------------------
+
+    def call(self, kind: str, payload: dict[str, Any]) -> dict[str, Any]:
+        self._calls += 1
+        answer = self._work.on_call(Call(0, self._calls, kind, payload))
+        return answer if answer is not None else self._replies.pop(self._calls)
+
+    def tell(self, kind: str, payload: dict[str, Any]) -> None:
+        self._work.on_tell(0, kind, payload)
+
+    def buffers(self, size: int, count: int) -> list[Buffer]:
+        return [Buffer(f"inline-{number}", memoryview(bytearray(size))) for number in range(count)]
+
+    def wait_free(self, buffers: list[Buffer]) -> Buffer:
+        return buffers[0]
+
+    def hand(self, sidecar: str, buffer: Buffer, step: int, message: dict[str, Any]) -> None:
+        body = {"slot": buffer.slot, "step": step, "rank": 0, **message}
+        done = handle(body, {buffer.slot: buffer.view}, self.stores.blobs)
+        answer = {"gang": self.attempt, "slot": buffer.slot, "extra": message["extra"], **done}
+        self._work.on_sidecar(sidecar, answer)
+
+    def step_done(self, step: int) -> None:
+        self._step = step
+        if time.monotonic() > self._renew_at:
+            lease = self._lease
+            self._lease = self.commit(lambda tx: tx.renew_lease(lease, self._ttl))
+            self.commit(lambda tx: tx.change_run(self.run_id, step=step))
+            self._renew_at = time.monotonic() + self._ttl / 3
+
+    def save_at(self) -> int:
+        return self._step if self._work.tick([self._step]) else 0
+
+    def drain_at(self) -> int:
+        return 0
+
+    # -- the run --------------------------------------------------------------------------------
+
+    def run(self) -> Run:
+        """Carry the run out. Its row tells how it ended, whatever is raised."""
+        from penstock.training.rank import execute
+
+        self._work.open(self)
+        payload = self._work.start()
+        self._begin()
+        try:
+            result = execute(self, {**payload, "rank": 0, "world_size": 1})
+        except PenstockError as error:
+            self._end("failed", error.what, error=error.as_dict())
+            raise
+        except KeyboardInterrupt:
+            self._end("stopped", "Ctrl-C")
+            raise RunStopped(
+                f"stopped at step {self._step}", "Run the script again to go on."
+            ) from None
+        return self._end("finished", "finished", result=self._work.finish({0: result}))
+
+    def _begin(self) -> None:
+        def change(tx: Writer) -> None:
+            from_step = self._work.committed()
+            attempt = Attempt(self.run_id, self.attempt, self.generation, tx.now(), from_step)
+            tx.add_attempt(attempt)
+            tx.change_run(self.run_id, state="running", error=None, ended_at=None)
+            body = {"attempt": self.attempt, "generation": self.generation, "from_step": from_step}
+            tx.event(f"run/{self.run_id}", "attempt.started", body)
+
+        self.commit(change)
+
+    def _end(
+        self,
+        state: str,
+        cause: str,
+        error: dict[str, Any] | None = None,
+        result: dict[str, Any] | None = None,
+    ) -> Run:
+        def change(tx: Writer) -> Run:
+            tx.end_attempt(self.run_id, self.attempt, cause, self._step, {})
+            old = tx.get_run(self.run_id)
+            step = max(self._step, self._work.committed())
+            run = tx.change_run(
+                self.run_id,
+                state=state,
+                ended_at=tx.now(),
+                step=step,
+                error=error,
+                result={**old.result, **(result or {})},
+            )
+            tx.event(f"run/{self.run_id}", f"run.{state}", {"error": error} if error else {})
+            tx.release_lease(self._lease)
+            return run
+
+        return self.commit(change)

@@ -1,0 +1,284 @@
+"""`train`: start a run, go on with it, or give what it gave. The script is only a client."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from penstock.base import ids, process, units
+from penstock.base.errors import BadInput, LeaseHeld, NotFound, Refused
+from penstock.jobs import control
+from penstock.jobs.source import CodeIdentity, difference, git_commit, identity, locate, refs
+from penstock.jobs.source import snapshot as take_snapshot
+from penstock.jobs.stores import Stores
+from penstock.meta import Writer
+from penstock.records import Run
+from penstock.records.references import check_name
+from penstock.training import configuring, controller
+from penstock.training.follow import follow
+
+OnChange = Literal["continue", "refuse", "fork"]
+_DEFAULT_SAVE = "30s"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run gave.
+
+    model      reference of the (last) published model version, "NAME@VERSION"; None without one
+    reused     nothing ran: this very run had finished before
+    why        one sentence
+    changed    what differs from the attempt before, a line each
+    """
+
+    run: Run
+    reused: bool
+    why: str
+    changed: list[str] = field(default_factory=list)
+
+    @property
+    def model(self) -> str | None:
+        found = self.run.result.get("model")
+        return str(found) if found else None
+
+    @property
+    def reference(self) -> str:
+        """The model's reference. Raises NotFound when the run published none."""
+        if self.model is None:
+            raise NotFound(
+                f'run "{self.run.name}" published no model',
+                "Call run.publish(NAME, model, example=…) in the training function.",
+            )
+        return self.model
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What the call asks for, in the form in which a run's row keeps it."""
+
+    name: str
+    spec: dict[str, Any]
+    code: CodeIdentity
+    source: str
+    detached: bool
+
+    def compared(self) -> dict[str, Any]:
+        return {key: self.spec[key] for key in ("config", "world_size", "seed", "every")}
+
+
+def train(
+    stores: Stores,
+    function: Callable[..., None],
+    config: Any = None,
+    *,
+    name: str | None = None,
+    workers: int = 1,
+    detach: bool = False,
+    fresh: bool = False,
+    on_change: OnChange = "continue",
+    checkpoint_every: int | str = _DEFAULT_SAVE,
+    seed: int = 0,
+    threads: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Trained:
+    """Train under a name; survives the death of any process, and of the machine.
+
+    function          fit(run, config), or fit(run) without a config; in a file, not in a notebook
+                      (there: workers=0)
+    config            dataclass, pydantic model or dict
+    name              of the run; default: the function's name
+    workers           ranks; 0: in this process
+    detach            return at once; the run goes on without the script
+    fresh             a new run, whatever there is under this name
+    on_change         an unfinished run whose code or config changed: "continue" says and records
+                      the difference, "refuse" raises Refused, "fork" starts a new run
+    checkpoint_every  steps (a number) or seconds (text such as "30s")
+    seed              of initial weights, order of the data, and random numbers
+    threads           of each rank; default: the cores, shared out
+    say               gets one line at a time, for people
+
+    Raises UserCodeFailed (the function's own traceback in its facts), RunFailed, RunStopped,
+    LeaseHeld (the run is going on elsewhere), Refused, CannotTravel, BadInput.
+    """
+    wanted = _wanted(
+        stores, function, config, name, workers, detach, checkpoint_every, seed, threads
+    )
+    with stores.meta.write() as tx:
+        run, why, changed, reused = _decide(tx, wanted, fresh, on_change, stores)
+    if reused:
+        say(f"reused run {run.name}, because {why}")
+        return Trained(run, True, why)
+    say(f"running {run.name}, because {why}")
+    for line in changed:
+        say(f"  changed: {line}")
+    return Trained(_carry_out(stores, run, workers, detach, say), False, why, changed)
+
+
+def _carry_out(
+    stores: Stores, run: Run, workers: int, detach: bool, say: Callable[[str], None]
+) -> Run:
+    if workers == 0:
+        from penstock.training.inline import Inline
+
+        return Inline(stores, run).run()
+    with stores.meta.read() as db:
+        cursor = db.last_event()
+        going_on = control.owner(db.find_lease(f"run/{run.id}"), db.now()) is not None
+    child = None if going_on else control.start_controller(stores, run)
+    if detach:
+        say(f"detached; follow it: penstock runs logs -f {run.name}")
+        return run
+    return follow(stores, run, child, cursor, say)
+
+
+def _wanted(
+    stores: Stores,
+    function: Callable[..., None],
+    config: Any,
+    name: str | None,
+    workers: int,
+    detach: bool,
+    checkpoint_every: int | str,
+    seed: int,
+    threads: int | None,
+) -> _Wanted:
+    cores = len(os.sched_getaffinity(0))
+    _check_workers(workers, cores, detach)
+    entry = locate(function)
+    code = identity(function)
+    source = take_snapshot(entry.root, stores.blobs, entry=entry)
+    by_steps = isinstance(checkpoint_every, int)
+    if by_steps and int(checkpoint_every) < 1:
+        raise BadInput(f"checkpoint_every={checkpoint_every} never saves", "Give 1 or more steps.")
+    world = max(1, workers)
+    threads = threads or max(1, cores // world)
+    spec = {
+        "entry": entry.text,
+        "config": configuring.pack(config),
+        "world_size": world,
+        "workers": workers,
+        "seed": seed,
+        "every": checkpoint_every,
+        "every_steps": int(checkpoint_every) if by_steps else None,
+        "every_seconds": None if by_steps else units.seconds(checkpoint_every),
+        "threads": threads,
+        "preload": ["penstock.training.preload"],
+        "image_env": {
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "PYTHONHASHSEED": "0",
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        },
+        "rank_env": {},
+        "sidecars": {
+            "checkpoint": {
+                "entry": "penstock.training.sidecar:main",
+                "payload": {"blobs": stores.blobs.url},
+            }
+        },
+        "cwd": str(Path.cwd()),
+        "client": None if detach else str(process.Identity.mine()),
+        "parts": code.parts,
+        "git": git_commit(entry.root),
+    }
+    return _Wanted(check_name(name or entry.qualname, "run name"), spec, code, source, detach)
+
+
+def _check_workers(workers: int, cores: int, detach: bool) -> None:
+    if workers < 0 or workers > 4 * cores:
+        raise BadInput(
+            f"workers={workers} on a machine with {cores} cores",
+            f"Give 0 (in this process) to {4 * cores}.",
+            workers=workers,
+            cores=cores,
+        )
+    if workers == 0 and detach:
+        raise BadInput("workers=0 runs in this process and cannot be detached", "Give workers=1.")
+
+
+def _decide(
+    tx: Writer, wanted: _Wanted, fresh: bool, on_change: OnChange, stores: Stores
+) -> tuple[Run, str, list[str], bool]:
+    """(run, why, what changed, nothing to do)."""
+    last = None if fresh else tx.newest_run(wanted.name, "train")
+    if last is None:
+        why = "fresh=True" if fresh else f'there is no run named "{wanted.name}" yet'
+        return _create(tx, wanted, stores), why, [], False
+    changed = _changes(last, wanted)
+    if last.state == "finished":
+        if not changed:
+            return last, "it finished, and code and config are unchanged", [], True
+        return _create(tx, wanted, stores), "it finished, and then changed", changed, False
+    if changed and on_change == "refuse":
+        raise Refused(
+            f'run "{last.name}" is unfinished and its code or config changed: '
+            + "; ".join(changed[:5]),
+            'Undo the change, or pass on_change="continue" or "fork".',
+            changed=changed,
+        )
+    if changed and on_change == "fork":
+        return _create(tx, wanted, stores), "it is unfinished, and changed", changed, False
+    return _continue(tx, last, wanted, changed, stores)
+
+
+def _changes(last: Run, wanted: _Wanted) -> list[str]:
+    lines = difference(last.spec.get("parts", {}), wanted.spec["parts"])
+    old = {key: last.spec.get(key) for key in wanted.compared()}
+    return lines + configuring.changes(old, wanted.compared())
+
+
+def _create(tx: Writer, wanted: _Wanted, stores: Stores) -> Run:
+    run = Run(
+        id=ids.new_id("run"),
+        name=wanted.name,
+        work="train",
+        state="pending",
+        spec=wanted.spec,
+        code=wanted.code.digest,
+        source=wanted.source,
+        detached=wanted.detached,
+        created_at=tx.now(),
+    )
+    run = replace(run, spec=_with_controller(run, stores))
+    tx.add_run(run)
+    tx.event(f"run/{run.id}", "run.created", {"name": run.name, "code": run.code})
+    tx.remember(f"source/{run.id}", "source", {}, refs(run.source, stores.blobs))
+    return run
+
+
+def _continue(
+    tx: Writer, last: Run, wanted: _Wanted, changed: list[str], stores: Stores
+) -> tuple[Run, str, list[str], bool]:
+    owner = control.owner(tx.find_lease(f"run/{last.id}"), tx.now())
+    if owner is not None:
+        if last.detached and not changed:
+            return last, f"it goes on already (pid {owner.pid}); following it", [], False
+        raise LeaseHeld(
+            f'run "{last.name}" is going on already (pid {owner.pid} on {owner.host})',
+            f"Wait, or stop it: penstock runs stop {last.name}",
+            pid=owner.pid,
+            run=last.id,
+        )
+    run = tx.change_run(
+        last.id,
+        state="pending",
+        spec={**wanted.spec, **_with_controller(replace(last, spec=wanted.spec), stores)},
+        code=wanted.code.digest,
+        source=wanted.source,
+        detached=wanted.detached,
+        error=None,
+        ended_at=None,
+    )
+    tx.event(f"run/{run.id}", "run.continued", {"changed": changed, "was": last.state})
+    tx.remember(f"source/{run.id}/{wanted.source}", "source", {}, refs(wanted.source, stores.blobs))
+    return run, f"it is unfinished ({last.state} at step {last.step})", changed, False
+
+
+def _with_controller(run: Run, stores: Stores) -> dict[str, Any]:
+    """The spec with the command that starts this run's controller; none for workers=0."""
+    if run.spec["workers"] == 0:
+        return {**run.spec, "controller": None}
+    return {**run.spec, "controller": controller.command(str(stores.layout.root), run.id)}

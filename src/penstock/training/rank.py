@@ -1,0 +1,126 @@
+"""The life of a rank: join, load the function from the snapshot, run it, say how it ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from penstock.base.errors import Damaged, PenstockError, Unavailable, UserCodeFailed
+from penstock.base.layout import Layout
+from penstock.blobs import open_blobs
+from penstock.jobs.link import AgentLink, Link
+from penstock.jobs.source import load
+from penstock.jobs.wire import Channel
+from penstock.signals import Emitter
+from penstock.training import group, randomness
+from penstock.training.configuring import unpack
+from penstock.training.run import Drained, Run
+
+_DAMAGED = 75  # exit code of a rank that met damage while restoring
+
+
+def main(channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
+    """The entry that the image calls."""
+    link = AgentLink(channel, fds, payload)
+    listener = fds[1] if link.rank == 0 else None
+    try:
+        group.join(link.rank, link.world_size, payload["rendezvous"], listener)
+        result = execute(link, payload)
+        group.leave(link.world_size)
+    except Drained:
+        link.tell("drained", {})
+    except Damaged as error:
+        link.tell("damaged", {"error": error.as_dict()})
+        sys.exit(_DAMAGED)
+    except PenstockError as error:
+        _show(error)
+        link.tell("raised", {"step": _step_of(error), "error": error.as_dict()})
+        sys.exit(1)
+    else:
+        link.tell("finished", result)
+
+
+def execute(link: Link, payload: dict[str, Any]) -> dict[str, Any]:
+    """Run the user's function with a Run. Used by ranks and, with workers=0, in the script.
+
+    Raises Drained, UserCodeFailed (from what the function raised), Damaged, BadInput, …
+    """
+    torch.set_num_threads(payload["threads"])
+    layout = Layout(Path(payload["home"]))
+    emitter = Emitter(layout.signals(link.run_id), link.run_id, link.rank, link.generation)
+    try:
+        function = _import(payload)
+        randomness.seed_all(payload["seed"])  # equal on all ranks: models begin equal
+        run = Run(link, open_blobs(payload["blobs"]), layout, payload, emitter)
+        config = unpack(payload["config"])
+        _call(function, run, config)
+    finally:
+        emitter.close()
+    return {"published": run.published, "step": run.global_step, "skipped": run.skipped}
+
+
+def _import(payload: dict[str, Any]) -> Any:
+    """The function, from the snapshot's folder and not from the working tree."""
+    for folder in reversed(payload["paths"]):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    return load(payload["entry"])
+
+
+def _call(function: Any, run: Run, config: Any) -> None:
+    try:
+        if config is None:
+            function(run)
+        else:
+            function(run, config)
+    except (Drained, Damaged, Unavailable):
+        raise
+    except PenstockError as error:
+        if isinstance(error, UserCodeFailed):
+            raise
+        error.facts.setdefault("traceback", _own_frames(error))
+        error.facts.update(rank=run.rank, step=run.global_step)
+        raise
+    except Exception as error:
+        raise failed(error, run.rank, run.global_step) from error
+
+
+def failed(error: Exception, rank: int, step: int) -> UserCodeFailed:
+    """The user's exception as one of the family, its own traceback first."""
+    text = _own_frames(error)
+    kind = type(error).__name__
+    return UserCodeFailed(
+        f"{kind}: {error} (rank {rank}, step {step})",
+        "Mend the function and run the script again: it continues from the last checkpoint.",
+        rank=rank,
+        step=step,
+        signature=f"{kind}: {error}",
+        traceback=text,
+    )
+
+
+def _own_frames(error: BaseException) -> str:
+    """The traceback from the user's first frame on, snapshot folders shown as file names."""
+    frames = traceback.extract_tb(error.__traceback__)
+    here = os.sep + "penstock" + os.sep + "training" + os.sep
+    first = next((i for i, f in enumerate(frames) if here not in f.filename), 0)
+    lines = traceback.format_list(frames[first:])
+    last = traceback.format_exception_only(type(error), error)
+    return "Traceback (most recent call last):\n" + "".join(lines + last)
+
+
+def _show(error: PenstockError) -> None:
+    """Into the rank's log: the user's traceback when there is one, then the error."""
+    text = error.facts.get("traceback")
+    sys.stderr.write(f"{text}\n" if text else "")
+    sys.stderr.write(f"penstock: [{error.code}] {error}\n")
+    sys.stderr.flush()
+
+
+def _step_of(error: PenstockError) -> int:
+    return int(error.facts.get("step", 0))

@@ -1,0 +1,419 @@
+"""What the user's training function gets: one object through which a step is durable."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from penstock.base.errors import BadInput
+from penstock.base.layout import Layout
+from penstock.base.nearest import did_you_mean
+from penstock.blobs import Blobs
+from penstock.jobs.link import Link
+from penstock.training import group, randomness
+from penstock.training.deferred import Deferred
+from penstock.training.saving import Saver
+from penstock.training.tracked import Tracked
+
+if TYPE_CHECKING:
+    from penstock.data import Loader
+
+
+class Drained(BaseException):
+    """Raised inside `run.steps` when the run is to stop; a BaseException, so that a loop's own
+    `except Exception` does not swallow it."""
+
+
+class Run:
+    """One rank's side of a run.
+
+    rank, world_size  this process's place in the gang
+    device            where `distribute` puts models: a GPU where each rank has one, else the CPU
+    global_step       completed optimiser steps, also those of earlier attempts
+    id, name, seed    of the run
+    """
+
+    def __init__(
+        self, link: Link, blobs: Blobs, layout: Layout, payload: dict[str, Any], emitter: Any
+    ) -> None:
+        self.id = link.run_id
+        self.name: str = payload["name"]
+        self.rank = link.rank
+        self.world_size = link.world_size
+        self.seed: int = payload["seed"]
+        self.global_step = 0
+        self.device = _device(link.rank, link.world_size)
+        self.published: str | None = None
+        self._link = link
+        self._blobs = blobs
+        self._layout = layout
+        self._payload = payload
+        self._emitter = emitter
+        self._tracked = Tracked()
+        self._models: list[torch.nn.Module] = []
+        self._loaders: list[Any] = []
+        self._saver = Saver(link, payload["every_steps"])
+        self._deferred = Deferred(emitter)
+        self._best: dict[str, float] = {}
+        self._best_now: str | None = None
+        self._last: dict[str, tuple[int, Any]] = {}
+        self._inside = False
+        self.skipped = 0
+
+    # -- building -------------------------------------------------------------------------------
+
+    def distribute(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The model on this rank's device; with several ranks in DistributedDataParallel."""
+        wrapped = group.distribute(model, self.device, self.world_size)
+        self._models.append(wrapped)
+        return wrapped
+
+    def data(
+        self,
+        reference: str,
+        *,
+        batch_size: int,
+        epochs: int = 1,
+        shuffle: bool = True,
+        drop_last: bool | None = None,
+        seed: int | None = None,
+    ) -> Loader:
+        """This rank's part of every global batch of a dataset's split.
+
+        reference   NAME[@VERSION]:SPLIT; a bare name resolves once, and the run remembers to what
+        batch_size  rows of a global batch: the same at every world size
+        seed        of the order; default: the run's
+        Iterating gives dicts of tensors, [B / world_size, ...], on the CPU.
+        """
+        from penstock.data import Loader, read_manifest
+
+        found = self._link.call("data", {"reference": reference})
+        loader = Loader(
+            self._blobs,
+            self._layout,
+            read_manifest(self._blobs, found["digest"]),
+            found["split"],
+            batch_size=batch_size,
+            epochs=epochs,
+            seed=self.seed if seed is None else seed,
+            shuffle=shuffle,
+            drop_last=drop_last if drop_last is not None else shuffle,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+        self._loaders.append(loader)
+        return loader
+
+    def track(self, **objects: Any) -> None:
+        """Name what a checkpoint holds: models, optimisers, schedulers, loaders, and whatever
+        has `state_dict()` and `load_state_dict()`. Random states are held anyway."""
+        if self._inside:
+            raise BadInput("run.track was called inside the loop", "Call it before run.steps.")
+        self._tracked.add(**objects)
+
+    # -- the loop -------------------------------------------------------------------------------
+
+    def steps(self, source: Any) -> Iterator[Any]:
+        """Iterate over a loader's batches, or over `range(n)` when given a number.
+
+        Restores the newest checkpoint first; after each step: progress, signals, a checkpoint
+        when one is due, and a clean end when the run is to stop.
+        """
+        if not self._tracked.objects:
+            raise BadInput(
+                "nothing is tracked, so nothing could be resumed",
+                "Call run.track(model=model, optimizer=optimizer, train=train) before run.steps.",
+            )
+        counted = isinstance(source, int)
+        if not counted and not self._tracked.holds(source) and hasattr(source, "state"):
+            self._tracked.add(steps=source)
+        self._restore()
+        total = source if counted else (self.global_step + len(source) - _position(source))
+        self._link.tell("total", {"steps": int(total)})
+        self._inside = True
+        for batch in self._timed(range(self.global_step, total) if counted else source):
+            yield batch
+            self._end_step()
+        self._inside = False
+        if not self._saver.saved(self.global_step):
+            self._save()
+        self._saver.settle()
+        self._deferred.flush(wait=True)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Back-propagate the mean loss of this rank's part of the batch."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def step(self, optimizer: torch.optim.Optimizer, clip: float | None = None) -> bool:
+        """Apply the gradients, then clear them; skipped, and counted, when they are not finite.
+
+        clip     largest global norm of the gradients, over all of this optimiser's parameters
+        returns  whether the step was taken. Gradients are equal on all ranks, so all agree.
+        """
+        if not self._tracked.holds(optimizer):
+            raise BadInput(
+                "run.step got an optimiser that is not tracked: a restart would forget it",
+                "Add it to run.track(optimizer=optimizer).",
+            )
+        parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+        limit = math.inf if clip is None else clip
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        healthy = bool(torch.isfinite(norm))
+        if healthy:
+            optimizer.step()
+        else:
+            self.skipped += 1
+            self.log({"penstock/skipped_steps": float(self.skipped)})
+        optimizer.zero_grad(set_to_none=True)
+        return healthy
+
+    def every(self, steps: int) -> bool:
+        """True in every n-th step, counted over all attempts: the n-th, the 2n-th, …"""
+        if steps < 1:
+            raise BadInput(f"run.every({steps}) never comes", "Give 1 or more.")
+        return (self.global_step + 1) % steps == 0
+
+    def log(self, values: Mapping[str, float | torch.Tensor]) -> None:
+        """Tell scalars of this step. Never waits for a device: a tensor there is read later."""
+        for name, value in values.items():
+            number = value.detach() if isinstance(value, torch.Tensor) else float(value)
+            self._last[name] = (self.global_step + 1, number)
+            self._deferred.tell(self.global_step + 1, name, number)
+
+    def evaluate(self, function: Callable[[Any], Any], source: Iterable[Any]) -> float:
+        """The mean of `function(batch)` over all ranks' batches, models in eval mode.
+
+        function  gives a value per sample (a tensor [B]) or the batch's mean (a number)
+        Random states, the loader's cursor and the models' modes are afterwards as before.
+        """
+        models = [*self._tracked.models(), *self._models]
+        group.equal_buffers(models, self.world_size)
+        total = count = 0.0
+        with randomness.untouched(), _evaluating(models), _rewound(source), torch.no_grad():
+            for batch in source:
+                value, weight = _weighed(function(batch), batch)
+                total += value
+                count += weight
+        total, count = group.total([total, count], self.world_size)
+        if count == 0:
+            raise BadInput("run.evaluate saw no sample", "Is the split empty?")
+        return total / count
+
+    def keep_best(self, name: str, larger: bool = True) -> bool:
+        """Keep this step's checkpoint when the metric logged in it is the best so far.
+
+        larger   whether more is better
+        returns  whether it was the best
+        """
+        step, value = self._last.get(name, (-1, math.nan))
+        if step != self.global_step + 1:
+            fix = did_you_mean(name, self._last) if name not in self._last else "Log it first."
+            raise BadInput(f'"{name}" was not logged in this step', fix)
+        number = float(value)
+        best = self._best.get(name)
+        if math.isnan(number) or (best is not None and not _better(number, best, larger)):
+            return False
+        self._best[name] = number
+        self._best_now = name
+        return True
+
+    def publish(
+        self, name: str, model: torch.nn.Module, example: Any, *, inputs: list[str] | None = None
+    ) -> str:
+        """Make a model version of this model as it is now; once per run and name.
+
+        example  a batch as the model gets it (see registry.package); `loader.example()` gives one
+        inputs   entries of the example that go into `forward`; default: those it accepts
+        returns  the reference, "NAME@VERSION", on every rank
+        """
+        group.equal_buffers([model], self.world_size)
+        if self.rank == 0:
+            found = self._link.call("find-published", {"name": name})
+            if "reference" not in found:
+                found = self._package(name, model, example, inputs)
+        else:
+            found = self._link.call("wait-published", {"name": name})
+        self.published = found["reference"]
+        return self.published
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _package(
+        self, name: str, model: torch.nn.Module, example: Any, inputs: list[str] | None
+    ) -> dict[str, Any]:
+        from penstock import registry
+        from penstock.checkpoints import weights_digest
+
+        plain = group.unwrap(model)
+        lineage = {
+            "run": self.id,
+            "step": self.global_step,
+            "data": self._link.call("resolved", {})["data"],
+            "source": self._payload["source"],
+        }
+        packed = registry.package(
+            plain,
+            example,
+            self._blobs,
+            self._layout,
+            name=name,
+            lineage=lineage,
+            inputs=inputs,
+        )
+        weights = weights_digest(plain.state_dict())
+        summary = {**packed.summary, "weights": weights, "notes": list(packed.notes)}
+        return self._link.call(
+            "publish",
+            {
+                "name": name,
+                "digest": packed.digest,
+                "refs": list(packed.refs),
+                "summary": summary,
+            },
+        )
+
+    def _restore(self) -> None:
+        """Put the checkpoint that the controller chose into what is tracked; the same one on all
+        ranks. Without one: this rank's own stream of random numbers begins."""
+        chosen = self._link.call("restore", {})
+        if chosen.get("manifest") is None:
+            randomness.seed_all(self.seed, "rank", self.rank)
+            return
+        from penstock.checkpoints import load, read_manifest
+
+        manifest = read_manifest(self._blobs, chosen["manifest"])
+        state = load(self._blobs, manifest, self.rank, self.world_size)
+        self._tracked.load(state.shared["tracked"], manifest.step)
+        self.global_step = manifest.step
+        self._best = dict(state.shared["best"])
+        if state.own is not None:
+            randomness.put_back(state.own["random"])
+        else:
+            randomness.seed_all(self.seed, "rank", self.rank, self.world_size, self.global_step)
+        if self.rank == 0:
+            self._link.tell("resumed", {"step": self.global_step})
+
+    def _timed(self, source: Iterable[Any]) -> Iterator[Any]:
+        """The source's items, with how long each was waited for and how long a step took."""
+        began = time.perf_counter()
+        for item in source:
+            waited = time.perf_counter() - began
+            stalled = self._saver.stalled
+            yield item
+            now = time.perf_counter()
+            self._emitter.scalars(
+                self.global_step,
+                {
+                    "penstock/step_seconds": now - began,
+                    "penstock/data_seconds": waited,
+                    "penstock/checkpoint_seconds": self._saver.stalled - stalled,
+                },
+            )
+            began = now
+
+    def _end_step(self) -> None:
+        self.global_step += 1
+        self._link.step_done(self.global_step)
+        if self._first and self.rank == 0:
+            self._link.tell("stepping", {"step": self.global_step, "at": time.time()})
+        self._first = False
+        self._deferred.flush()
+        drain_at = self._link.drain_at()
+        draining = 0 < drain_at <= self.global_step
+        if draining or self._best_now is not None or self._saver.is_due(self.global_step):
+            self._save()
+        if draining:
+            self._saver.settle()
+            self._deferred.flush(wait=True)
+            raise Drained
+
+    _first = True
+
+    def _save(self) -> None:
+        group.equal_buffers(self._tracked.models(), self.world_size)
+        extra = {"best": self._best_now, "metrics": self._metrics()}
+        shared = {"tracked": self._tracked.state(), "best": dict(self._best)}
+        self._saver.save(self.global_step, shared, {"random": randomness.capture()}, extra)
+        self._best_now = None
+
+    def _metrics(self) -> dict[str, float]:
+        """The newest values that need no waiting for a device."""
+        found = {}
+        for name, (_, value) in self._last.items():
+            if isinstance(value, torch.Tensor):
+                if value.device.type != "cpu":
+                    continue
+                value = float(value)
+            if math.isfinite(value):
+                found[name] = value
+        return found
+
+
+def _device(rank: int, world_size: int) -> torch.device:
+    if torch.cuda.device_count() >= world_size:
+        torch.cuda.set_device(rank)
+        return torch.device("cuda", rank)
+    return torch.device("cpu")
+
+
+def _position(source: Any) -> int:
+    """How many of a loader's steps lie behind its cursor."""
+    return int(source.state()["next"]) if hasattr(source, "state") else 0
+
+
+def _better(new: float, old: float, larger: bool) -> bool:
+    return new > old if larger else new < old
+
+
+def _weighed(value: Any, batch: Any) -> tuple[float, float]:
+    """(sum, count) of what an evaluation function gave for one batch."""
+    if isinstance(value, torch.Tensor) and value.ndim > 0:
+        return float(value.double().sum()), float(value.numel())
+    rows = _rows(batch)
+    return float(value) * rows, float(rows)
+
+
+def _rows(batch: Any) -> int:
+    values = batch.values() if isinstance(batch, dict) else [batch]
+    for value in values:
+        if isinstance(value, torch.Tensor) and value.ndim > 0:
+            return int(value.shape[0])
+    return 1
+
+
+@contextmanager
+def _evaluating(models: list[torch.nn.Module]) -> Iterator[None]:
+    """Eval mode inside. DDP's own exchange of buffers is off: ranks may see unequal numbers of
+    batches, and one would wait for another for ever."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    syncing = [m for m in models if getattr(m, "broadcast_buffers", False)]
+    for model in models:
+        model.eval()
+    for model in syncing:
+        model.broadcast_buffers = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for model in syncing:
+            model.broadcast_buffers = True  # type: ignore[assignment]
+
+
+@contextmanager
+def _rewound(source: Any) -> Iterator[None]:
+    """The whole source inside, whatever its cursor says; afterwards the cursor is as before."""
+    if not hasattr(source, "load_state"):
+        yield
+        return
+    state = source.state()
+    source.load_state({**state, "next": 0})
+    try:
+        yield
+    finally:
+        source.load_state(state)

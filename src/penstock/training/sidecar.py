@@ -1,0 +1,51 @@
+"""The checkpoint writer: a process beside the ranks that turns filled buffers into blobs.
+
+Started by the agent, forked from the image; it ends with the agent. Single-threaded: one buffer
+after the other, in the order in which they were handed over.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Any
+
+from penstock.blobs import open_blobs
+from penstock.checkpoints import handle
+from penstock.jobs.wire import Channel, Closed
+
+_Key = tuple[int, int, str]  # gang, rank, slot
+
+
+def main(channel: Channel, _: list[int], payload: dict[str, Any]) -> None:
+    """The entry that the image calls."""
+    blobs = open_blobs(payload["blobs"])
+    buffers: dict[_Key, memoryview] = {}
+    while True:
+        try:
+            found = channel.receive()
+        except Closed:
+            return
+        if found is None:
+            continue
+        message, fds = found
+        if "buffers" in message:
+            _map(buffers, message["buffers"], fds)
+        elif "hand" in message:
+            channel.send({"done": _persist(buffers, message["hand"], blobs)})
+
+
+def _map(buffers: dict[_Key, memoryview], who: dict[str, Any], fds: list[int]) -> None:
+    gang, rank = who["gang"], who["rank"]
+    for key in [key for key in buffers if key[0] < gang - 1 or key[:2] == (gang, rank)]:
+        del buffers[key]
+    for slot, fd in zip(who["slots"], fds, strict=True):
+        buffers[gang, rank, slot] = memoryview(mmap.mmap(fd, os.fstat(fd).st_size))
+        os.close(fd)
+
+
+def _persist(buffers: dict[_Key, memoryview], body: dict[str, Any], blobs: Any) -> dict[str, Any]:
+    gang, rank, slot = body["gang"], body["rank"], body["slot"]
+    view = buffers.get((gang, rank, slot))
+    answer = handle(body, {slot: view} if view is not None else {}, blobs)
+    return {"gang": gang, "slot": slot, "extra": body["extra"], **answer}

@@ -1,0 +1,299 @@
+"""What a training run's controller does: choose the checkpoint to go on from, commit new ones,
+resolve references, publish models. All under the run's lease; see `jobs.work.Work`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal
+
+from penstock.base import log
+from penstock.base.errors import BadInput
+from penstock.checkpoints import assemble, newest_whole, to_drop
+from penstock.jobs.source import import_paths, materialise
+from penstock.jobs.work import Call, Control
+from penstock.meta import Writer
+from penstock.records import Checkpoint, Run, Version
+
+_SETTLE = 5.0  # seconds to wait for checkpoints of the gang that died
+_log = log.logger("controller")
+_Step = tuple[int, int]  # attempt, step
+
+
+class TrainingWork:
+    """One training run's contents. Called by one thread."""
+
+    shape: Literal["gang", "map"] = "gang"
+    entry = "penstock.training.rank:main"
+
+    def __init__(self, run: Run) -> None:
+        self._spec = run.spec
+        self._name = run.name
+        self._source = run.source
+        self._world = int(run.spec["world_size"])
+        self._committed = 0
+        self._parts: dict[_Step, dict[int, dict[str, Any]]] = {}
+        self._handed: dict[_Step, set[int]] = {}
+        self._asked: list[Call] = []  # ranks that wait for the answer to "restore"
+        self._chosen: dict[str, Any] | None = None
+        self._started_at = 0.0
+        self._died_at: float | None = None
+        self._waiting_published: list[Call] = []
+        self._last_save = time.monotonic()
+
+    def open(self, control: Control) -> None:
+        self._control = control
+        with control.stores.meta.read() as db:
+            rows = db.checkpoints(control.run_id)
+        self._committed = max((row.step for row in rows), default=0)
+        folder = materialise(self._source, control.stores.blobs, control.stores.layout.sources)
+        found = import_paths(self._source, control.stores.blobs, folder)
+        self._paths = [str(path) for path in found]
+
+    def committed(self) -> int:
+        return self._committed
+
+    def start(self) -> dict[str, Any]:
+        self._chosen = None
+        self._asked = []
+        self._waiting_published = []
+        self._started_at = time.monotonic()
+        self._last_save = time.monotonic()
+        stores = self._control.stores
+        keys = ("entry", "config", "seed", "threads", "every_steps")
+        return {
+            **{key: self._spec[key] for key in keys},
+            "run_id": self._control.run_id,
+            "name": self._name,
+            "source": self._source,
+            "paths": self._paths,
+            "home": str(stores.layout.root),
+            "blobs": stores.blobs.url,
+        }
+
+    # -- questions of ranks ---------------------------------------------------------------------
+
+    def on_call(self, call: Call) -> dict[str, Any] | None:
+        answers = {
+            "restore": self._on_restore,
+            "data": self._on_data,
+            "resolved": self._on_resolved,
+            "find-published": self._on_find_published,
+            "wait-published": self._on_wait_published,
+            "publish": self._on_publish,
+        }
+        return answers[call.kind](call)
+
+    def _on_data(self, call: Call) -> dict[str, Any]:
+        """A bare name resolves once; later attempts get what the first one got."""
+        from penstock.data import read_manifest, resolve
+
+        asked = call.payload["reference"]
+
+        def change(tx: Writer) -> tuple[Version, str | None]:
+            run = tx.get_run(self._control.run_id)
+            version, split = resolve(tx, run.data.get(asked, asked))
+            if asked not in run.data:
+                resolved = version.reference + (f":{split}" if split else "")
+                tx.change_run(run.id, data={**run.data, asked: resolved})
+            return version, split
+
+        version, split = self._control.commit(change)
+        if split is None:
+            splits = list(read_manifest(self._control.stores.blobs, version.digest).splits)
+            if len(splits) != 1:
+                raise BadInput(
+                    f'"{asked}" names no split, and {version.reference} has {len(splits)}',
+                    f"Write {version.name}:SPLIT, one of: {', '.join(splits)}.",
+                )
+            split = splits[0]
+        return {"digest": version.digest, "split": split, "reference": version.reference}
+
+    def _on_resolved(self, _: Call) -> dict[str, Any]:
+        with self._control.stores.meta.read() as db:
+            return {"data": db.get_run(self._control.run_id).data}
+
+    # -- restoring ------------------------------------------------------------------------------
+
+    def _on_restore(self, call: Call) -> dict[str, Any] | None:
+        if self._chosen is None and not self._settled():
+            self._asked.append(call)
+            return None
+        return self._choose()
+
+    def _settled(self) -> bool:
+        """Nothing of an earlier attempt is still on its way to the store."""
+        pending = [
+            step
+            for (attempt, step), ranks in self._handed.items()
+            if attempt < self._control.attempt and len(ranks) == self._world
+        ]
+        return not pending or time.monotonic() - self._started_at > _SETTLE
+
+    def _choose(self) -> dict[str, Any]:
+        """The newest whole checkpoint, the same for all ranks of this attempt."""
+        if self._chosen is None:
+            with self._control.stores.meta.read() as db:
+                rows = db.checkpoints(self._control.run_id)
+            found = newest_whole(rows, self._control.stores.blobs)
+            fell_back = found.checkpoint.step if found.checkpoint else 0
+            for damage in found.damages:
+                body = {**damage.as_dict(), "fell_back_to": fell_back, "what": str(damage)}
+                self._control.event("checkpoint.damaged", body)
+            digest = found.checkpoint.digest if found.checkpoint else None
+            self._chosen = {"manifest": digest, "step": fell_back}
+            self._handed = {k: v for k, v in self._handed.items() if k[0] == self._control.attempt}
+            self._parts = {k: v for k, v in self._parts.items() if k[0] == self._control.attempt}
+        return self._chosen
+
+    # -- checkpoints ----------------------------------------------------------------------------
+
+    def on_handed(self, rank: int, step: int) -> None:
+        self._handed.setdefault((self._control.attempt, step), set()).add(rank)
+        self._last_save = time.monotonic()
+
+    def on_sidecar(self, name: str, body: dict[str, Any]) -> None:
+        key = (int(body["gang"]), int(body["step"]))
+        if key[0] < self._control.attempt and self._chosen is not None:
+            return  # an earlier attempt's: what to go on from is decided without it
+        if "error" in body:
+            self._handed.pop(key, None)
+            self._control.event(
+                "checkpoint.failed", {"step": key[1], "rank": body["rank"], "error": body["error"]}
+            )
+            return
+        parts = self._parts.setdefault(key, {})
+        parts[body["rank"]] = body
+        if len(parts) == self._world:
+            del self._parts[key]
+            self._commit(key[1], [parts[rank] for rank in range(self._world)])
+            self._handed.pop(key, None)
+            for old in [k for k in self._parts if k < key]:
+                del self._parts[old]  # a step that some rank did not save is never whole
+
+    def _commit(self, step: int, parts: list[dict[str, Any]]) -> None:
+        control = self._control
+        extra = parts[0]["extra"]
+        manifest, refs = assemble(
+            control.run_id,
+            step,
+            control.generation,
+            self._world,
+            [part["part"] for part in parts],
+            {"metrics": extra["metrics"], "code": self._source},
+        )
+        digest = control.stores.blobs.put(manifest)
+        size = len(manifest) + sum(part["part"]["nbytes"] for part in parts)
+
+        def change(tx: Writer) -> None:
+            row = Checkpoint(
+                control.run_id,
+                step,
+                digest,
+                control.generation,
+                tx.now(),
+                size,
+                extra["metrics"],
+            )
+            tx.add_checkpoint(row, [digest, *refs])
+            if extra["best"] is not None:
+                tx.mark_best(control.run_id, step, extra["best"])
+            keep = control.stores.settings.keep_checkpoints
+            for old in to_drop(tx.checkpoints(control.run_id), keep):
+                tx.drop_checkpoint(control.run_id, old)
+            body = {"step": step, "bytes": size, "best": extra["best"]}
+            tx.event(f"run/{control.run_id}", "checkpoint.committed", body)
+
+        control.commit(change)
+        self._committed = max(self._committed, step)
+
+    def tick(self, steps: list[int]) -> dict[str, Any] | None:
+        if self._asked and self._settled():
+            asked, self._asked = self._asked, []
+            for call in asked:
+                self._control.reply(call, self._choose())
+        seconds = self._spec["every_seconds"]
+        if seconds is None or not steps or time.monotonic() - self._last_save < seconds:
+            return None
+        self._last_save = time.monotonic()
+        return {"save": True}
+
+    # -- reports --------------------------------------------------------------------------------
+
+    def on_tell(self, rank: int, kind: str, payload: dict[str, Any]) -> None:
+        if kind == "total" and rank == 0:
+            self._change_spec(steps=payload["steps"])
+        elif kind == "resumed":
+            self._control.event("attempt.resumed", {**payload, "attempt": self._control.attempt})
+        elif kind == "stepping":
+            self._control.event("attempt.stepping", {**payload, "attempt": self._control.attempt})
+        elif kind == "damaged":
+            self._control.event("checkpoint.damaged", {**payload["error"]["facts"], "rank": rank})
+        elif kind == "memory-degraded":
+            self._control.event("checkpoint.memory-degraded", {**payload, "rank": rank})
+            _log.warning("no room in memory for checkpoints; they go through the disk")
+
+    def _change_spec(self, **changes: Any) -> None:
+        if all(self._spec.get(key) == value for key, value in changes.items()):
+            return
+        self._spec = {**self._spec, **changes}
+        self._control.commit(lambda tx: tx.change_run(self._control.run_id, spec=self._spec))
+
+    # -- publishing -----------------------------------------------------------------------------
+
+    def _producer(self, name: str) -> str:
+        return f"run/{self._control.run_id}/{name}"
+
+    def _on_find_published(self, call: Call) -> dict[str, Any]:
+        with self._control.stores.meta.read() as db:
+            found = db.find_produced("model", self._producer(call.payload["name"]))
+        if found is None:
+            return {}
+        self._tell_published(found.name, found.reference)
+        return {"reference": found.reference}
+
+    def _on_wait_published(self, call: Call) -> dict[str, Any] | None:
+        with self._control.stores.meta.read() as db:
+            found = db.find_produced("model", self._producer(call.payload["name"]))
+        if found is not None:
+            return {"reference": found.reference}
+        self._waiting_published.append(call)
+        return None
+
+    def _on_publish(self, call: Call) -> dict[str, Any]:
+        wanted = call.payload
+        run_id = self._control.run_id
+
+        def change(tx: Writer) -> Version:
+            producer = self._producer(wanted["name"])
+            known = tx.find_produced("model", producer)
+            version = known or tx.add_version(
+                "model",
+                wanted["name"],
+                wanted["digest"],
+                producer,
+                wanted["summary"],
+                wanted["refs"],
+            )
+            run = tx.get_run(run_id)
+            models = {**run.result.get("models", {}), version.name: version.reference}
+            result = {**run.result, "models": models, "model": version.reference}
+            tx.change_run(run_id, result={**result, "weights": wanted["summary"].get("weights")})
+            if known is None:
+                body = {"reference": version.reference, "run": run_id}
+                tx.event(f"model/{version.name}", "model.published", body)
+            return version
+
+        version = self._control.commit(change)
+        self._tell_published(version.name, version.reference)
+        return {"reference": version.reference}
+
+    def _tell_published(self, name: str, reference: str) -> None:
+        waiting, self._waiting_published = self._waiting_published, []
+        for call in waiting:
+            if call.payload["name"] == name:
+                self._control.reply(call, {"reference": reference})
+            else:
+                self._waiting_published.append(call)
+
+    def finish(self, results: dict[int, dict[str, Any]]) -> dict[str, Any]:
+        return {"steps": results[0]["step"], "skipped": results[0]["skipped"]}
