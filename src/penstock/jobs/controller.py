@@ -51,6 +51,7 @@ class Controller:
         self._client: process.Identity | None = None
         self._stop: str | None = None
         self._kill = threading.Event()
+        self._replaced = 0
         self._next_renewal = 0.0
         self._next_look = 0.0
         self._next_step_write = 0.0
@@ -84,10 +85,6 @@ class Controller:
 
     def _answer(self, call: Call, **content: Any) -> None:
         self._send(reply={"gang": self.attempt, "rank": call.rank, "id": call.id, **content})
-
-    def restart_rank(self, rank: int) -> None:
-        """For maps: replace one dead worker."""
-        self._send(restart={"rank": rank})
 
     def stop(self, why: str) -> None:
         """Ask for a clean end, from any thread."""
@@ -221,6 +218,8 @@ class Controller:
         elif kind == "tell" and body["gang"] == self.attempt:
             self._facts.hear(kind, body)
             self._work.on_tell(body["rank"], body["kind"], body["payload"])
+        elif kind == "exited" and self._is_replaceable(body):
+            self._replace(body)
         else:
             self._facts.hear(kind, body)
             self._record(kind, body)
@@ -243,11 +242,22 @@ class Controller:
         if kind == "started" and body["gang"] == self.attempt:
             self.event("gang.started", {"attempt": self.attempt, "pids": body["pids"]})
         elif kind == "exited" and body["gang"] == self.attempt and not body["told"]:
-            if self._work.shape == "map":
-                self._work.on_tell(body["rank"], "died", body)
             fact = {key: body[key] for key in ("rank", "pid", "signal", "code", "seen_at")}
-            if len(self._facts.exits) <= 1 or self._work.shape == "map":
+            if len(self._facts.exits) <= 1:  # the others were killed because of it
                 self.event("rank.died", {**fact, "attempt": self.attempt})
+
+    def _is_replaceable(self, body: dict[str, Any]) -> bool:
+        """A worker of a map that died, while there is patience for it."""
+        current = body["gang"] == self.attempt and not body["told"]
+        alone = self._work.shape == "map" and isinstance(self._state, think.Running)
+        return current and alone and self._replaced < think.CRASHES
+
+    def _replace(self, body: dict[str, Any]) -> None:
+        self._replaced += 1
+        fact = {key: body[key] for key in ("rank", "pid", "signal", "code", "seen_at")}
+        self.event("rank.died", {**fact, "attempt": self.attempt})
+        self._work.on_tell(body["rank"], "died", body)
+        self._send(restart={"rank": body["rank"]})
 
     def _look(self) -> None:
         """At what others may want: a stop in the row, a script that is gone, a checkpoint."""

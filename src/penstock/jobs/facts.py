@@ -40,6 +40,7 @@ class Facts:
                 handler(body)
 
     def _hear_started(self, body: dict[str, Any]) -> None:
+        self.gone = False  # a map's only worker may have been replaced
         self.started = bool(body["pids"])
 
     def _hear_exited(self, body: dict[str, Any]) -> None:

@@ -1,0 +1,106 @@
+"""A map worker: ask for units, execute them, give results and ask for more; or all that inline."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from penstock.base import process
+from penstock.base.errors import PenstockError, UserCodeFailed
+from penstock.base.layout import Layout
+from penstock.blobs import open_blobs
+from penstock.jobs.link import AgentLink
+from penstock.jobs.map import MapWork, UnitContext
+from penstock.jobs.source import load
+from penstock.jobs.stores import Stores
+from penstock.jobs.wire import Channel
+from penstock.records import Run
+
+_BATCH_SECONDS = 0.5  # work between two commits
+_BATCH_MOST = 64  # units
+
+
+def main(channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
+    """The entry that the image calls."""
+    link = AgentLink(channel, fds, payload)
+    for folder in reversed(payload["paths"]):
+        sys.path.insert(0, folder)
+    layout = Layout(Path(payload["home"]))
+    context = UnitContext(open_blobs(payload["blobs"]), layout, payload["shared"], link.rank)
+    try:
+        function = load(payload["function"])
+        count = 0
+        done: dict[str, Any] = {}
+        want = 1
+        while units := link.call("exchange", {"done": done, "want": want})["units"]:
+            began = time.perf_counter()
+            done = {unit["key"]: execute(function, unit, context) for unit in units}
+            count += len(done)
+            link.step_done(count)
+            want = _next_batch(len(units), time.perf_counter() - began)
+    except PenstockError as error:
+        sys.stderr.write(f"{error.facts.get('traceback', '')}\npenstock: [{error.code}] {error}\n")
+        link.tell("raised", {"step": 0, "error": error.as_dict()})
+        sys.exit(1)
+    link.tell("finished", {"units": count})
+
+
+def _next_batch(units: int, seconds: float) -> int:
+    each = max(seconds / units, 1e-6)
+    return max(1, min(_BATCH_MOST, int(_BATCH_SECONDS / each)))
+
+
+def execute(function: Any, unit: dict[str, Any], context: UnitContext) -> dict[str, Any]:
+    """One unit. Raises UserCodeFailed, which names the unit, from what the function raised."""
+    try:
+        result: dict[str, Any] = function(unit["payload"], context)
+    except PenstockError:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise UserCodeFailed(
+            f"{kind}: {error} (unit {unit['key']})",
+            "Mend the function and run it again; finished units are kept.",
+            unit=unit["key"],
+            signature=f"{kind}: {error}",
+            traceback="".join(traceback.format_exception(error)),
+        ) from error
+    return result
+
+
+def inline(stores: Stores, run: Run, job: MapWork) -> None:
+    """workers=0: the same units and commits, in this process, under the run's lease."""
+    ttl = stores.settings.lease_seconds
+    key = f"run/{run.id}"
+    with stores.meta.write() as tx:
+        lease = tx.take_lease(key, str(process.Identity.mine()), ttl)
+        tx.change_run(run.id, state="running")
+        leased = [unit.key for unit in tx.units(run.id, ("leased",))]
+        tx.give_back_units(run.id, leased)
+    function = load(run.spec["function"])
+    context = UnitContext(stores.blobs, stores.layout, run.spec["shared"], 0)
+    want = 1
+    done: dict[str, Any] = {}
+    while True:
+        with stores.meta.write(lease) as tx:
+            lease = tx.renew_lease(lease, ttl)
+            refs = [digest for result in done.values() for digest in result.get("refs", ())]
+            tx.finish_units(run.id, done, refs)
+            units = tx.lease_units(run.id, lease.generation, want)
+            counts = tx.unit_counts(run.id)
+        job.told(counts.get("done", 0))
+        if not units:
+            break
+        began = time.perf_counter()
+        done = {
+            unit.key: execute(function, {"key": unit.key, "payload": unit.payload}, context)
+            for unit in units
+        }
+        want = _next_batch(len(units), time.perf_counter() - began)
+    with stores.meta.write(lease) as tx:
+        tx.change_run(run.id, state="finished", ended_at=tx.now())
+        tx.event(key, "run.finished", {})
+        tx.release_lease(lease)
