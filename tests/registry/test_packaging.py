@@ -147,6 +147,24 @@ def test_training_goes_on_bit_for_bit_after_publishing(blobs, layout):
     assert hooks == hooks_too == 8
 
 
+def test_hooks_of_torch_are_part_of_a_model_and_others_are_told_of(blobs, layout):
+    model = nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 3)), nn.Softmax(1))
+    seen = []
+    model[0].register_forward_hook(lambda *_: seen.append(1))
+    model[0].weight_g.data.mul_(2.0)  # after this `weight` is stale until the hook makes it anew
+    rows = torch.rand(5, 4)
+    wanted = model(rows)
+    found = package(model, {"input": rows}, blobs, layout, name="normed")
+    assert found.summary["files"] == ["example", "onnx", "program", "weights"]
+    assert found.notes == [
+        "left out: hooks registered on the model (1), which its class does not have"
+    ]
+    assert len(seen) == 1
+    for runtime in ("onnx", "program"):
+        loaded = open_package(blobs, found.digest, layout, runtime=runtime)
+        assert torch.allclose(loaded(rows), wanted.detach(), atol=1e-5)
+
+
 def test_what_ddp_wraps_is_published(blobs, layout):
     import torch.distributed as dist
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from penstock.base.errors import BadInput, NotFound
-from penstock.base.hashing import digest_json
+from penstock.base.hashing import digest_json, short
 from penstock.base.ids import new_id
 from penstock.base.process import Identity
 from penstock.data import Manifest, read_manifest, resolve
@@ -112,7 +112,7 @@ class _Plan:
     def depends(self) -> dict[str, Any]:
         """What the evaluation depends on, in words that people know."""
         return {
-            "suite": digest_json({**to_data(self.suite), "data": self.dataset}),
+            "suite": short(digest_json({**to_data(self.suite), "data": self.dataset}), 64),
             "model": [self.model.reference, self.model.digest],
             "data": [self.dataset, self.manifest.digest],
             "baseline": [self.other.reference, self.other.digest] if self.other else None,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.base.errors import BadInput, CannotTravel
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 _NOISY = ("torch", "onnxscript", "onnx_ir", "onnxruntime")
@@ -40,29 +41,24 @@ def unwrap(model: Any) -> nn.Module:
 
 
 def copy_to_cpu(model: nn.Module) -> nn.Module:
-    """An independent copy on the CPU, in eval mode, without gradients and without hooks.
+    """An independent copy on the CPU, in eval mode, without gradients.
 
-    Device memory is not copied: the copy is built around CPU tensors. Tied weights stay tied.
+    Device memory is not copied: the copy is built around CPU tensors. Tied weights stay tied. Hooks
+    are left out (see `dropped_hooks`), except torch's own, such as those of weight_norm.
     Raises CannotTravel for sharded weights, and for what Python cannot copy.
     """
-    import torch
-
     memo: dict[int, Any] = {}
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+    for name, tensor in _tensors(model):
         if hasattr(tensor, "full_tensor"):
             raise CannotTravel(
                 f'weight "{name}" is sharded over ranks',
                 "Gather the whole model on one rank and publish that.",
                 weight=name,
             )
-        fresh = tensor.detach().to("cpu", copy=True)
-        if isinstance(tensor, torch.nn.Parameter):
-            fresh = torch.nn.Parameter(fresh, requires_grad=False)
-        memo[id(tensor)] = fresh
-    for module in model.modules():
-        for name, value in vars(module).items():
-            if name.endswith("_hooks") and value:  # they belong to the training loop
-                memo[id(value)] = type(value)()
+        memo[id(tensor)] = _on_cpu(tensor)
+    for hooks in _hooks(model):
+        kept = {key: hook for key, hook in hooks.items() if _is_of_torch(hook)}
+        memo[id(hooks)] = type(hooks)(copy.deepcopy(kept, memo))
     try:
         copied = copy.deepcopy(model, memo)
     except Exception as error:
@@ -71,6 +67,44 @@ def copy_to_cpu(model: nn.Module) -> nn.Module:
             "Keep only modules, tensors and plain values as attributes of the model.",
         ) from error
     return copied.eval().requires_grad_(False)
+
+
+def dropped_hooks(model: nn.Module) -> int:
+    """How many hooks a copy leaves out. They belong to whoever watches training; one that changes
+    what the model computes would be missed, so a package tells of them."""
+    return sum(not _is_of_torch(hook) for hooks in _hooks(model) for hook in hooks.values())
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters, buffers, and tensors that are mere attributes, which deepcopy may refuse."""
+    import torch
+
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+    for prefix, module in model.named_modules():
+        for name, value in vars(module).items():
+            if isinstance(value, torch.Tensor):
+                yield f"{prefix}.{name}".lstrip("."), value
+
+
+def _on_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    fresh = tensor.detach().to("cpu", copy=True)
+    is_parameter = isinstance(tensor, torch.nn.Parameter)
+    return torch.nn.Parameter(fresh, requires_grad=False) if is_parameter else fresh
+
+
+def _hooks(model: nn.Module) -> Iterator[dict[int, Any]]:
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name.endswith("_hooks") and isinstance(value, dict):
+                yield value
+
+
+def _is_of_torch(hook: Any) -> bool:
+    kind = hook if hasattr(hook, "__qualname__") else type(hook)
+    return str(getattr(kind, "__module__", "")).partition(".")[0] == "torch"
 
 
 @contextmanager

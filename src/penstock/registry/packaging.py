@@ -81,6 +81,10 @@ def package(
         tied = made.weights(copied)
         made.converted(copied, trial)
         made.example(trial)
+    if hooks := apart.dropped_hooks(own):
+        made.notes.append(
+            f"left out: hooks registered on the model ({hooks}), which its class does not have"
+        )
     entry = _entry(own, made.notes)
     manifest = Package(
         format=FORMAT,
