@@ -231,6 +231,8 @@ def test_when_the_new_version_cannot_be_served_the_old_goes_on(
         assert found.detail["error"]["code"] == "damaged"
         with InferenceServerClient(address) as client:
             assert ask(client)[1] == "1"
+        serving.deploy(stores, "front", "toy@2")  # tried again, not taken for done
+        until(lambda: kinds(stores).count("deployment.replacement-failed") == 2)
 
 
 def test_stopping_drains_and_the_deployment_can_come_back(

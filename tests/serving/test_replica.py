@@ -201,8 +201,7 @@ def test_prometheus_reads_what_was_answered(replica: Any, client: Any, stub: Any
         client.infer("front", [tensor(image(5))])
     with pytest.raises(grpc.RpcError):
         stub.ModelInfer(wrong(name="other"))
-    with urllib.request.urlopen(replica.said["metrics"]) as page:
-        lines = page.read().decode().splitlines()
+    lines = metrics(replica).splitlines()
     labels = 'deployment="front",model="toy@1"'
     assert f'penstock_requests_total{{code="OK",{labels}}} 3.0' in lines
     assert f'penstock_requests_total{{code="INVALID_ARGUMENT",{labels}}} 1.0' in lines
@@ -211,12 +210,14 @@ def test_prometheus_reads_what_was_answered(replica: Any, client: Any, stub: Any
     assert f"penstock_requests_in_flight{{{labels}}} 0.0" in lines
 
 
-def in_flight(replica: Any) -> float:
+def metrics(replica: Any) -> str:
     with urllib.request.urlopen(replica.said["metrics"]) as page:
-        for line in page.read().decode().splitlines():
-            if line.startswith("penstock_requests_in_flight{"):
-                return float(line.split()[-1])
-    raise AssertionError("no such metric")
+        return str(page.read().decode())
+
+
+def in_flight(replica: Any) -> float:
+    found = [line for line in metrics(replica).splitlines() if "requests_in_flight{" in line]
+    return float(found[0].split()[-1])
 
 
 def test_sigterm_finishes_what_is_in_flight_and_exits_0(shelf: Any, start: Any, until: Any) -> None:
@@ -273,6 +274,24 @@ def test_calls_beyond_the_bound_are_refused_not_queued_for_ever(
             )
         until(lambda: len(codes) == 6)
     assert sorted(codes) == ["OK"] * 2 + ["StatusCode.RESOURCE_EXHAUSTED"] * 4
+
+
+def test_what_nobody_waits_for_any_more_is_not_computed(shelf: Any, start: Any, until: Any) -> None:
+    replica = start(shelf.slow(), "--workers", "1")
+    done: list[Any] = []
+    with (
+        InferenceServerClient(replica.address) as client,
+        InferenceServerClient(
+            replica.address, channel_args=[("grpc.use_local_subchannel_pool", 1)]
+        ) as hasty,
+    ):
+        client.async_infer("slow", [tensor(image(4))], lambda result, error: done.append(error))
+        until(lambda: in_flight(replica) == 1)
+        with pytest.raises(InferenceServerException, match=r"(?i)deadline"):
+            hasty.infer("slow", [tensor(image(5))], client_timeout=0.1)
+        until(lambda: done)
+        client.infer("slow", [tensor(image(6))])
+    assert 'penstock_rows_total{deployment="front",model="slow@1"} 10.0' in metrics(replica)
 
 
 def test_a_replica_that_cannot_load_says_why_in_one_line(shelf: Any, start: Any) -> None:

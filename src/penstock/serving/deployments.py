@@ -26,24 +26,15 @@ def lease_key(name: str) -> str:
 def deploy(stores: Stores, name: str, model: str) -> Deployment:
     """Want `name` to serve what `model` means now; whoever keeps deployments brings it up.
 
-    Idempotent: the same wish again changes nothing, unless the deployment has failed, which it
-    then tries again. A reference that resolves to another version than before is a rolling
-    replacement. Raises NotFound (nearest offered), BadInput.
+    Idempotent: the same wish again changes nothing, unless it was given up: then it is tried
+    again. A reference that resolves to another version than before is a rolling replacement.
+    Raises NotFound (nearest offered), BadInput.
     """
     check_name(name, "deployment name")
     with stores.meta.write() as meta:
         version = meta.get_version("model", model)
         found = meta.find_deployment(name)
-        alive = found is not None and found.wanted == "up" and found.state != "failed"
-        if (
-            found is not None
-            and alive
-            and (found.model, found.resolved)
-            == (
-                model,
-                version.reference,
-            )
-        ):
+        if found is not None and _is_same(found, model, version.reference):
             return found
         asked = 1 + (found.detail.get("asked", 0) if found is not None else 0)
         if found is None:
@@ -60,6 +51,13 @@ def deploy(stores: Stores, name: str, model: str) -> Deployment:
         body = {"model": model, "resolved": version.reference}
         meta.event(f"deployment/{name}", "deployment.wanted", body)
         return put
+
+
+def _is_same(found: Deployment, model: str, resolved: str) -> bool:
+    """Whether this is wished already, and nobody has given it up."""
+    wish = (found.wanted, found.model, found.resolved)
+    given_up = found.state == "failed" or found.detail.get("error") is not None
+    return wish == ("up", model, resolved) and not given_up
 
 
 def stop(stores: Stores, name: str) -> Deployment:

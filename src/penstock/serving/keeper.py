@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -42,8 +43,7 @@ class Keeper:
         self._pace = pace or Pace()
         self._kept: dict[str, Kept] = {}
         self._lost: list[Kept] = []
-        self._renew_at = 0.0
-        self._troubled = False
+        self._troubles: set[str] = set()
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
@@ -69,29 +69,35 @@ class Keeper:
     def _run(self) -> None:
         while not self._closing.is_set():
             self._wake.clear()
-            try:
-                self._look()
-                self._troubled = False
-            except PenstockError as error:
-                if not self._troubled:  # once, not five times a second
-                    log.warning(error.what, extra=facts(code=error.code, fix=error.fix))
-                self._troubled = True
-            except Exception:
-                log.error("the keeper met a fault of its own; it goes on", exc_info=True)
+            self._guarded("the home", self._look)
             self._wake.wait(_LOOK)
         self._end()
+
+    def _guarded(self, what: str, do: Callable[[], None]) -> None:
+        """Carry out; a failure is said once, not five times a second, and tried again."""
+        try:
+            do()
+        except PenstockError as error:
+            if what not in self._troubles:
+                told = facts(keeping=what, code=error.code, fix=error.fix)
+                log.warning(error.what, extra=told)
+            self._troubles.add(what)
+        except Exception:
+            if what not in self._troubles:
+                log.error("the keeper met a fault of its own; it goes on", exc_info=True)
+            self._troubles.add(what)
+        else:
+            self._troubles.discard(what)
 
     def _look(self) -> None:
         with self._stores.meta.read() as meta:
             rows = [row for row in meta.deployments() if self._only in (None, row.name)]
             held = {row.name for row in rows if is_kept(meta, row.name)}
-        for row in rows:
-            self._look_at(row, row.name in held)
+        for row in rows:  # one that cannot be kept leaves the others alone
+            self._guarded(row.name, partial(self._look_at, row, row.name in held))
         self._lost = [kept for kept in self._lost if not kept.empty]
         for kept in self._lost:
             kept.reap()
-        if time.monotonic() >= self._renew_at:
-            self._renew_at = time.monotonic() + self._stores.settings.lease_seconds / 3
 
     def _look_at(self, row: Deployment, held: bool) -> None:
         kept = self._kept.get(row.name)
@@ -101,8 +107,7 @@ class Keeper:
         if kept is None:
             return
         try:
-            if time.monotonic() >= self._renew_at:
-                self._renew(kept)
+            self._renew(kept)
             kept.look(row)
         except LeaseLost as error:
             log.warning(error.what, extra=facts(deployment=row.name))
@@ -124,8 +129,13 @@ class Keeper:
         return kept
 
     def _renew(self, kept: Kept) -> None:
+        """Long before the lease ends, so that a store may be gone for a while."""
+        now = time.monotonic()
+        if now < kept.renew_at:
+            return
         with self._stores.meta.write() as meta:
             kept.lease = meta.renew_lease(kept.lease, self._stores.settings.lease_seconds)
+        kept.renew_at = now + self._stores.settings.lease_seconds / 3
 
     def _end(self) -> None:
         for kept in self._kept.values():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from penstock.base.errors import PenstockError, Unavailable
+from penstock.base.files import from_os_error
 from penstock.base.log import facts, logger
 from penstock.records import Deployment, Lease
 from penstock.serving.deployments import report
@@ -40,13 +41,14 @@ class Pace:
 
 
 class Kept:
-    """See the module. `lease` is renewed by the keeper."""
+    """See the module. The keeper renews `lease`, next at `renew_at` on its clock."""
 
     def __init__(
         self, stores: Stores, row: Deployment, lease: Lease, pace: Pace, woken: Callable[[], None]
     ) -> None:
         self.name = row.name
         self.lease = lease
+        self.renew_at = 0.0
         self._stores = stores
         self._pace = pace
         self._woken = woken
@@ -59,6 +61,8 @@ class Kept:
         self._retry_at = 0.0
         self._given_up = False
         self._last_error: dict[str, Any] | None = None
+        # A replica gives up draining by itself; killing it is for one that cannot even do that.
+        self._patience = pace.drain_seconds + 5.0
 
     def look(self, row: Deployment) -> None:
         """Bring what is a step nearer to what is wanted. Raises what the stores raise."""
@@ -89,10 +93,10 @@ class Kept:
         """Tell every replica to finish and end. `reap` until `empty` follows."""
         for worker in (self._serving, self._starting):
             if worker is not None:
-                worker.stop(self._pace.drain_seconds)
+                worker.stop(self._patience)
                 self._leaving.append(worker)
         for worker in self._leaving:
-            worker.stop(self._pace.drain_seconds)
+            worker.stop(self._patience)
         self._serving = self._starting = None
 
     def reap(self) -> None:
@@ -143,7 +147,7 @@ class Kept:
         )
         self._serving, self._starting = new, None
         if old is not None:
-            old.leave(self._pace.drain_seconds + self._pace.connection_seconds)
+            old.leave(self._pace.drain_seconds + self._patience)
             self._leaving.append(old)
 
     def _notice_death(self) -> None:
@@ -178,9 +182,9 @@ class Kept:
     # carrying out
 
     def _start(self, row: Deployment) -> None:
+        with self._stores.meta.read() as meta:
+            version = meta.get_version("model", row.resolved)
         try:
-            with self._stores.meta.read() as meta:
-                version = meta.get_version("model", row.resolved)
             self._starting = Worker(
                 row.resolved,
                 self._arguments(version.name, version.version, version.digest),
@@ -190,9 +194,8 @@ class Kept:
         except OSError as error:
             self._failures += 1
             self._retry_at = time.monotonic() + pause(self._failures)
-            self._last_error = Unavailable(
-                f'a replica of "{self.name}" cannot be started: {error}',
-                "Free processes, files or memory on this machine.",
+            self._last_error = from_os_error(
+                error, f'starting a replica of "{self.name}"', self._stores.layout.root
             ).as_dict()
             return
         if self._serving is None:
@@ -224,7 +227,7 @@ class Kept:
         worker, self._serving = self._serving, None
         if worker is not None:
             self._report("draining", {"serving": worker.reference}, state="draining")
-            worker.stop(self._pace.drain_seconds)
+            worker.stop(self._patience)
             self._leaving.append(worker)
 
     def _give_up(self) -> None:

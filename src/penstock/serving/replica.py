@@ -27,7 +27,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.parent is not None:
         process.die_with_parent(given.parent)
     set_up(given.log_level)
+    os.environ.setdefault("OMP_NUM_THREADS", str(given.threads))  # torch reads it when imported
     try:
         replica = Replica(given)
     except PenstockError as error:
@@ -164,7 +165,7 @@ class Replica:
         self._wait(lambda: connections(self.port) == 0, signals={signal.SIGTERM})
         self.stop()
 
-    def _wait(self, done: Any, signals: set[signal.Signals]) -> None:
+    def _wait(self, done: Callable[[], bool], signals: set[signal.Signals]) -> None:
         deadline = time.monotonic() + self._given.drain_seconds
         while not done() and time.monotonic() < deadline:
             if signal.sigtimedwait(signals, _LOOK) is not None:

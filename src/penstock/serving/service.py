@@ -131,6 +131,8 @@ class InferenceService(GRPCInferenceServiceServicer):
         self._find(request.model_name, request.model_version)
         names = checks.outputs(request, self._model.signature)
         arrays = checks.inputs(request, self._model.signature)
+        if self._model.runtime != "onnx":  # torch wants memory that it could write to
+            arrays = {name: array.copy() for name, array in arrays.items()}
         outputs = self._model.predict(arrays)
         self._metrics.predicted(len(next(iter(arrays.values()))))
         response = pb.ModelInferResponse(

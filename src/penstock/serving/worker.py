@@ -72,7 +72,7 @@ class Worker:
     def _wait(self, reading: int) -> None:
         with os.fdopen(reading, "rb") as pipe:
             line = pipe.readline()
-        if line:
+        if line.endswith(b"\n"):  # otherwise it died before or while saying it
             said = json.loads(line)
             self.error = said.get("error")
             if self.error is None:
