@@ -27,7 +27,7 @@ lint: .venv/installed-test ## Check style, types and floors
 	@.ci/run lint
 
 format: .venv/installed-test ## Rewrite files in our style
-	$(BIN)/ruff format
+	$(BIN)/ruff format src tests benchmarks examples
 	$(BIN)/ruff check --fix
 
 chaos: .venv/installed-test ## Kill at random points for long (PENSTOCK_CHAOS_SEED=N repeats a run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -104,7 +105,7 @@ def pairs(value: Any, limit: int = 160) -> str:
     """
     if isinstance(value, dict):
         full = {key: inner for key, inner in value.items() if inner not in (None, "", [], {})}
-        text = " · ".join(f"{key} {pairs(inner, limit)}" for key, inner in full.items())
+        text = " · ".join(f"{key} {_moment(key, inner, limit)}" for key, inner in full.items())
     elif isinstance(value, list | tuple):
         text = ", ".join(pairs(inner, limit) for inner in value)
     elif isinstance(value, float):
@@ -112,3 +113,10 @@ def pairs(value: Any, limit: int = 160) -> str:
     else:
         text = "" if value is None else _DIGEST.sub(r"\1", str(value))
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _moment(key: str, value: Any, limit: int) -> str:
+    """A value under its key: seconds since 1970 as a date, all else as it is."""
+    if (key == "at" or key.endswith("_at")) and isinstance(value, float):
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    return pairs(value, limit)

@@ -20,6 +20,7 @@ from penstock.home.views import (
 )
 
 if TYPE_CHECKING:
+    from penstock.home.port import Home
     from penstock.jobs.stores import Stores
     from penstock.records import Alias, Deployment, Evaluation, Event
 
@@ -228,3 +229,7 @@ class LocalHome:
 def open_home(settings: Settings | None = None, **arguments: Any) -> LocalHome:
     """The home that the settings name; arguments are settings. Opens and creates nothing yet."""
     return LocalHome(settings or load_settings(**arguments))
+
+
+if TYPE_CHECKING:
+    _HOLDS: Home = LocalHome()  # mypy compares it with the port

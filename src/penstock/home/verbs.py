@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from penstock.records import Alias, Deployment
     from penstock.registry import LoadedModel
     from penstock.training import Trained
-    from penstock.training import Trained
 
 OnChange = Literal["continue", "refuse", "fork"]
 
