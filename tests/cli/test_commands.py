@@ -117,6 +117,15 @@ def test_an_option_before_the_noun_holds_for_all(home, terminal, tmp_path):
     assert terminal.json("runs", "list", "--home", str(tmp_path / "other")) == []
 
 
+def test_a_home_on_the_command_line_is_meant_from_here(home, terminal, tmp_path, monkeypatch):
+    (tmp_path / "penstock.toml").touch()  # the project's folder is above
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    terminal("runs", "list", "--home", "mine")
+    assert (tmp_path / "below" / "mine" / "meta.db").exists()
+    assert len(terminal.json("runs", "list", "--home", "../home")) == 2
+
+
 def test_text_of_users_is_never_read_as_markup(terminal):
     terminal("runs", "show", "[red]x[/red]", expect=3)
     assert "[red]x[/red]" in terminal.err

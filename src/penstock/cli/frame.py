@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -63,7 +64,8 @@ def home() -> LocalHome:
     from penstock.base import log
     from penstock.home.local import open_home
 
-    opened = open_home(home=options.home)
+    said = None if options.home is None else Path(options.home).expanduser().absolute()
+    opened = open_home(home=said)
     log.set_up(opened.settings.log_level, opened.settings.log_format)
     options.opened.append(opened)
     return opened

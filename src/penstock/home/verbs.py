@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from penstock.base.errors import BadInput
@@ -46,12 +47,13 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
-def connect(home: str | None = None, **settings: Any) -> LocalHome:
+def connect(home: str | Path | None = None, **settings: Any) -> LocalHome:
     """Open a home to look at and to steer: runs, data, models, evaluations, deployments.
 
     home  its folder; default: what `penstock.toml` and PENSTOCK_HOME say
     """
-    return LocalHome(load_settings(home=home, **settings))
+    folder = None if home is None else Path(home).expanduser().absolute()
+    return LocalHome(load_settings(home=folder, **settings))
 
 
 def prepare(
