@@ -178,6 +178,24 @@ def test_a_killed_replica_comes_back_on_the_same_port(
 
 
 @pytest.mark.faults
+def test_a_replica_that_hangs_is_replaced(stores: Any, shelf: Any, until: Any) -> None:
+    shelf.linear()
+    serving.deploy(stores, "front", "toy")
+    with serving.foreground(stores, "front", pace=serving.Pace(silent_seconds=1.5)) as address:
+        pid = row(stores).detail["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        until(lambda: row(stores).detail["pid"] not in (None, pid))
+        assert serving.wait_ready(stores, "front").address == address
+        assert process.start_time(pid) is None
+        with InferenceServerClient(address) as client:
+            assert ask(client)[1] == "1"
+    with stores.meta.read() as meta:
+        found = meta.events(subject="deployment/front")
+    [died] = [each.body for each in found if each.kind == "deployment.died"]
+    assert died["cause"] == "hanging"
+
+
+@pytest.mark.faults
 def test_a_replica_that_dies_again_and_again_is_given_up_with_the_cause(
     stores: Any, shelf: Any, until: Any
 ) -> None:

@@ -31,12 +31,14 @@ class Pace:
     """connection_seconds  age at which a client's connection is renewed: what a replacement takes
     drain_seconds       the longest that a replica may take to leave
     start_seconds       the longest that a replica may take to become ready
+    silent_seconds      how long a replica may be silent before it counts as hung and is killed
     budget              failures in a row before a wish is given up
     """
 
     connection_seconds: float = 5.0
     drain_seconds: float = 30.0
     start_seconds: float = 120.0
+    silent_seconds: float = 30.0
     budget: int = BUDGET
 
 
@@ -91,13 +93,10 @@ class Kept:
 
     def close(self) -> None:
         """Tell every replica to finish and end. `reap` until `empty` follows."""
-        for worker in (self._serving, self._starting):
-            if worker is not None:
-                worker.stop(self._patience)
-                self._leaving.append(worker)
+        self._leaving += [each for each in (self._serving, self._starting) if each is not None]
+        self._serving = self._starting = None
         for worker in self._leaving:
             worker.stop(self._patience)
-        self._serving = self._starting = None
 
     def reap(self) -> None:
         """Forget replicas that are gone, kill those whose time is over."""
@@ -190,6 +189,7 @@ class Kept:
                 self._arguments(version.name, version.version, version.digest),
                 self._stores.layout.deployment(self.name) / "replica.log",
                 self._woken,
+                self._pace.silent_seconds,
             )
         except OSError as error:
             self._failures += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,8 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.request import ProxyHandler, build_opener
 
 _LARGEST_LOG = 10 << 20  # bytes; then the log is put aside as replica.log.1
+_opener = build_opener(ProxyHandler({}))  # loopback, whatever proxy the environment names
 _TAIL = 2000  # bytes of the log that an error shows
 
 
@@ -31,6 +34,7 @@ class Worker:
         arguments: Sequence[str],
         log: Path,
         woken: Callable[[], None],
+        silent_seconds: float = 30.0,
     ) -> None:
         self.reference = reference
         self.started_at = time.monotonic()
@@ -40,6 +44,8 @@ class Worker:
         self.exit_code: int | None = None
         self._log = log
         self._woken = woken
+        self._silent_seconds = silent_seconds
+        self._hung = False
         self._kill_at: float | None = None
         reading, writing = os.pipe()
         try:
@@ -78,8 +84,29 @@ class Worker:
             if self.error is None:
                 self.ready, self.ready_at = said, time.monotonic()
                 self._woken()
+                self._watch(said["metrics"])
         self.exit_code = self._process.wait()
         self._woken()
+
+    def _watch(self, page: str) -> None:
+        """Until it ends: ask for its metrics now and then, and kill it when it is silent.
+
+        They are answered by a thread of their own, however many requests wait: silence means a
+        process that does not run (stopped, or stuck with the GIL), never one that is busy.
+        """
+        pause = self._silent_seconds / 4  # two pauses and two time-outs
+        silent = 0
+        handle = os.pidfd_open(self.pid)
+        try:
+            ended = select.poll()
+            ended.register(handle, select.POLLIN)
+            while not ended.poll(pause * 1000):
+                silent = 0 if _answers(page, pause) else silent + 1
+                if silent == 2:
+                    self._hung = True
+                    self.kill()
+        finally:
+            os.close(handle)
 
     @property
     def pid(self) -> int:
@@ -91,7 +118,9 @@ class Worker:
 
     @property
     def cause(self) -> str:
-        """How it ended, for people: "SIGKILL" or "exit code 3"."""
+        """How it ended, for people: "SIGKILL", "exit code 3" or "hanging"."""
+        if self._hung:
+            return "hanging"
         code = self.exit_code or 0
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
@@ -125,3 +154,11 @@ class Worker:
         if self.exit_code is None:
             # Not yet reaped by `_wait`, or reaped just now: Popen looks before it signals.
             self._process.send_signal(sig)
+
+
+def _answers(page: str, timeout: float) -> bool:
+    try:
+        with _opener.open(page, timeout=timeout) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
