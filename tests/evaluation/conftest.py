@@ -18,32 +18,6 @@ from penstock.registry import package
 torch = pytest.importorskip("torch")
 
 
-try:
-    import penstock.jobs.map  # noqa: F401
-except ImportError:
-    import sys
-    import types
-
-    def run_map(
-        stores, *, name, work, function, units, workers, shared, source="", on_progress=None
-    ):
-        from penstock.base.ids import new_id
-        from penstock.jobs.source import load
-        from penstock.records import Run
-
-        run = Run(new_id("run"), name, work, "finished", {})
-        with stores.meta.write() as meta:
-            meta.add_run(run)
-        context = types.SimpleNamespace(
-            blobs=stores.blobs, layout=stores.layout, shared=shared, rank=0
-        )
-        results = {key: load(function)(payload, context) for key, payload in units.items()}
-        return types.SimpleNamespace(results=results, run_id=run.id, repeated=0)
-
-    sys.modules["penstock.jobs.map"] = types.ModuleType("penstock.jobs.map")
-    sys.modules["penstock.jobs.map"].run_map = run_map
-
-
 def make_digits():
     from sklearn.datasets import load_digits
 

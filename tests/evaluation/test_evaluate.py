@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from penstock.base.errors import BadInput, Damaged, NotFound, Refused
-from penstock.data import read_manifest, read_split
+from penstock.base.errors import BadInput, Damaged, LeaseHeld, NotFound, Refused
+from penstock.data import prepare, read_manifest, read_split
 from penstock.evaluation import at_least, classification, evaluate, predictions, report_of
 from penstock.evaluation.statistics import paired_difference, wilson
 from penstock.registry import load, package, promote
@@ -149,17 +149,58 @@ def test_units_do_not_change_the_result(stores, suite, monkeypatch):
     assert predictions(stores, parts).equals(predictions(stores, whole))
 
 
+@pytest.mark.torch
+def test_workers_find_what_one_process_finds(stores, suite, monkeypatch):
+    monkeypatch.setattr("penstock.evaluation.forecast._UNIT_ROWS", 64)
+    suite = replace(suite, batch_size=32)
+    alone = evaluate(stores, suite, "good@1")
+    done = []
+    many = evaluate(
+        stores, suite, "good@1", workers=2, fresh=True, on_progress=lambda *at: done.append(at)
+    )
+    assert many.findings == alone.findings and many.evaluation.digest == alone.evaluation.digest
+    units = len(alone.findings.predictions)
+    assert units > 2 and done[-1] == (units, units)
+
+
+@pytest.mark.torch
+def test_a_label_that_is_no_class_is_named(stores, suite):
+    packed = package(nn.Flatten(), {"input": torch.rand(2, 8)}, stores.blobs, name="few")
+    with stores.meta.write() as meta:
+        meta.add_version("model", "few", packed.digest, "run/d", {}, packed.refs)
+
+    def make_few():
+        return {
+            "input": np.zeros((50, 8), np.float32),
+            "label": np.array([0] * 49 + [8]),
+            "key": np.arange(50),
+        }
+
+    made = prepare(stores, "few", make_few, key="key", splits={"test": 1.0})
+    asked = replace(suite, data=f"{made.reference}:test", metrics=classification())
+    for workers in (0, 1):
+        with pytest.raises(BadInput, match="of sample 49 is 8, but the model knows classes 0 to 7"):
+            evaluate(stores, asked, "few", workers=workers)
+
+
 def test_two_at_once_commit_one_evaluation(stores, suite):
+    """Whoever comes second while the first computes is told so; nothing is computed twice."""
     found = []
-    threads = [
-        threading.Thread(target=lambda: found.append(evaluate(stores, suite, "good@1")))
-        for _ in range(2)
-    ]
+
+    def run():
+        try:
+            found.append(evaluate(stores, suite, "good@1").evaluation.id)
+        except LeaseHeld:
+            found.append(None)
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({each.evaluation.id for each in found}) == 1 and len(found) == 2
+    again = evaluate(stores, suite, "good@1")
+    assert again.reused and len(found) == 3
+    assert set(found) - {None} == {again.evaluation.id}
     assert counted(stores)[0] == 1
 
 

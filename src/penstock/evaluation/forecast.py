@@ -119,7 +119,6 @@ def _predict(
             "package": model.digest,
             "dataset": manifest.digest,
             "split": split,
-            "threads": 1 if workers > 1 else None,
         },
         on_progress=on_progress,
     )

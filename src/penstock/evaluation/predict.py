@@ -7,6 +7,7 @@ equal arguments give equal bytes, so a unit that is executed twice has one effec
 from __future__ import annotations
 
 import io
+import os
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,7 @@ def unit(payload: dict[str, Any], context: UnitContext) -> dict[str, Any]:
     """Predict rows start..stop.
 
     payload  {"start": int, "stop": int}
-    shared   {"suite", "fit": JSON of the records, "package", "dataset": digests, "split",
-             "threads": int or None}
+    shared   {"suite", "fit": JSON of the records, "package", "dataset": digests, "split"}
     returns  {"refs": [digest], "digest", "start", "rows", "tally": {…}, "slices": [{"column",
              "value", "tally"}, …]}; the digest is of a Parquet blob, see `write`
     Raises BadInput for a label that is no class of the model.
@@ -51,7 +51,7 @@ def unit(payload: dict[str, Any], context: UnitContext) -> dict[str, Any]:
     table = read_rows(context.blobs, manifest, shared["split"], wanted, start, stop)
     values = to_numpy(table, manifest.columns)
     labels = _labels(table, manifest, suite, fit)
-    model = _model(context, shared["package"], shared.get("threads"))
+    model = _model(context, shared["package"])
     inputs = {taken: values[column] for column, taken in fit.inputs}
     scores = _forward(model, inputs, fit.output, suite.batch_size)
     scored = score(scores, labels, suite.metrics.scores)
@@ -109,11 +109,14 @@ def _labels(table: pa.Table, manifest: Manifest, suite: Suite, fit: Fit) -> Arra
     return np.ascontiguousarray(labels, dtype=np.int64)
 
 
-def _model(context: UnitContext, package: str, threads: int | None) -> LoadedModel:
+def _model(context: UnitContext, package: str) -> LoadedModel:
     """Loading takes longer than a unit, so a worker keeps the last models. By content address, so
     a kept one can never be the wrong one."""
     if package not in _models:
-        _models[package] = open_package(context.blobs, package, context.layout, threads=threads)
+        threads = int(os.environ.get("OMP_NUM_THREADS") or 0)  # a worker's part of the cores
+        _models[package] = open_package(
+            context.blobs, package, context.layout, threads=threads or None
+        )
         while len(_models) > _KEPT_MODELS:
             _models.popitem(last=False)
     return _models[package]
