@@ -49,11 +49,13 @@ class Blocks:
 
     def __iter__(self) -> Iterator[pa.Table]:
         differences = Differences()
+        given = 0
         for table in self._tables(differences):
-            if not differences.found and table.num_rows:
+            given += table.num_rows
+            if not differences.found:
                 yield from _cut(table)
         differences.raise_if_any()
-        if self.columns is None:
+        if not given:
             raise BadInput("the prepare function gave no rows", _ROWS_FIX)
 
     def _tables(self, differences: Differences) -> Iterator[pa.Table]:
@@ -130,7 +132,6 @@ def _array(values: list[Any], column: Column) -> pa.Array:
     if column.kind == "number":
         if all(value is not None for value in values):
             return pa.array(np.array(values, column.dtype))
-        values = [value.item() if isinstance(value, np.generic) else value for value in values]
         values = [value.item() if hasattr(value, "item") else value for value in values]
     elif column.kind == "bytes":
         values = [value if value is None else bytes(value) for value in values]
@@ -180,16 +181,22 @@ def _from_columns(given: Mapping[str, Any]) -> pa.Table:
 def _column_array(name: str, values: Any) -> Any:
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values
-    if isinstance(values, list | tuple) and not any(isinstance(v, list | tuple) for v in values):
+    if isinstance(values, list | tuple) and not any(map(_is_array, values)):
         return pa.array(values)
     array = np.asarray(values)
     if array.dtype.kind in "OU":
         return pa.array(array.tolist())
+    if array.dtype.kind in "mM":
+        return pa.array(array)
     if array.ndim == 0:
         raise Unsupported("one value, not one per row")
     if len(array):
         column_of_value(name, array)
     return tensor_array(array) if array.ndim > 1 else pa.array(array)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, list | tuple) or hasattr(value, "__array__")
 
 
 def _columns_of(table: pa.Table) -> dict[str, Column]:
@@ -203,7 +210,7 @@ def _columns_of(table: pa.Table) -> dict[str, Column]:
             continue
         if found[field.name].kind == "tensor" and table[field.name].null_count:
             refused.append(f'"{field.name}" is a tensor with missing values')
-    if len(found) + len(refused) > len(set(table.column_names)):
+    if len(set(table.column_names)) < table.num_columns:
         refused.append("two columns have one name")
     if refused:
         raise BadInput(
@@ -233,6 +240,7 @@ def _merge(
             found[name] = column_of_value(name, value)
         except Unsupported as error:
             differences.add(f'"{name}" is {error}, which no column can have', number)
+            found[name] = known.get(name)
     if not known:
         known.update(found)
         return size

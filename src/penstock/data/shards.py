@@ -58,7 +58,7 @@ def write_shards(
             work = _Work(blobs, blocks.columns or [], key, splits, shard_rows, shard_bytes)
         work.add(block)
     if work is None:
-        raise BadInput("the prepare function gave no rows", "Give at least one row per split.")
+        raise AssertionError("blocks without rows are refused where they are made")
     return work.finish()
 
 

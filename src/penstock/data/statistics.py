@@ -83,7 +83,8 @@ class Gatherer:
         self._min = low if self._min is None else min(self._min, low)
         self._max = high if self._max is None else max(self._max, high)
         self._elements += numbers.size
-        self._sum += float(numbers.sum(dtype=np.float64))
+        with np.errstate(over="ignore", invalid="ignore"):  # a mean beyond float64 is no mean
+            self._sum += float(numbers.sum(dtype=np.float64))
 
     def _count(self, values: pa.ChunkedArray) -> None:
         counts = self._counts

@@ -1,0 +1,95 @@
+"""The manifest: two blobs, read back as they were written, by this Penstock or a later one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from penstock.base.errors import Damaged, NewerSchema, NotFound
+from penstock.blobs import Blobs
+from penstock.data import Shard, read_manifest
+
+
+def test_a_manifest_comes_back_as_it_was_written(make: Any, blobs: Blobs) -> None:
+    data = make(blobs, rows=1000, shard_rows=30, splits={"z": 0.5, "a": 0.3, "m": 0.2})
+    again = read_manifest(blobs, data.digest)
+    assert list(again.splits) == ["z", "a", "m"]  # as given, not as JSON sorts
+    for name in ("digest", "columns", "key", "splits", "statistics", "lineage", "checks", "format"):
+        assert getattr(again, name) == getattr(data, name)
+    assert list(again.shards) == list(data.shards)
+    assert again.refs == data.refs
+    assert all(blobs.exists(digest) for digest in again.refs)
+
+
+def test_equal_rows_give_an_equal_manifest(make: Any, blobs: Blobs) -> None:
+    assert make(blobs, rows=100).digest == make(blobs, rows=100).digest
+    assert make(blobs, rows=100).digest != make(blobs, rows=101).digest
+
+
+def test_shards_are_found_by_split_and_row(make: Any, blobs: Blobs) -> None:
+    data = make(blobs, rows=1000, shard_rows=30, splits={"z": 0.5, "a": 0.5})
+    for name, split in data.splits.items():
+        shards = data.shards_of(name)
+        assert [shard.number for shard in shards] == list(range(split.shards))
+        assert {shard.split for shard in shards} == {name}
+        assert data.ends_of(name)[-1] == split.rows
+        assert sum(shard.bytes for shard in shards) == split.bytes
+        assert isinstance(shards[-1], Shard)
+        assert len(shards[:2]) == 2
+    with pytest.raises(IndexError):
+        data.shards[len(data.shards)]
+    with pytest.raises(NotFound):
+        data.shards_of("b")
+
+
+def test_the_shard_table_is_arrow_that_anyone_can_read(make: Any, blobs: Blobs) -> None:
+    data = make(blobs, rows=100, shard_rows=30)
+    table = pa.ipc.open_file(
+        blobs.get(json.loads(blobs.get(data.digest))["shard_table"])
+    ).read_all()
+    assert table["digest"].to_pylist() == data.shards.digests()
+    assert table["rows"].to_pylist() == [30, 30, 30, 10]
+
+
+def rewritten(blobs: Blobs, digest: str, **changes: Any) -> str:
+    return blobs.put(json.dumps(json.loads(blobs.get(digest)) | changes).encode())
+
+
+def test_a_newer_format_is_refused(make: Any, blobs: Blobs) -> None:
+    newer = rewritten(blobs, make(blobs).digest, format=2, columns="described otherwise")
+    with pytest.raises(NewerSchema, match="has format 2; this Penstock reads 1"):
+        read_manifest(blobs, newer)
+
+
+def test_fields_that_are_added_within_a_format_are_passed_over(make: Any, blobs: Blobs) -> None:
+    data = make(blobs)
+    assert read_manifest(blobs, rewritten(blobs, data.digest, later=1)).splits == data.splits
+
+
+@pytest.mark.parametrize("data", [b"{}", b"[]", b"\xff\x00", b'{"kind": "model", "format": 1}'])
+def test_a_blob_that_is_no_manifest_is_damaged(blobs: Blobs, data: bytes) -> None:
+    with pytest.raises(Damaged, match="not the manifest of a dataset"):
+        read_manifest(blobs, blobs.put(data))
+
+
+def test_a_manifest_that_lacks_a_part_is_damaged(make: Any, blobs: Blobs) -> None:
+    with pytest.raises(Damaged, match="does not parse"):
+        read_manifest(blobs, rewritten(blobs, make(blobs).digest, splits=3))
+
+
+def test_a_shard_table_that_does_not_parse_is_damaged(make: Any, blobs: Blobs) -> None:
+    other = rewritten(blobs, make(blobs).digest, shard_table=blobs.put(b"no Arrow"))
+    with pytest.raises(Damaged, match="shard table"):
+        read_manifest(blobs, other)
+
+
+def test_a_damaged_manifest_is_never_half_read(make: Any, blobs: Blobs, damage: Any) -> None:
+    data = make(blobs)
+    damage(data.digest)
+    with pytest.raises(Damaged):
+        read_manifest(blobs, data.digest)
+    with pytest.raises(NotFound):
+        read_manifest(blobs, "sha256:" + "0" * 64)
