@@ -4,10 +4,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import penstock as ps
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+import penstock as ps
 
 SUITE = ps.Suite(
     "digits",
@@ -55,6 +56,11 @@ def make_digits() -> dict[str, Any]:
     }
 
 
+def make_dataset() -> Any:
+    splits = {"train": 0.7, "validation": 0.1, "test": 0.2}
+    return ps.prepare("digits", make_digits, key="id", splits=splits)
+
+
 def hits(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return (model(batch["image"]).argmax(1) == batch["label"]).float()
 
@@ -83,9 +89,7 @@ def fit(run: ps.Run, config: Config) -> None:
 
 
 def main() -> None:
-    ps.prepare(
-        "digits", make_digits, key="id", splits={"train": 0.7, "validation": 0.1, "test": 0.2}
-    )
+    make_dataset()
     trained = ps.train(fit, Config(), name="base", workers=2, checkpoint_every=20)
     report = ps.evaluate(SUITE, trained.model, baseline="digits-cnn@production")
     ps.promote(trained.model, "production", evidence=report)

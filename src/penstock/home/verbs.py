@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 OnChange = Literal["continue", "refuse", "fork"]
 
 _open: dict[tuple[int, str], LocalHome] = {}
+_quiet = False
 
 
 def current() -> LocalHome:
@@ -41,8 +42,21 @@ def current() -> LocalHome:
     return _open[key]
 
 
+@contextmanager
+def quietly(quiet: bool = True) -> Iterator[None]:
+    """Inside, verbs do not say what they reuse and run: for callers that tell it in their way."""
+    global _quiet
+    before, _quiet = _quiet, quiet
+    try:
+        yield
+    finally:
+        _quiet = before
+
+
 def say(line: str) -> None:
     """One line for people, on stderr, so that a script's own output stays its own."""
+    if _quiet:
+        return
     sys.stderr.write(f"penstock: {line}\n")
     sys.stderr.flush()
 
