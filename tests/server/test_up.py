@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from typing import Any
 
 import httpx
@@ -156,3 +157,26 @@ def test_a_taken_port_or_an_unknown_host_is_one_clear_error(home: Any, up: Any) 
     nowhere = up("--host", "no.such.host.invalid")
     assert nowhere.process.wait() == 2
     assert "Traceback" not in nowhere.errors.read_text()
+
+
+def test_adoption_goes_on_after_a_store_that_did_not_answer_and_ends_with_the_server(
+    home: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from penstock.base.errors import Unavailable
+    from penstock.home.local import LocalHome
+    from penstock.server import up as module
+
+    asked: list[int] = []
+
+    class Adopting(LocalHome):
+        def adopt(self) -> list[str]:
+            asked.append(len(asked))
+            if len(asked) == 1:
+                raise Unavailable("gone for a while", "wait")
+            return ["run-1"]
+
+    monkeypatch.setattr(module, "_ADOPT", 0.01)
+    before = set(threading.enumerate())
+    with module._adopting(Adopting(home.settings), threading.Event()):
+        until(lambda: len(asked) >= 3)
+    assert set(threading.enumerate()) == before

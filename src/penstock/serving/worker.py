@@ -96,7 +96,10 @@ class Worker:
         """
         pause = self._silent_seconds / 4  # two pauses and two time-outs
         silent = 0
-        handle = os.pidfd_open(self.pid)
+        try:
+            handle = os.pidfd_open(self.pid)
+        except ProcessLookupError:  # it ended, and `_signal` reaped it
+            return
         try:
             ended = select.poll()
             ended.register(handle, select.POLLIN)
