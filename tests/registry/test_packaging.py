@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from penstock.base.errors import BadInput, CannotTravel
+from penstock.base.errors import BadInput, CannotTravel, DiskFull
 from penstock.base.hashing import is_digest
+from penstock.blobs import open_blobs
 from penstock.registry import open_package, package, read_package
 
 
@@ -265,6 +266,21 @@ def test_a_model_that_cannot_be_copied_is_refused(blobs):
     model.lock = __import__("threading").Lock()
     with pytest.raises(CannotTravel, match="cannot be copied"):
         package(model, {"input": torch.rand(2, 2)}, blobs, name="x")
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_a_full_disk_is_an_error_and_not_a_note(layout, net, monkeypatch, at):
+    blobs = open_blobs("memory://")
+    put, count = blobs.put, iter(range(10))
+
+    def full(data):
+        if next(count) == at:
+            raise DiskFull("no room left", "Free space.")
+        return put(data)
+
+    monkeypatch.setattr(blobs, "put", full)
+    with pytest.raises(DiskFull):
+        package(net, {"image": torch.rand(2, 8, 8)}, blobs, layout, name="full")
 
 
 def test_no_module_is_no_model(blobs):

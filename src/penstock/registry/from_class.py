@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from penstock.base.errors import BadInput, Damaged
+from penstock.base.errors import BadInput
 from penstock.base.layout import Layout
 from penstock.blobs.port import Blobs
-from penstock.jobs.source import load, materialise
+from penstock.jobs.source import import_paths, load, materialise
 from penstock.registry import apart
 from penstock.registry.manifest import Package
 
@@ -24,7 +24,7 @@ def rebuild(blobs: Blobs, layout: Layout, package: Package, config: Any) -> Any:
     """The module in eval mode with its weights. Raises BadInput when it cannot be constructed."""
     assert package.entry is not None and package.source is not None
     folder = materialise(package.source, blobs, layout.sources)
-    with _snapshot_first(folder):
+    with _first(import_paths(package.source, blobs, folder)):
         kind = load(package.entry)
     try:
         if config is None:
@@ -58,24 +58,21 @@ def _fill(model: Any, package: Package, data: bytes) -> None:
 
 
 @contextmanager
-def _snapshot_first(folder: Path) -> Iterator[None]:
-    """Import from `folder`, leaving no trace: modules of the same names that this process already
+def _first(folders: list[Path]) -> Iterator[None]:
+    """Import from `folders`, leaving no trace: modules of the same names that this process already
     has stay what they are. What the class imports later, inside its functions, is not covered."""
-    ours = {path.stem if path.is_file() else path.name for path in folder.iterdir()}
+    ours = {each.stem for folder in folders if folder.is_dir() for each in folder.iterdir()}
+    ours.discard("penstock")  # the snapshot of Penstock's own project
 
     def take() -> dict[str, Any]:
         mine = [name for name in sys.modules if name.partition(".")[0] in ours]
         return {name: sys.modules.pop(name) for name in mine}
 
-    if "penstock" in ours:  # the snapshot of Penstock's own project
-        ours.discard("penstock")
-    before = take()
-    sys.path.insert(0, str(folder))
+    before, path = take(), list(sys.path)
+    sys.path[:0] = [str(folder) for folder in folders]
     try:
         yield
-    except SystemExit:
-        raise Damaged("the model's source ended the process while it was imported", "") from None
     finally:
         take()
         sys.modules.update(before)
-        sys.path.remove(str(folder))
+        sys.path[:] = path
