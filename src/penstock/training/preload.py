@@ -1,4 +1,11 @@
-"""What the image of a training run imports, so that its ranks need not."""
+"""What the image of a training run imports, so that its ranks need not.
+
+The first optimiser of a process imports torch._dynamo (over a second); a rank that replaces a
+dead one must not pay for that again.
+"""
+
+import torch._dynamo
+import torch.nn.parallel
 
 import penstock.checkpoints.layout
 import penstock.checkpoints.reader

@@ -203,6 +203,8 @@ class Agent:
     def _on_pidfd(self, child: Child) -> None:
         """The kernel says it is dead; its parent, the image, will say how: wait a little for it."""
         seen = time.time()
+        if child.dead:
+            return
         if child.pidfd is not None:
             self._forget(child.pidfd)
         deadline = time.monotonic() + 0.05
@@ -300,6 +302,8 @@ class Agent:
     # -- what children say ----------------------------------------------------------------------
 
     def _on_child(self, child: Child) -> None:
+        if child.dead:
+            return  # buried by an event of the same round; its channel is closed
         if not self._read_child(child):
             self._forget(child.channel)
 
