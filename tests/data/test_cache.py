@@ -159,6 +159,17 @@ def test_a_folder_that_cannot_be_made_means_reading_in_memory(
     assert len(said) == 1  # not once per shard
 
 
+def test_something_else_in_a_shards_place_means_reading_in_memory(
+    make: Any, blobs: Blobs, layout: Layout
+) -> None:
+    data = make(blobs)
+    first = batches(blobs, layout, data)
+    (path,) = cached(layout)
+    path.unlink()
+    path.mkdir()
+    assert batches(blobs, layout, data) == first
+
+
 @pytest.mark.root
 def test_a_full_disk_means_reading_in_memory(
     make: Any, blobs: Blobs, small_disk: Path, caplog: pytest.LogCaptureFixture

@@ -150,7 +150,7 @@ def _mapped(path: Path) -> pa.RecordBatch | None:
         state = path.stat()
         with pa.memory_map(str(path)) as file:
             whole = file.read_buffer()
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:  # not there, or not for us to read: building it will tell
         return None
     body = whole.slice(0, max(0, whole.size - _TRAILER.size))
     seen = (str(path), state.st_ino, state.st_mtime_ns, state.st_size)
