@@ -248,3 +248,12 @@ def test_the_nearest_scheme_is_offered() -> None:
 def test_a_store_in_memory_of_another_process_is_not_found() -> None:
     with pytest.raises(NotFound):
         open_blobs("memory://4711-nobody")
+
+
+def test_a_blob_that_was_written_anew_is_not_replaced_by_its_condemned_copy(blobs: Blobs) -> None:
+    digest = blobs.put(b"twice")
+    blobs.condemn(digest)
+    assert blobs.put(b"twice") == digest
+    blobs.restore(digest)
+    assert blobs.get(digest) == b"twice"
+    assert list(blobs.condemned()) == []

@@ -193,9 +193,12 @@ class LocalBlobs:
         return _walk(self._root / "condemned")
 
     def restore(self, digest: str) -> None:
-        side = self._side(digest)
+        side, visible = self._side(digest), self._visible(digest)
         with os_errors("restoring a blob", self._root), suppress(FileNotFoundError):
-            self._rename(side, self._visible(digest))
+            if visible.exists():  # written anew meanwhile: the newer copy is the one to keep
+                side.unlink()
+            else:
+                self._rename(side, visible)
 
     def purge(self, digest: str) -> None:
         with os_errors("removing a blob", self._root):

@@ -91,7 +91,7 @@ class Blobs(Protocol):
         ...
 
     def restore(self, digest: str) -> None:
-        """Undo `condemn`."""
+        """Undo `condemn`. A copy that was put meanwhile stays; the condemned one goes."""
         ...
 
     def purge(self, digest: str) -> None:

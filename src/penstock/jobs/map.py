@@ -148,7 +148,11 @@ def _processes(stores: Stores, function: str, workers: int) -> dict[str, Any]:
     return {
         "world_size": workers,
         "preload": ["penstock.jobs.worker", *own],
-        "image_env": {"OMP_NUM_THREADS": threads, "PYTHONHASHSEED": "0"},
+        "image_env": {
+            "OMP_NUM_THREADS": threads,
+            "PYTHONHASHSEED": "0",
+            "JE_ARROW_MALLOC_CONF": "background_thread:false",  # an image has one thread
+        },
         "rank_env": {},
         "sidecars": {},
         "cwd": str(Path.cwd()),

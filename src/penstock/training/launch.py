@@ -171,6 +171,7 @@ def _wanted(
             "MKL_NUM_THREADS": str(threads),
             "PYTHONHASHSEED": "0",
             "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+            "JE_ARROW_MALLOC_CONF": "background_thread:false",  # an image has one thread
         },
         "rank_env": {},
         "sidecars": {

@@ -105,6 +105,7 @@ class Run:
             drop_last=drop_last if drop_last is not None else shuffle,
             rank=self.rank,
             world_size=self.world_size,
+            name=found["reference"],
         )
         self._loaders.append(loader)
         return loader

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from penstock.base.errors import Refused, RunFailed
@@ -26,10 +25,10 @@ _PAUSE = 0.012  # seconds a step, so that there is time to kill something at a s
 _SLOW_PAUSE = 0.25
 
 
-def run(slow: bool = False, home: Path | None = None, as_json: bool = False) -> int:
+def run(slow: bool = False, home: str | None = None, as_json: bool = False) -> int:
     """Run it. Returns the exit code."""
     if home is not None:
-        os.environ["PENSTOCK_HOME"] = str(home)
+        os.environ["PENSTOCK_HOME"] = home
     demo = Demo(Project(), Teller(quiet=as_json))
     with verbs.quietly():
         facts = demo.slowly() if slow else demo.tell()
