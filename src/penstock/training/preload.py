@@ -4,9 +4,6 @@ The first optimiser of a process imports torch._dynamo (over a second); a rank t
 dead one must not pay for that again.
 """
 
-import torch._dynamo
-import torch.nn.parallel
-
 import penstock.checkpoints.layout
 import penstock.checkpoints.reader
 import penstock.data.loader
