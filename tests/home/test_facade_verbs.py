@@ -1,5 +1,7 @@
 """The verbs of the facade on a real home: one line says what was reused, and why."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 
@@ -81,3 +83,19 @@ def test_connect_gives_a_home_to_look_at(tmp_path):
     assert home.runs() == []
     home.close()
     assert ps.connect(home=str(tmp_path / "elsewhere")).datasets() == []
+
+
+def test_training_without_torch_names_the_extra_and_starts_nothing(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *a: None if name == "torch" else find(name, *a)
+    )
+    with pytest.raises(ps.errors.MissingExtra) as caught:
+        ps.train(rows, name="x")
+    assert "penstock[torch]" in caught.value.fix
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_run_without_a_model_cannot_be_evaluated():
+    with pytest.raises(ps.errors.BadInput, match="named by its reference"):
+        ps.deploy("digits", None)

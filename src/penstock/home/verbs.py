@@ -6,6 +6,7 @@ settings have changed.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from penstock.base.errors import BadInput
+from penstock.base.errors import BadInput, MissingExtra
 from penstock.base.settings import load_settings
 from penstock.home.guard import only_in_scripts
 from penstock.home.local import LocalHome
@@ -124,9 +125,15 @@ def train(
     threads           of each rank; default: the cores, shared out
     returns           `.run`, `.model` (reference of what it published), `.reused`, `.why`
 
-    Raises UserCodeFailed, RunFailed, RunStopped, LeaseHeld, Refused, CannotTravel, BadInput.
+    Raises UserCodeFailed, RunFailed, RunStopped, LeaseHeld, Refused, CannotTravel, BadInput,
+    MissingExtra.
     """
     only_in_scripts("train")
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtra(
+            "training needs torch, which is not installed",
+            "pip install 'penstock[torch]', or the torch build that your machine needs.",
+        )
     from penstock import training
 
     return training.train(
