@@ -171,7 +171,7 @@ class Controller:
         )
         if self._agent.find(self.generation):
             self.event("controller.adopted", {"generation": self.generation})
-            self._facts = Facts(self.attempt)
+            self._facts = Facts(self.attempt, run.spec["world_size"])
             self._state = think.Running(
                 self.attempt, think.Budget(committed=self._work.committed())
             )

@@ -140,7 +140,8 @@ def decide(state: State, poll: Poll) -> State:
         case Ended():
             return state
         case Clearing():
-            return _cleared(state, poll) if poll.gone or poll.agent_lost else state
+            nothing_left = poll.gone or poll.agent_lost or poll.broken is not None
+            return _cleared(state, poll) if nothing_left else state
         case _ if poll.broken is not None:
             return Clearing(state.attempt, state.budget, "fail", "cannot start", poll.broken)
         case _ if poll.finished:

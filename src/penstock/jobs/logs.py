@@ -13,13 +13,22 @@ from penstock.base.nearest import did_you_mean
 _POLL = 0.1  # seconds between looks at files that grow
 
 
-def files(layout: Layout, run_id: str, rank: int | None = None, every: bool = False) -> list[Path]:
-    """rank  only that one; every: also those of controller, agent, image and sidecars."""
+def files(
+    layout: Layout,
+    run_id: str,
+    rank: int | None = None,
+    every: bool = False,
+    may_come: bool = False,
+) -> list[Path]:
+    """rank  only that one; every: also those of controller, agent, image and sidecars
+
+    Raises NotFound when there is no such rank; with `may_come` it may still be started.
+    """
     folder = layout.logs(run_id)
     found = sorted(folder.glob("*.log")) if folder.is_dir() else []
     if rank is not None:
         chosen = [path for path in found if path.stem == f"rank-{rank}"]
-        if not chosen:
+        if not chosen and not may_come:
             known = [path.stem.removeprefix("rank-") for path in found if "rank-" in path.stem]
             raise NotFound(
                 f"run {run_id} has no log of rank {rank}", did_you_mean(str(rank), known)
@@ -43,7 +52,7 @@ def follow(
     rests: dict[Path, str] = {}
     while True:
         over = ended is None or ended()  # asked before reading, so that the last lines are read
-        paths = files(layout, run_id, rank, every)
+        paths = files(layout, run_id, rank, every, may_come=not over)
         for path in paths:
             prefix = f"[{path.stem}] " if len(paths) > 1 else ""
             for line in _new_lines(path, offsets, rests, over):

@@ -5,10 +5,24 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from penstock.base import process
 from penstock.jobs.wire import Channel
+
+
+def to_fork(
+    name: str, log: Path, entry: str, payload: dict[str, Any], environment: dict[str, str]
+) -> dict[str, Any]:
+    """What the image is asked to become; see `penstock.jobs.image`."""
+    return {
+        "name": name,
+        "log": str(log),
+        "entry": entry,
+        "payload": payload,
+        "env": environment,
+    }
 
 
 @dataclass

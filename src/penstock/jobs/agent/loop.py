@@ -8,30 +8,28 @@ again; when that does not help, or nobody comes, it ends.
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import selectors
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from penstock.base import log, process
-from penstock.jobs.agent.children import Child
-from penstock.jobs.agent.memory import budget, disk_buffer, memory_buffer
+from penstock.base import log
+from penstock.base.errors import DiskFull
+from penstock.jobs.agent import census
+from penstock.jobs.agent.children import Child, to_fork
+from penstock.jobs.agent.master import Master
+from penstock.jobs.agent.memory import budget, make_buffers
 from penstock.jobs.agent.outbox import Outbox
 from penstock.jobs.agent.sessions import end_session
+from penstock.jobs.agent.warm import WarmImage
 from penstock.jobs.wire import Channel, Closed
 from penstock.jobs.words import Words
 
 _TICK = 0.25  # seconds between looks at the progress words
-_LONELY = 60.0  # seconds without any controller after which an agent ends
-_RESTARTS = 5  # controllers started again within _LONELY seconds before giving up
 
 _log = log.logger("agent")
 
@@ -44,7 +42,6 @@ class Agent:
         self.runtime = Path(spec["runtime"])
         self.outbox = Outbox()
         self.commands: queue.Queue[dict[str, Any]] = queue.Queue()
-        self.generation = 0
         self._selector = selectors.DefaultSelector()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._ranks: dict[int, Child] = {}
@@ -56,13 +53,9 @@ class Agent:
         self._words: Words | None = None
         self._gang = 0
         self._shape = "gang"
-        self._image: subprocess.Popen[bytes] | None = None
-        self._image_channel: Channel | None = None
-        self._image_ready = False
+        self._image: WarmImage
         self._waiting_start: dict[str, Any] | None = None
-        self._controller_fd: int | None = None
-        self._restarted: list[float] = []
-        self._lonely_since: float | None = time.monotonic()
+        self._master = Master(spec, self._watch, self._forget)
         self._shown: list[int] = []
         self._in_memory = 0
         self._done = False
@@ -113,43 +106,27 @@ class Agent:
         if steps and steps != self._shown:
             self._shown = steps
             self.outbox.replace("progress", {"gang": self._gang, "steps": steps})
-        if self._lonely_since is not None and time.monotonic() - self._lonely_since > _LONELY:
-            _log.error("no controller came; ending")
+        if self._master.is_missed():
+            _log.error("there is no controller; ending")
             self._done = True
-        _reap_strays(self._image.pid if self._image else 0)
+        census.reap_strays(self._image.pid)
 
     # -- the image ------------------------------------------------------------------------------
 
     def _start_image(self) -> None:
-        self._image_channel, theirs = Channel.pair()
-        command = [sys.executable, "-m", "penstock.jobs.image"]
-        command += [str(theirs.fileno()), str(os.getpid()), *self.spec["preload"]]
-        with (Path(self.spec["logs"]) / "image.log").open("ab") as out:
-            self._image = subprocess.Popen(
-                command,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                cwd=self.spec["cwd"],
-                env={**os.environ, **self.spec["image_env"]},
-                start_new_session=True,
-            )
-        theirs.close()
-        self._image_ready = False
-        self._watch(self._image_channel, self._on_image)
+        self._image = WarmImage(self.spec)
+        self._watch(self._image.channel, self._on_image)
 
     def _on_image(self) -> None:
-        channel = self._image_channel
-        assert channel is not None
+        image = self._image
         try:
-            messages = channel.drain()
+            messages = image.channel.drain()
         except Closed:
-            self._image_died()
+            self._image_died(image)
             return
         for message, _ in messages:
             if "ready" in message:
-                self._image_ready = True
+                image.ready = True
                 self.outbox.put("ready", {"image_seconds": message["ready"]})
                 self._start_what_waits()
             elif "forked" in message:
@@ -157,33 +134,30 @@ class Agent:
             elif "exited" in message:
                 self._exited(message["exited"], message["status"])
 
-    def _image_died(self) -> None:
-        assert self._image_channel is not None and self._image is not None
-        self._forget(self._image_channel)
-        self._image_channel.close()
-        code = self._image.wait()
-        _log.error("the image died", extra=log.facts(code=code, ready=self._image_ready))
-        broken_from_the_start = not self._image_ready
+    def _image_died(self, image: WarmImage) -> None:
+        """Its children die with it. One that could not even start would not the next time."""
+        self._forget(image.channel)
+        could_start, image.ready = image.ready, False  # before the burials, which may fork anew
+        _log.error("the image died", extra=log.facts(code=image.bury(), could_start=could_start))
         self._unborn.clear()
         for child in list(self._alive):
             self._bury(child)
-        if broken_from_the_start:
-            tail = (Path(self.spec["logs"]) / "image.log").read_text(errors="replace")[-2000:]
-            self.outbox.put("broken", {"what": "the image cannot start", "log": tail})
-            return
-        self._start_image()
+        if could_start:
+            self._start_image()
+        else:
+            words = {"what": "the image cannot start", "log": image.last_words()}
+            self.outbox.put("broken", words)
 
     # -- children -------------------------------------------------------------------------------
 
     def _fork(self, child: Child, fds: list[int], theirs: socket.socket) -> None:
-        assert self._image_channel is not None
         self._forks += 1
         key = str(self._forks)
         child.request = {**child.request, "key": key}
         self._unborn[key] = child
         self._alive.append(child)
         try:
-            self._image_channel.send({"fork": child.request}, (theirs.fileno(), *fds))
+            self._image.channel.send({"fork": child.request}, (theirs.fileno(), *fds))
         except Closed:
             _log.error("the image is gone", extra=log.facts(child=key))  # its own end tells more
         theirs.close()
@@ -195,7 +169,7 @@ class Agent:
             child.kill()  # its gang was replaced before it was born
         if child.pidfd is not None:
             self._watch(child.pidfd, lambda: self._on_pidfd(child))
-        self._write_processes()
+        census.write(self.runtime, self._alive, self._image.pid)
         if child.role == "rank" and all(rank.pid for rank in self._ranks.values()):
             pids = {str(rank.rank): rank.pid for rank in self._ranks.values()}
             self.outbox.put("started", {"gang": self._gang, "pids": pids})
@@ -208,17 +182,11 @@ class Agent:
         if child.pidfd is not None:
             self._forget(child.pidfd)
         deadline = time.monotonic() + 0.05
-        while not child.dead and time.monotonic() < deadline and self._image_channel is not None:
-            self._on_image_soon(0.01)
+        while not child.dead and time.monotonic() < deadline:
+            if self._image.ready and self._image.has_news(0.01):
+                self._on_image()
         if not child.dead:
             self._bury(child, seen)
-
-    def _on_image_soon(self, timeout: float) -> None:
-        with selectors.DefaultSelector() as only:
-            assert self._image_channel is not None
-            only.register(self._image_channel, selectors.EVENT_READ)
-            if only.select(timeout):
-                self._on_image()
 
     def _exited(self, pid: int, status: int) -> None:
         for child in self._alive:
@@ -240,7 +208,7 @@ class Agent:
             self._bury_sidecar(child)
         else:
             self._bury_rank(child, seen)
-        self._write_processes()
+        census.write(self.runtime, self._alive, self._image.pid)
 
     def _bury_rank(self, child: Child, seen: float) -> None:
         body = {"gang": child.gang, "rank": child.rank, "pid": child.pid, "seen_at": seen}
@@ -263,15 +231,14 @@ class Agent:
         if self._done:
             return
         _log.warning("a sidecar died; starting it again", extra=log.facts(name=child.name))
-        if self._image_ready:
+        if self._image.ready:
             self._start_sidecar(child.name)
 
     def _start_sidecar(self, name: str) -> None:
         wanted = self.spec["sidecars"][name]
         channel, theirs = Channel.pair()
-        request = self._request(
-            f"sidecar-{name}", f"{name}.log", wanted["entry"], wanted["payload"]
-        )
+        log_file = Path(self.spec["logs"]) / f"{name}.log"
+        request = to_fork(f"sidecar-{name}", log_file, wanted["entry"], wanted["payload"], {})
         child = Child("sidecar", name, 0, -1, channel, request)
         self._sidecars[name] = child
         self._fork(child, [], theirs)
@@ -279,17 +246,6 @@ class Agent:
             self._share(child, rank)
             for message in rank.handed.values():
                 self._tell(child, message)
-
-    def _request(
-        self, name: str, log_name: str, entry: str, payload: dict[str, Any], **env: str
-    ) -> dict[str, Any]:
-        return {
-            "name": name,
-            "log": str(Path(self.spec["logs"]) / log_name),
-            "entry": entry,
-            "payload": payload,
-            "env": env,
-        }
 
     def _tell(self, child: Child, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         if child.dead:
@@ -355,19 +311,16 @@ class Agent:
         size, count = int(body["payload"]["bytes"]), int(body["payload"]["count"])
         room = budget(self.spec["memory_bytes"])
         in_memory = self._in_memory + size * count <= room
-        child.buffers.clear()
+        child.drop_buffers()
         try:
-            for number in range(count):
-                name = f"{self._gang}-{child.rank}-{number}-{size}"
-                child.buffers[name] = (
-                    memory_buffer(name, size)
-                    if in_memory
-                    else disk_buffer(Path(self.spec["scratch"]), name, size)
-                )
-        except OSError as error:
-            failure = {"code": "disk-full", "what": f"no room for a checkpoint: {error}"}
-            failure["fix"] = "Free memory or disk space; the run goes on from its last checkpoint."
-            self._tell(child, {"reply": {"id": body["id"], "error": failure}})
+            child.buffers = make_buffers(
+                f"{self._gang}-{child.rank}",
+                size,
+                count,
+                None if in_memory else Path(self.spec["scratch"]),
+            )
+        except DiskFull as error:
+            self._tell(child, {"reply": {"id": body["id"], "error": error.as_dict()}})
             return
         self._in_memory += size * count if in_memory else 0
         if not in_memory:
@@ -387,54 +340,17 @@ class Agent:
     # -- what the controller wants --------------------------------------------------------------
 
     def _do_attached(self, body: dict[str, Any]) -> None:
-        self._lonely_since = None
-        self.generation = body["generation"]
-        if self._controller_fd is not None:
-            self._forget(self._controller_fd)
-            os.close(self._controller_fd)
-            self._controller_fd = None
-        try:
-            self._controller_fd = os.pidfd_open(body["pid"])
-        except ProcessLookupError:
-            self._controller_died()
+        """A new controller: what it must know is put again, unanswered calls among it."""
+        if not self._master.attached(body["pid"]):
             return
-        self._watch(self._controller_fd, self._controller_died)
-        self._tell_newcomer()
-
-    def _tell_newcomer(self) -> None:
-        """What a new controller must know; calls that nobody answered are put again."""
         ranks = self._ranks.values()
-        alive = [rank.rank for rank in ranks if not rank.dead]
         for rank in ranks:
-            for body in rank.calls.values():
-                self.outbox.put("call", {"gang": rank.gang, "rank": rank.rank, **body})
-            for kind, body in rank.last_words.items():
-                self.outbox.put(kind, body)
-        if ranks and not alive:
+            for call in rank.calls.values():
+                self.outbox.put("call", {"gang": rank.gang, "rank": rank.rank, **call})
+            for kind, words in rank.last_words.items():
+                self.outbox.put(kind, words)
+        if ranks and all(rank.dead for rank in ranks):
             self.outbox.put("gone", {"gang": self._gang})
-
-    def _controller_died(self) -> None:
-        if self._controller_fd is not None:
-            self._forget(self._controller_fd)
-            os.close(self._controller_fd)
-            self._controller_fd = None
-        now = time.monotonic()
-        self._lonely_since = now
-        self._restarted = [at for at in self._restarted if now - at < _LONELY] + [now]
-        if self.spec["controller"] is None or len(self._restarted) > _RESTARTS:
-            _log.error("the controller is gone for good; ending")
-            self._done = True
-            return
-        _log.warning("the controller died; starting it again")
-        with (Path(self.spec["logs"]) / "controller.log").open("ab") as out:
-            subprocess.Popen(
-                self.spec["controller"],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                cwd=self.spec["cwd"],
-                start_new_session=True,
-            )
 
     def _do_ack(self, seq: int) -> None:
         self.outbox.acknowledge(seq)
@@ -444,7 +360,7 @@ class Agent:
         self._start_what_waits()
 
     def _start_what_waits(self) -> None:
-        if not self._image_ready:
+        if not self._image.ready:
             return
         for name in self.spec["sidecars"]:
             if name not in self._sidecars:
@@ -474,16 +390,11 @@ class Agent:
     ) -> None:
         assert self._words is not None
         channel, theirs = Channel.pair()
-        payload = {
-            **body["payload"],
-            "rank": rank,
-            "world_size": body["world_size"],
-            "gang": self._gang,
-            "generation": body["generation"],
-            "rendezvous": rendezvous,
-        }
-        request = self._request(f"rank-{rank}", f"rank-{rank}.log", body["entry"], payload)
-        request["env"] = {**body["env"], "PENSTOCK_RANK": str(rank)}
+        shared = {key: body[key] for key in ("world_size", "gang", "generation")}
+        payload = {**body["payload"], **shared, "rank": rank, "rendezvous": rendezvous}
+        environment = {**body["env"], "PENSTOCK_RANK": str(rank)}
+        log_file = Path(self.spec["logs"]) / f"rank-{rank}.log"
+        request = to_fork(f"rank-{rank}", log_file, body["entry"], payload, environment)
         child = Child("rank", f"rank-{rank}", self._gang, rank, channel, request)
         self._ranks[rank] = child
         fds = [self._words.fd] + ([listener.fileno()] if rank == 0 else [])
@@ -492,7 +403,7 @@ class Agent:
     def _do_restart(self, body: dict[str, Any]) -> None:
         """Replace one member of a map: the others do not depend on it."""
         old = self._ranks[body["rank"]]
-        if not old.dead or not self._image_ready or self._words is None:
+        if not old.dead or not self._image.ready or self._words is None:
             return
         channel, theirs = Channel.pair()
         child = Child("rank", old.name, old.gang, old.rank, channel, old.request)
@@ -526,40 +437,10 @@ class Agent:
 
     # -- the end --------------------------------------------------------------------------------
 
-    def _write_processes(self) -> None:
-        """Who runs, for `penstock runs pids` and for whoever cleans up after this agent."""
-        rows = [
-            {"role": c.role, "name": c.name, "rank": c.rank, "pid": c.pid, "started": c.started}
-            for c in self._alive
-            if c.pid is not None
-        ]
-        owners = {"agent": os.getpid()} | ({"image": self._image.pid} if self._image else {})
-        for role, pid in owners.items():
-            row = {"role": role, "name": role, "rank": None, "pid": pid}
-            rows.append({**row, "started": process.start_time(pid)})
-        target = self.runtime / "processes.json"
-        draft = target.with_suffix(".new")
-        draft.write_text(json.dumps(rows))
-        draft.replace(target)
-
     def _end_everything(self) -> None:
         self._done = True
         for child in list(self._alive):
             if child.pid is not None:
                 child.kill()
                 end_session(child.pid)
-        if self._image is not None and self._image.poll() is None:
-            process.kill_quietly(self._image.pid, signal.SIGKILL)
-            self._image.wait()
-
-
-def _reap_strays(image: int) -> None:
-    """Collect what was orphaned below us; the image keeps its own account."""
-    while True:
-        try:
-            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        if found is None or found.si_pid == image:
-            return
-        os.waitpid(found.si_pid, 0)
+        self._image.end()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from penstock.base.errors import DiskFull
+
 SHM = Path("/dev/shm")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -50,3 +52,26 @@ def disk_buffer(folder: Path, name: str, size: int) -> int:
     path.unlink()
     os.posix_fallocate(fd, 0, max(size, 1))
     return fd
+
+
+def make_buffers(name: str, size: int, count: int, folder: Path | None) -> dict[str, int]:
+    """slot -> descriptor, `count` of them: in memory, or on disk when a folder is given.
+
+    Raises DiskFull; nothing is left open then.
+    """
+    made: dict[str, int] = {}
+    try:
+        for number in range(count):
+            slot = f"{name}-{number}-{size}"
+            made[slot] = (
+                memory_buffer(slot, size) if folder is None else disk_buffer(folder, slot, size)
+            )
+    except OSError as error:
+        for fd in made.values():
+            os.close(fd)
+        raise DiskFull(
+            f"no room for a checkpoint of {size} bytes: {error}",
+            "Free memory or disk space; the run goes on from its last checkpoint.",
+            bytes=size,
+        ) from None
+    return made

@@ -1,0 +1,154 @@
+"""What can be wrong is said once, clearly, and nothing is lost."""
+
+import signal
+
+import pytest
+
+pytestmark = [pytest.mark.torch, pytest.mark.timeout(180)]
+
+
+def edited(project, old, new):
+    path = project.folder / "train.py"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_function_that_raises_shows_its_own_traceback_and_is_mended_and_continued(project):
+    edited(
+        project,
+        "    for batch in run.steps(train):",
+        "    for batch in run.steps(train):\n"
+        "        if run.rank == 1 and run.global_step == 33:\n"
+        "            raise ZeroDivisionError('on purpose')",
+    )
+    out = project.run("run", "2", code=8)
+    assert out.index("Traceback") < out.index("error [user-code]")
+    assert "ZeroDivisionError: on purpose (rank 1, step 33)" in out
+    assert 'train.py", line' in out
+    run = project.newest("run")
+    assert run.state == "failed"
+    assert len(project.events("run", "attempt.started")) == 2  # tried again once, not for ever
+    assert project.committed("run") == 30
+    edited(project, "run.global_step == 33", "run.global_step == 330")
+    out = project.run("run", "2")
+    assert "it is unfinished (failed at step" in out
+    assert "changed: train.fit changed" in out
+    assert project.newest("run").id == run.id
+    assert project.newest("run").state == "finished"
+
+
+def test_a_missing_main_guard_is_one_clear_error(project):
+    edited(project, 'if __name__ == "__main__":\n    ps.main(main)', "ps.main(main)")
+    out = project.run("run", "2", code=2)
+    assert "error [missing-main-guard]" in out
+    assert "Traceback" not in out
+    assert 'if __name__ == "__main__"' in out
+    assert len(project.events("run", "attempt.started")) == 1
+
+
+@pytest.mark.parametrize(
+    "old, new, code, words",
+    [
+        ('"points:all", batch', '"pionts:all", batch', 3, 'Did you mean "points"'),
+        ('"points:all", batch', '"points:train", batch', 3, "all"),
+        ("batch_size=24", "batch_size=25", 2, "25"),
+        (
+            "run.track(model=model, optimizer=optimizer, train=train)",
+            "pass",
+            2,
+            "nothing is tracked",
+        ),
+        ("optimizer=optimizer, train=train)", "train=train)", 2, "not tracked"),
+        ("optimizer=optimizer, train=train)", "optimizer=optimizer, x=3)", 2, "no state_dict"),
+    ],
+)
+def test_a_loop_that_cannot_work_is_refused(project, old, new, code, words):
+    edited(project, old, new)
+    out = project.run("run", "2", code=code)
+    assert words in out
+    assert len(project.events("run", "attempt.started")) == 1
+
+
+def test_more_workers_than_cores_could_hold_are_refused_before_anything_starts(project):
+    assert "workers=999 on a machine with" in project.run("run", "999", code=2)
+    assert project.newest("run") is None
+
+
+def test_changed_code_is_refused_or_forked_as_asked(project):
+    script = project.start("run", "1")
+    project.until("step 10", lambda: project.committed("run") >= 10)
+    project.signal(script.pid, signal.SIGINT)
+    script.communicate(timeout=60)
+    first = project.newest("run")
+    assert first.state == "stopped"
+    edited(project, "lr=1e-2", "lr=2e-2")
+    edited(project, "seed=3,", 'seed=3, on_change="refuse",')
+    out = project.run("run", "1", code=5)
+    assert "train.fit changed" in out
+    assert project.newest("run") == first
+    edited(project, 'on_change="refuse"', 'on_change="fork"')
+    project.run("run", "1")
+    assert project.newest("run").id != first.id
+
+
+def test_a_run_that_goes_on_elsewhere_is_not_started_twice(project):
+    script = project.start("run", "1")
+    project.until("step 10", lambda: project.committed("run") >= 10)
+    assert "is going on already" in project.run("run", "1", code=4)
+    out, _ = script.communicate(timeout=60)
+    assert script.returncode == 0, out
+
+
+def test_a_corrupt_shard_is_named_before_training_on_it(project):
+    project.run("first", "1")
+    with project.stores() as stores:
+        from penstock.data import read_manifest
+
+        with stores.meta.read() as db:
+            version = db.get_version("dataset", "points")
+        shard = read_manifest(stores.blobs, version.digest).shards[0].digest
+        path = stores.blobs.path(shard)
+        path.chmod(0o644)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    for cached in (project.home / "cache" / "shards").iterdir():
+        cached.unlink()
+    edited(project, 'ps.prepare("points", make_points, key="id", splits={"all": 1.0})', "pass")
+    out = project.run("second", "1", code=6)
+    assert "points@1" in out and "shard 0" in out
+    assert project.newest("second").state == "failed"
+
+
+@pytest.mark.root
+def test_without_room_in_shared_memory_checkpoints_go_through_the_disk(project, undisturbed):
+    small = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"'
+    out = project.run("run", "2", under=("unshare", "-m", "sh", "-c", small, "sh"))
+    assert "no room in memory for checkpoints" in out
+    assert project.newest("run").result["weights"] == undisturbed(2)
+
+
+def test_workers_0_gives_the_weights_of_one_rank(project, undisturbed):
+    project.run("run", "0")
+    assert project.newest("run").result["weights"] == undisturbed(1)
+
+
+def test_workers_0_stopped_by_ctrl_c_goes_on_where_it_stopped(project, undisturbed):
+    script = project.start("run", "0")
+    project.until("step 20", lambda: project.committed("run") >= 20)
+    project.signal(script.pid, signal.SIGINT)
+    script.communicate(timeout=60)
+    assert project.newest("run").state == "stopped"
+    project.run("run", "0")
+    assert project.newest("run").result["weights"] == undisturbed(1)
+    assert project.events("run", "attempt.started")[1]["from_step"] >= 20
+
+
+def test_a_finished_run_is_given_again_and_says_why(project):
+    project.run("run", "1")
+    first = project.newest("run")
+    assert "reused run run, because it finished" in project.run("run", "1")
+    assert project.newest("run") == first
+    project.run("run", "1", "fresh")
+    assert project.newest("run").id != first.id
