@@ -1,0 +1,1 @@
+"""What all benchmarks share: samples and goals, processes, peers' environments, the report."""

@@ -1,0 +1,54 @@
+"""The training as a Penstock user writes it: python with_penstock.py RECORD STEPS [SECOND_RECORD].
+
+With a second record the script trains a second time, to time `ps.train` in a warm script.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from digits import BATCH, LR, Net, Record, read_digits
+
+import penstock as ps
+
+
+@dataclass
+class Config:
+    record: str
+    steps: int
+    pause: float = 0.01  # seconds per step, so that a kill can meet any moment of it
+
+
+def fit(run: ps.Run, config: Config) -> None:
+    model = run.distribute(Net())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
+    train = run.data("digits:train", batch_size=BATCH, epochs=100)
+    run.track(model=model, optimizer=optimizer, train=train)
+    record = Record(config.record, run.rank)
+    for batch in run.steps(train):
+        loss = F.cross_entropy(model(batch["image"]), batch["label"])
+        run.backward(loss)
+        run.step(optimizer)
+        record.completed(run.global_step + 1)
+        time.sleep(config.pause)
+        if run.global_step + 1 == config.steps:
+            break
+    if run.rank == 0:
+        record.weights(getattr(model, "module", model))
+
+
+def main() -> None:
+    record, steps, *second = sys.argv[1:]
+    ps.prepare("digits", read_digits, key="id")
+    ps.train(fit, Config(record, int(steps)), name="first", workers=2, checkpoint_every=20)
+    if second:
+        (Path(second[0]) / "began").write_text(repr(time.time()))
+        again = Config(second[0], int(steps))
+        ps.train(fit, again, name="second", workers=2, checkpoint_every=20)
+
+
+if __name__ == "__main__":
+    ps.main(main)
