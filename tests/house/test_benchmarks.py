@@ -1,0 +1,144 @@
+"""The frame of the benchmarks, with real tiny commands; the figures themselves are not judged."""
+
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def benchmarks(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """`python -m benchmarks`, in a process of its own: it becomes the reaper of what it starts."""
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def measured(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
+    """A benchmark with this body of `measure(bench)`, run by the frame; its report: out.json."""
+    lines = "\n".join(f"    {line}" for line in body.splitlines())
+    script = (
+        "import sys, types\n"
+        "from benchmarks.frame.command import main\n"
+        f"def measure(bench):\n{lines}\n"
+        "module = types.ModuleType('tiny', 'What a test measures.')\n"
+        "module.measure = measure\n"
+        f"sys.exit(main(['tiny', '--check', '--seed', '7', '--json', {str(folder / 'out.json')!r}],"
+        " {'tiny': module}))\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def report(folder: Path) -> dict:
+    return json.loads((folder / "out.json").read_text())
+
+
+def test_the_list_names_every_benchmark_and_what_it_asks():
+    done = benchmarks("--list")
+    assert done.returncode == 0, done.stderr
+    listed = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    files = {
+        path.stem for path in (ROOT / "benchmarks").glob("*.py") if not path.name.startswith("_")
+    }
+    assert set(listed) == files >= {"recovery", "start"}
+    assert all(len(about) > 20 for about in listed.values())
+
+
+def test_a_benchmark_that_does_not_exist_is_refused_and_the_others_are_named():
+    done = benchmarks("recovry")
+    assert done.returncode == 2
+    assert "recovery" in done.stderr
+
+
+def test_a_report_has_everything_a_reader_needs_and_nothing_of_the_machines_place(tmp_path):
+    done = benchmarks("selfcheck", "--quick", "--check", "--json", tmp_path / "out.json")
+    assert done.returncode == 0, done.stderr
+    found = report(tmp_path)
+    assert {"name", "date", "machine", "versions", "rows", "ratios", "goals"} <= set(found)
+    assert {"cores", "memory_gib", "load"} <= set(found["machine"])
+    row = {"subject", "metric", "unit", "median", "min", "max", "n"}
+    assert [set(each) for each in found["rows"]] == [row, row]
+    assert [each["n"] for each in found["rows"]] == [3, 3]
+    assert [set(each) for each in found["goals"]] == [{"name", "wanted", "got", "holds"}]
+    text = (tmp_path / "out.json").read_text()
+    assert str(ROOT) not in text
+    assert f'"{platform.node()}"' not in text
+
+
+def test_subjects_alternate_and_take_turns_in_going_first(tmp_path):
+    body = (
+        "order = []\n"
+        "bench.alternate(3, lambda: order.append('a'), lambda: order.append('b'))\n"
+        "bench.note(''.join(order))"
+    )
+    assert measured(tmp_path, body).returncode == 0
+    assert report(tmp_path)["notes"] == ["abbaab"]
+
+
+def test_a_summary_is_the_median_the_extremes_and_the_count(tmp_path):
+    body = (
+        "for value in (3.0, 1.0, 8.0): bench.add('a', 'took', 's', value)\n"
+        "bench.add('b', 'took', 's', 6.0)\n"
+        "bench.ratio('b / a', 'took', over='b', under='a')"
+    )
+    assert measured(tmp_path, body).returncode == 0
+    found = report(tmp_path)
+    first = {"subject": "a", "metric": "took", "unit": "s"}
+    assert found["rows"][0] == {**first, "median": 3.0, "min": 1.0, "max": 8.0, "n": 3}
+    assert found["ratios"] == {"b / a": 2.0}
+
+
+@pytest.mark.parametrize(("value", "holds"), [(0.3, True), (0.31, False)])
+def test_a_goal_that_falls_short_is_said_and_fails_the_check(tmp_path, value, holds):
+    done = measured(tmp_path, f"bench.at_most('quick enough', 0.3, {value}, 's')")
+    goal = {"name": "quick enough", "wanted": "at most 0.3 s", "got": value, "holds": holds}
+    assert report(tmp_path)["goals"] == [goal]
+    assert done.returncode == (0 if holds else 1)
+    assert ("FALLS SHORT" in done.stdout) is not holds
+
+
+def test_what_was_not_measured_never_holds(tmp_path):
+    body = (
+        "bench.at_most('x', 1, bench.median('nobody', 'took'))\n"
+        "bench.at_least('y', 1, bench.ratio('r', 'took', over='nobody', under='nobody'))"
+    )
+    assert measured(tmp_path, body).returncode == 1
+    found = report(tmp_path)
+    assert [(each["got"], each["holds"]) for each in found["goals"]] == [(None, False)] * 2
+    assert found["ratios"] == {"r": None}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("ending", ["pass", "raise KeyboardInterrupt", "raise ValueError('oops')"])
+def test_no_process_outlives_a_benchmark_however_it_ends(tmp_path, ending):
+    """Not even one that a child of a subject left behind in a session of its own."""
+    spawn = (
+        "import subprocess, sys; "
+        "print(subprocess.Popen(['sleep', '300'], start_new_session=True).pid, flush=True)"
+    )
+    body = (
+        "from pathlib import Path\n"
+        f"log = Path({str(tmp_path / 'log')!r})\n"
+        f"bench.start([sys.executable, '-c', {spawn!r}], log=log).wait(timeout=30)\n"
+        f"{ending}"
+    )
+    measured(tmp_path, body)
+    pid = int((tmp_path / "log").read_text())
+    assert not psutil.pid_exists(pid)
