@@ -12,6 +12,7 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from benchmarks import _subjects as subjects
@@ -35,14 +36,16 @@ class Kill:
 
 def measure(bench: Bench) -> None:
     env = subjects.write_digits(bench.scratch)
-    kills: list[Kill] = []
+    rounds = bench.rounds(quick=3, full=10)
+    kills = [_draw(bench.random) for _ in range(rounds)]
+    our_kills, their_kills = iter(kills), iter(kills)  # the same for both
     weights: list[str | None] = []
     hung: list[str] = []
 
     def ours() -> None:
         home, record = bench.folder("home"), bench.folder("record")
         run = subjects.penstock(bench, env, home, record, STEPS)
-        killed_at = _measure(bench, "Penstock", run, record, kill(len(weights)), hung)
+        killed_at = _measure(bench, "Penstock", run, record, next(our_kills), hung)
         weights.append(_finish(run, record))
         if killed_at:
             _profile(bench, home, killed_at)
@@ -50,20 +53,17 @@ def measure(bench: Bench) -> None:
     def theirs() -> None:
         record = bench.folder("record")
         run = subjects.torchrun(bench, env, record, STEPS)
-        _measure(bench, "torchrun", run, record, kill(theirs_done.pop(0)), hung)
+        _measure(bench, "torchrun", run, record, next(their_kills), hung)
         bench.children.clear()
 
-    def kill(number: int) -> Kill:
-        while len(kills) <= number:
-            step = bench.random.randrange(25, STEPS - 25)
-            kills.append(Kill(bench.random.randrange(2), step, bench.random.uniform(0, 0.02)))
-        return kills[number]
-
-    rounds = bench.rounds(quick=3, full=10)
-    theirs_done = list(range(rounds))
     twin = _undisturbed(bench, env)
     bench.alternate(rounds, ours, theirs)
     _judge(bench, twin, weights, hung)
+
+
+def _draw(random: Random) -> Kill:
+    ranks, steps = range(subjects.RANKS), range(25, STEPS - 25)
+    return Kill(random.choice(ranks), random.choice(steps), random.uniform(0, 0.02))
 
 
 def _undisturbed(bench: Bench, env: dict[str, str]) -> str | None:

@@ -1,80 +1,77 @@
-"""The command, or the call of ps.train -> the first completed step, beside bare torch and torchrun.
+"""Command -> first completed step, cold and warm, beside a bare torch loop and torchrun.
 
-Cold: a new home and a new process; the files of Python and torch are in the page cache and
-compiled, on both sides. Warm: the second ps.train in one script, from its call. No goal: Penstock
-does more at the start (it keeps the code, the run and an image to fork from) and the figures say
-what that costs.
+Cold is a new process, `python train.py`, its data prepared before ("new home": prepared in it too).
+Warm is a second `ps.train` in one script. All write the same record; a start ends with the first
+step that all ranks completed. The bare loop is one process without a group: the floor.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from benchmarks import _subjects as subjects
 from benchmarks.frame.bench import Bench
-from benchmarks.subjects import Command, bare_command, penstock_command, project, torchrun_command
-from benchmarks.subjects.steps import wait_for
 
-PEERS = {"torch": ["torch", "numpy"]}
-STEPS = 5
-PATIENCE = 60.0  # seconds until a start counts as failed
+PEERS = subjects.TORCHRUN
+_STEPS = 10
+_TIMEOUT = 60.0  # seconds for a start
+_METRIC = "command to first step"
 
 
 def measure(bench: Bench) -> None:
-    python = bench.python("torch")
+    env = subjects.write_digits(bench.scratch)
+    home = bench.folder("home")
+    subjects.penstock(bench, env, home, bench.folder("record"), _STEPS).wait(timeout=_TIMEOUT)
 
-    def penstock(ranks: int) -> None:
-        folder = project(bench)
-        cold, warm = folder / "cold", folder / "warm"
-        command = penstock_command(ranks, STEPS, cold, warm)
-        subject = f"Penstock, {ranks} rank{'s' * (ranks > 1)}"
-        try:
-            _cold(bench, subject, folder, command, cold)
-            _warm(bench, subject, warm)
-        finally:
-            bench.children.clear()
+    def cold(subject: str, where: Callable[[], Path], *second: Path) -> None:
+        def start(record: Path) -> Any:
+            return subjects.penstock(bench, env, where(), record, _STEPS, *second)
 
-    def peer(subject: str, ranks: int) -> None:
-        folder = project(bench)
-        file = folder / "cold"
-        command = bare_command(python, STEPS, file)
-        if ranks > 1:
-            command = torchrun_command(python, ranks, STEPS, file)
-        try:
-            _cold(bench, subject, folder, command, file)
-        finally:
-            bench.children.clear()
+        _time(bench, subject, start, subjects.RANKS)
 
-    bench.alternate(
-        bench.rounds(quick=3, full=8),
-        lambda: penstock(1),
-        lambda: peer("bare torch, 1 process", 1),
-        lambda: penstock(2),
-        lambda: peer("torchrun, 2 ranks", 2),
-    )
-    one, two = "Penstock, 1 rank", "Penstock, 2 ranks"
-    bench.ratio("cold, Penstock 1 / bare torch", "cold", over=one, under="bare torch, 1 process")
-    bench.ratio("cold, Penstock 2 / torchrun 2", "cold", over=two, under="torchrun, 2 ranks")
-    for subject in (one, two):
-        cold, warm = bench.median(subject, "cold"), bench.median(subject, "warm")
-        bench.ratios[f"cold / warm, {subject}"] = cold / warm
+    def new_home() -> None:
+        cold("Penstock, new home", lambda: bench.folder("home"))
+
+    def ours() -> None:
+        second = bench.folder("record")
+        cold("Penstock, cold", lambda: home, second)
+        began = float((second / "began").read_text())
+        bench.add("Penstock, warm", "ps.train to first step", "s", _first(second, 2) - began)
+
+    def torchrun() -> None:
+        _time(bench, "torchrun", lambda to: subjects.torchrun(bench, env, to, _STEPS), 2)
+
+    def bare() -> None:
+        _time(bench, "bare loop", lambda to: subjects.bare(bench, env, to, _STEPS), 1)
+
+    def importing() -> None:
+        began = time.monotonic()
+        bench.start([bench.python("torch"), "-c", "import torch"], env=env).wait(timeout=_TIMEOUT)
+        bench.add("import torch", "command to end", "s", time.monotonic() - began)
+
+    rounds = bench.rounds(quick=3, full=10)
+    bench.alternate(rounds, importing, bare, torchrun, ours, new_home)
+    for subject in ("Penstock, cold", "Penstock, new home", "torchrun"):
+        bench.ratio(f"{subject} / bare loop", _METRIC, over=subject, under="bare loop")
 
 
-def _cold(bench: Bench, subject: str, folder: Path, command: Command, file: Path) -> None:
+def _time(bench: Bench, subject: str, start: Callable[[Path], Any], ranks: int) -> None:
+    """One start, to the first step; then wait for the end, so that nothing runs beside the next."""
+    record = bench.folder("record")
     began = time.time()
-    bench.start(command, cwd=folder, log=folder / "log")
-    steps = wait_for(file, bool, PATIENCE)
-    if steps is None:
-        bench.say((folder / "log").read_text(errors="replace")[-2000:])
-        bench.note(f"{subject} did not start within {PATIENCE:g} s; not in its median")
-        return
-    bench.add(subject, "cold", "s", steps[0].at - began)
+    run = start(record)
+    subjects.wait_for(lambda: _all_stepped(record, ranks), run, _TIMEOUT)
+    bench.add(subject, _METRIC, "s", _first(record, ranks) - began)
+    run.wait(timeout=_TIMEOUT)
 
 
-def _warm(bench: Bench, subject: str, file: Path) -> None:
-    steps = wait_for(file, bool, PATIENCE)
-    if steps is None:
-        bench.note(f"{subject}: the second run did not start within {PATIENCE:g} s")
-        return
-    called = float(file.with_name(f"{file.name}.called").read_text())
-    bench.add(subject, "warm", "s", steps[0].at - called)
+def _all_stepped(record: Path, ranks: int) -> bool:
+    return all(subjects.steps(record, rank) for rank in range(ranks))
+
+
+def _first(record: Path, ranks: int) -> float:
+    """When the last of the ranks had completed its first step."""
+    return max(subjects.steps(record, rank)[0].at for rank in range(ranks))

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -42,12 +43,12 @@ def fit(run: ps.Run, config: Config) -> None:
 
 def main() -> None:
     record, steps, *second = sys.argv[1:]
+    how: dict[str, Any] = {"workers": 2, "checkpoint_every": 20}
     ps.prepare("digits", read_digits, key="id")
-    ps.train(fit, Config(record, int(steps)), name="first", workers=2, checkpoint_every=20)
+    ps.train(fit, Config(record, int(steps)), name="first", **how)
     if second:
         (Path(second[0]) / "began").write_text(repr(time.time()))
-        again = Config(second[0], int(steps))
-        ps.train(fit, again, name="second", workers=2, checkpoint_every=20)
+        ps.train(fit, Config(second[0], int(steps)), name="second", **how)
 
 
 if __name__ == "__main__":
