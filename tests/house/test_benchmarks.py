@@ -1,15 +1,32 @@
 """The frame of the benchmarks, with real tiny commands; the figures themselves are not judged."""
 
 import json
+import os
 import platform
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
+
+# A benchmark that never ends, with a child in a session of its own.
+ENDLESS = """
+import pathlib, sys, types
+from benchmarks.frame.command import main
+module = types.ModuleType("endless", "Waits.")
+def measure(bench):
+    grandchild = "import os, time; os.setsid(); print(os.getpid(), flush=True); time.sleep(600)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
+    process = bench.start([sys.executable, "-c", code], log=pathlib.Path(sys.argv[1]))
+    process.wait()
+module.measure = measure
+sys.exit(main(["endless"], {"endless": module}))
+"""
 
 
 def benchmarks(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -58,6 +75,8 @@ def test_the_list_names_every_benchmark_and_what_it_asks():
         path.stem for path in (ROOT / "benchmarks").glob("*.py") if not path.name.startswith("_")
     }
     assert set(listed) == files >= {"recovery", "start"}
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert [name for name in listed if f"`{name}`" not in text] == []
     assert all(len(about) > 20 for about in listed.values())
 
 
@@ -105,6 +124,17 @@ def test_a_summary_is_the_median_the_extremes_and_the_count(tmp_path):
     assert found["ratios"] == {"b / a": 2.0}
 
 
+def test_nobody_is_failed_by_a_goal_without_check(tmp_path):
+    script = "import sys; from benchmarks.frame.command import main; from types import ModuleType\n"
+    script += "tiny = ModuleType('tiny'); tiny.measure = lambda bench: bench.at_most('x', 1, 2)\n"
+    script += "sys.exit(main(['tiny'], {'tiny': tiny}))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"FALLS SHORT" in done.stdout
+
+
 @pytest.mark.parametrize(("value", "holds"), [(0.3, True), (0.31, False)])
 def test_a_goal_that_falls_short_is_said_and_fails_the_check(tmp_path, value, holds):
     done = measured(tmp_path, f"bench.at_most('quick enough', 0.3, {value}, 's')")
@@ -142,3 +172,23 @@ def test_no_process_outlives_a_benchmark_however_it_ends(tmp_path, ending):
     measured(tmp_path, body)
     pid = int((tmp_path / "log").read_text())
     assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_benchmark_leaves_no_process(tmp_path, sig):
+    log = tmp_path / "log"
+    running = subprocess.Popen([sys.executable, "-c", ENDLESS, log], cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 30
+        while not (log.exists() and log.read_text().strip()):
+            assert time.monotonic() < deadline, "the benchmark's grandchild did not start"
+            assert running.poll() is None
+            time.sleep(0.02)
+        grandchild = int(log.read_text())
+        os.kill(running.pid, sig)
+        assert running.wait(timeout=30) == 130
+    finally:
+        running.kill()
+        running.wait()
+    assert not psutil.pid_exists(grandchild)
