@@ -152,9 +152,9 @@ class Project:
     def kill(self, name: str, *roles: str) -> list[int]:
         """SIGKILL for the run's processes in these roles; waits until there are some."""
         found = until(f"a {roles} of {name}", lambda: self.pids(name, *roles))
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # at one moment: none may help another
+            for pid in found:
+                self.signal(pid, number)
         return found
 
     @staticmethod
@@ -200,6 +200,20 @@ def project(tmp_path: Path) -> Iterator[Project]:
     made = Project(tmp_path / "project")
     yield made
     made.nothing_left()
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Callable[..., Project]]:
+    """Makes a project with other settings."""
+    projects: list[Project] = []
+
+    def make(**settings: Any) -> Project:
+        projects.append(Project(tmp_path / f"project-{len(projects)}", **settings))
+        return projects[-1]
+
+    yield make
+    for project in projects:
+        project.nothing_left()
 
 
 @pytest.fixture

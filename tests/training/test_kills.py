@@ -62,7 +62,7 @@ def test_everything_but_the_script_is_killed_and_the_script_run_again_goes_on(
 
 def test_a_killed_script_stops_its_run_cleanly_and_run_again_goes_on(project, dice, undisturbed):
     script = project.start("run", "2")
-    at_some_step(project, dice)
+    at_some_step(project, dice, high=15)
     script.kill()
     script.communicate()
     project.until("the end", lambda: project.newest("run").state == "stopped")

@@ -34,10 +34,10 @@ def main(channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
         group.leave(link.world_size)
     except Drained:
         link.tell("drained", {})
-    except Damaged as error:
-        link.tell("damaged", {"error": error.as_dict()})
-        sys.exit(_DAMAGED)
     except PenstockError as error:
+        if isinstance(error, Damaged) and "damage" in error.facts:  # of a checkpoint: fall back
+            link.tell("damaged", {"error": error.as_dict()})
+            sys.exit(_DAMAGED)
         _show(error)
         link.tell("raised", {"step": _step_of(error), "error": error.as_dict()})
         sys.exit(1)
@@ -78,7 +78,7 @@ def _call(function: Any, run: Run, config: Any) -> None:
             function(run)
         else:
             function(run, config)
-    except (Drained, Damaged, Unavailable):
+    except (Drained, Unavailable):
         raise
     except PenstockError as error:
         if isinstance(error, UserCodeFailed):
