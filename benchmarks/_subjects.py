@@ -73,12 +73,18 @@ def wait_for(what: Callable[[], Any], subject: Any, timeout: float) -> Any:
 
 
 def penstock(
-    bench: Bench, env: dict[str, str], home: Path, record: Path, count: int, *more: str | Path
+    bench: Bench,
+    env: dict[str, str],
+    home: Path,
+    record: Path,
+    count: int,
+    *second: Path,
+    ranks: int = RANKS,
 ) -> Any:
-    """Start the training with Penstock in a home."""
+    """Start the training with Penstock in a home; then once more with a second record."""
     script = SCRIPTS / "with_penstock.py"
     env = {**env, "PENSTOCK_HOME": str(home)}
-    command = [sys.executable, script, record, str(count), *more]
+    command = [sys.executable, script, record, str(count), str(ranks), *second]
     return bench.start(command, env=env, log=record / "log")
 
 

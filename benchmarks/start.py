@@ -1,7 +1,8 @@
 """Command -> first completed step, cold and warm, beside a bare torch loop and torchrun.
 
-Cold is a new process, `python train.py`, its data prepared before ("new home": prepared in it too).
-Warm is a second `ps.train` in one script. All write the same record; a start ends with the first
+Cold is a new process, `python train.py`, its data prepared before ("new home": prepared in it,
+too). Warm is a second `ps.train` in one script, from its call. The files of Python and torch are
+in the page cache and compiled on all sides. All write the same record; a start ends with the first
 step that all ranks completed. The bare loop is one process without a group: the floor.
 """
 
@@ -18,7 +19,8 @@ from benchmarks.frame.bench import Bench
 PEERS = subjects.TORCHRUN
 _STEPS = 10
 _TIMEOUT = 60.0  # seconds for a start
-_METRIC = "command to first step"
+_COLD = "command to first step"
+_WARM = "ps.train to first step"
 
 
 def measure(bench: Bench) -> None:
@@ -26,46 +28,64 @@ def measure(bench: Bench) -> None:
     home = bench.folder("home")
     subjects.penstock(bench, env, home, bench.folder("record"), _STEPS).wait(timeout=_TIMEOUT)
 
-    def cold(subject: str, where: Callable[[], Path], *second: Path) -> None:
-        def start(record: Path) -> Any:
-            return subjects.penstock(bench, env, where(), record, _STEPS, *second)
-
-        _time(bench, subject, start, subjects.RANKS)
-
-    def new_home() -> None:
-        cold("Penstock, new home", lambda: bench.folder("home"))
-
-    def ours() -> None:
-        second = bench.folder("record")
-        cold("Penstock, cold", lambda: home, second)
-        began = float((second / "began").read_text())
-        bench.add("Penstock, warm", "ps.train to first step", "s", _first(second, 2) - began)
-
-    def torchrun() -> None:
-        _time(bench, "torchrun", lambda to: subjects.torchrun(bench, env, to, _STEPS), 2)
-
-    def bare() -> None:
-        _time(bench, "bare loop", lambda to: subjects.bare(bench, env, to, _STEPS), 1)
-
     def importing() -> None:
         began = time.monotonic()
         bench.start([bench.python("torch"), "-c", "import torch"], env=env).wait(timeout=_TIMEOUT)
         bench.add("import torch", "command to end", "s", time.monotonic() - began)
 
+    def bare() -> None:
+        _time(bench, "bare loop", 1, lambda to: subjects.bare(bench, env, to, _STEPS))
+
+    def torchrun() -> None:
+        _time(bench, "torchrun, 2 ranks", 2, lambda to: subjects.torchrun(bench, env, to, _STEPS))
+
+    def penstock(ranks: int) -> None:
+        subject = f"Penstock, {ranks} rank{'s' * (ranks > 1)}"
+        second = bench.folder("record")
+
+        def start(record: Path) -> Any:
+            return subjects.penstock(bench, env, home, record, _STEPS, second, ranks=ranks)
+
+        if _time(bench, subject, ranks, start):
+            began = float((second / "began").read_text())
+            bench.add(subject, _WARM, "s", _first(second, ranks) - began)
+
+    def new_home() -> None:
+        folder = bench.folder("home")
+        start = lambda to: subjects.penstock(bench, env, folder, to, _STEPS)  # noqa: E731
+        _time(bench, "Penstock, 2 ranks, new home", 2, start)
+
     rounds = bench.rounds(quick=3, full=10)
-    bench.alternate(rounds, importing, bare, torchrun, ours, new_home)
-    for subject in ("Penstock, cold", "Penstock, new home", "torchrun"):
-        bench.ratio(f"{subject} / bare loop", _METRIC, over=subject, under="bare loop")
+    bench.alternate(
+        rounds, importing, bare, lambda: penstock(1), torchrun, lambda: penstock(2), new_home
+    )
+    for over, under in (
+        ("Penstock, 1 rank", "bare loop"),
+        ("Penstock, 2 ranks", "bare loop"),
+        ("torchrun, 2 ranks", "bare loop"),
+        ("Penstock, 2 ranks", "torchrun, 2 ranks"),
+    ):
+        bench.ratio(f"{over} / {under}", _COLD, over=over, under=under)
 
 
-def _time(bench: Bench, subject: str, start: Callable[[Path], Any], ranks: int) -> None:
-    """One start, to the first step; then wait for the end, so that nothing runs beside the next."""
+def _time(bench: Bench, subject: str, ranks: int, start: Callable[[Path], Any]) -> bool:
+    """One start, to the first step; then wait for the end, so that nothing runs beside the next.
+
+    returns  whether it came to its end; if not, that is noted
+    """
     record = bench.folder("record")
     began = time.time()
     run = start(record)
-    subjects.wait_for(lambda: _all_stepped(record, ranks), run, _TIMEOUT)
-    bench.add(subject, _METRIC, "s", _first(record, ranks) - began)
-    run.wait(timeout=_TIMEOUT)
+    try:
+        subjects.wait_for(lambda: _all_stepped(record, ranks), run, _TIMEOUT)
+        bench.add(subject, _COLD, "s", _first(record, ranks) - began)
+        subjects.wait_for(lambda: run.poll() == 0, run, _TIMEOUT)
+    except subjects.TimedOut as error:
+        bench.say((record / "log").read_text(errors="replace")[-800:])
+        bench.note(f"{subject} did not start, or not end: {error}")
+        bench.children.clear()
+        return False
+    return True
 
 
 def _all_stepped(record: Path, ranks: int) -> bool:

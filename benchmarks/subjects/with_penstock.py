@@ -1,4 +1,4 @@
-"""The training as a Penstock user writes it: python with_penstock.py RECORD STEPS [SECOND_RECORD].
+"""The training as a Penstock user writes it: python with_penstock.py RECORD STEPS RANKS [SECOND].
 
 With a second record the script trains a second time, to time `ps.train` in a warm script.
 """
@@ -42,8 +42,8 @@ def fit(run: ps.Run, config: Config) -> None:
 
 
 def main() -> None:
-    record, steps, *second = sys.argv[1:]
-    how: dict[str, Any] = {"workers": 2, "checkpoint_every": 20}
+    record, steps, ranks, *second = sys.argv[1:]
+    how: dict[str, Any] = {"workers": int(ranks), "checkpoint_every": 20}
     ps.prepare("digits", read_digits, key="id")
     ps.train(fit, Config(record, int(steps)), name="first", **how)
     if second:
