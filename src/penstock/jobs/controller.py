@@ -111,6 +111,9 @@ class Controller:
         except PenstockError as error:
             self._give_up(error)
             raise
+        except KeyboardInterrupt:  # only where the controller lives in the user's own process
+            self._interrupted()
+            raise
 
     def _step(self) -> None:
         self._renew()
@@ -361,6 +364,7 @@ class Controller:
         if ended.outcome == "finished":
             result = self._work.finish(self._facts.results)
         self._agent.end()
+        self._work.close()
         error = ended.detail if ended.outcome == "failed" else None
         step = max(self._facts.steps, default=0)
 
@@ -393,10 +397,23 @@ class Controller:
             tx.event(f"run/{self.run_id}", "run.failed", {"error": error.as_dict()})
 
         try:
+            self._work.close()
             self.commit(change)
             self._release()
         except PenstockError as second:
             _log.error("and the end cannot be recorded", extra=log.facts(error=str(second)))
+
+    def _interrupted(self) -> None:
+        """Ctrl-C: nothing may go on without the one who pressed it; all that is done stays."""
+        if self._agent is not None:
+            self._agent.end()
+
+        def change(tx: Writer) -> None:
+            tx.change_run(self.run_id, state="stopped", ended_at=tx.now())
+            tx.event(f"run/{self.run_id}", "run.stopped", {"why": "Ctrl-C"})
+
+        self.commit(change)
+        self._release()
 
     def _release(self) -> None:
         lease = self._lease

@@ -21,7 +21,7 @@ from penstock.base.layout import Layout
 from penstock.blobs import Blobs
 from penstock.jobs.controller import Controller
 from penstock.jobs.source import import_paths, materialise
-from penstock.jobs.stores import Stores
+from penstock.jobs.stores import Stores, pinned
 from penstock.jobs.work import Call, Control
 from penstock.meta import Writer
 from penstock.records import Run
@@ -76,23 +76,14 @@ def run_map(
         raise BadInput(f"{name}: there is nothing to do", "Is the split empty?")
     run = _find_or_create(stores, name, work, function, units, workers, shared, source)
     job = MapWork(run, on_progress)
-    pin = _pinned(stores)
-    try:
+    with pinned(stores.meta):
         if workers == 0:
             from penstock.jobs.worker import inline
 
             inline(stores, run, job)
         else:
             _supervise(stores, run, job)
-    finally:
-        with stores.meta.write() as tx:
-            tx.unpin(pin)
     return _collected(stores, run.id)
-
-
-def _pinned(stores: Stores) -> str:
-    with stores.meta.write() as tx:
-        return tx.pin(str(process.Identity.mine()))
 
 
 def _supervise(stores: Stores, run: Run, job: MapWork) -> None:
@@ -266,3 +257,6 @@ class MapWork:
 
     def finish(self, results: dict[int, dict[str, Any]]) -> dict[str, Any]:
         return {"units": self._done, "ended": time.time()}
+
+    def close(self) -> None:
+        """Maps keep nothing open."""

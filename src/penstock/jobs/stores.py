@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.base.errors import PenstockError
 from penstock.base.files import os_errors
 from penstock.base.layout import Layout
+from penstock.base.process import Identity
 from penstock.base.settings import Settings, load_settings
 from penstock.blobs import Blobs, open_blobs
 from penstock.meta import Meta, open_meta
@@ -48,6 +52,21 @@ def open_stores(settings: Settings | None = None) -> Stores:
         meta.close()
         raise
     return Stores(settings, layout, meta, blobs)
+
+
+@contextmanager
+def pinned(meta: Meta) -> Iterator[None]:
+    """While inside, garbage collection keeps whatever this process finds or writes.
+
+    The pin of a process that dies ends with it, so nothing has to be tidied up after a kill.
+    """
+    with meta.write() as tx:
+        pin = tx.pin(str(Identity.mine()))
+    try:
+        yield
+    finally:
+        with suppress(PenstockError), meta.write() as tx:
+            tx.unpin(pin)
 
 
 def _make_home(root: Path) -> None:

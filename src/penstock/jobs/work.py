@@ -80,3 +80,7 @@ class Work(Protocol):
     def finish(self, results: dict[int, dict[str, Any]]) -> dict[str, Any]:
         """All ranks returned: the run's result, committed by the controller."""
         ...
+
+    def close(self) -> None:
+        """Once, when no process of the run is left; the run's end is committed next."""
+        ...

@@ -9,7 +9,7 @@ from penstock.base import log, process
 from penstock.base.errors import PenstockError
 from penstock.base.settings import load_settings
 from penstock.jobs.controller import Controller, kill_on_sigterm
-from penstock.jobs.stores import open_stores
+from penstock.jobs.stores import open_stores, pinned
 from penstock.training.work import TrainingWork
 
 
@@ -29,7 +29,8 @@ def main(argv: list[str]) -> int:
                 run = db.get_run(run_id)
             controller = Controller(stores, run_id, TrainingWork(run), command(home, run_id))
             kill_on_sigterm(controller)
-            controller.run()
+            with pinned(stores.meta):
+                controller.run()
     except PenstockError as error:
         log.logger("controller").error(
             str(error), extra=log.facts(code=error.code, pid=os.getpid())

@@ -136,6 +136,8 @@ class Inline:
         error: dict[str, Any] | None = None,
         result: dict[str, Any] | None = None,
     ) -> Run:
+        self._work.close()
+
         def change(tx: Writer) -> Run:
             tx.end_attempt(self.run_id, self.attempt, cause, self._step, {})
             old = tx.get_run(self.run_id)

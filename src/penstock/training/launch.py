@@ -13,7 +13,7 @@ from penstock.base.errors import BadInput, LeaseHeld, NotFound, Refused
 from penstock.jobs import control
 from penstock.jobs.source import CodeIdentity, difference, git_commit, identity, locate, refs
 from penstock.jobs.source import snapshot as take_snapshot
-from penstock.jobs.stores import Stores
+from penstock.jobs.stores import Stores, pinned
 from penstock.meta import Writer
 from penstock.records import Run
 from penstock.records.references import check_name
@@ -63,6 +63,7 @@ class _Wanted:
     spec: dict[str, Any]
     code: CodeIdentity
     source: str
+    source_refs: list[str]
     detached: bool
 
     def compared(self) -> dict[str, Any]:
@@ -103,11 +104,12 @@ def train(
     Raises UserCodeFailed (the function's own traceback in its facts), RunFailed, RunStopped,
     LeaseHeld (the run is going on elsewhere), Refused, CannotTravel, BadInput.
     """
-    wanted = _wanted(
-        stores, function, config, name, workers, detach, checkpoint_every, seed, threads
-    )
-    with stores.meta.write() as tx:
-        run, why, changed, reused = _decide(tx, wanted, fresh, on_change, stores)
+    with pinned(stores.meta):
+        wanted = _wanted(
+            stores, function, config, name, workers, detach, checkpoint_every, seed, threads
+        )
+        with stores.meta.write() as tx:
+            run, why, changed, reused = _decide(tx, wanted, fresh, on_change, stores)
     if reused:
         say(f"reused run {run.name}, because {why}")
         return Trained(run, True, why)
@@ -123,7 +125,8 @@ def _carry_out(
     if workers == 0:
         from penstock.training.inline import Inline
 
-        return Inline(stores, run).run()
+        with pinned(stores.meta):
+            return Inline(stores, run).run()
     with stores.meta.read() as db:
         cursor = db.last_event()
         going_on = control.owner(db.find_lease(f"run/{run.id}"), db.now()) is not None
@@ -185,7 +188,8 @@ def _wanted(
         "parts": code.parts,
         "git": git_commit(entry.root),
     }
-    return _Wanted(check_name(name or entry.qualname, "run name"), spec, code, source, detach)
+    name = check_name(name or entry.qualname, "run name")
+    return _Wanted(name, spec, code, source, refs(source, stores.blobs), detach)
 
 
 def _check_workers(workers: int, cores: int, detach: bool) -> None:
@@ -244,9 +248,8 @@ def _create(tx: Writer, wanted: _Wanted, stores: Stores) -> Run:
         created_at=tx.now(),
     )
     run = replace(run, spec=_with_controller(run, stores))
-    tx.add_run(run)
+    tx.add_run(run, wanted.source_refs)
     tx.event(f"run/{run.id}", "run.created", {"name": run.name, "code": run.code})
-    tx.remember(f"source/{run.id}", "source", {}, refs(run.source, stores.blobs))
     return run
 
 
@@ -274,7 +277,7 @@ def _continue(
         ended_at=None,
     )
     tx.event(f"run/{run.id}", "run.continued", {"changed": changed, "was": last.state})
-    tx.remember(f"source/{run.id}/{wanted.source}", "source", {}, refs(wanted.source, stores.blobs))
+    tx.refer(f"run/{run.id}", wanted.source_refs)
     return run, f"it is unfinished ({last.state} at step {last.step})", changed, False
 
 

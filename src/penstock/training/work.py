@@ -13,6 +13,7 @@ from penstock.jobs.source import import_paths, materialise
 from penstock.jobs.work import Call, Control
 from penstock.meta import Writer
 from penstock.records import Checkpoint, Run, Version
+from penstock.training.forwarding import Forwarding, keep
 
 _SETTLE = 5.0  # seconds to wait for checkpoints of the gang that died
 _log = log.logger("controller")
@@ -39,6 +40,7 @@ class TrainingWork:
         self._died_at: float | None = None
         self._waiting_published: list[Call] = []
         self._last_save = time.monotonic()
+        self._forwarding: Forwarding | None = None
 
     def open(self, control: Control) -> None:
         self._control = control
@@ -48,6 +50,7 @@ class TrainingWork:
         folder = materialise(self._source, control.stores.blobs, control.stores.layout.sources)
         found = import_paths(self._source, control.stores.blobs, folder)
         self._paths = [str(path) for path in found]
+        self._forwarding = Forwarding(control.stores, control.run_id, self._name)
 
     def committed(self) -> int:
         return self._committed
@@ -297,3 +300,16 @@ class TrainingWork:
 
     def finish(self, results: dict[int, dict[str, Any]]) -> dict[str, Any]:
         return {"steps": results[0]["step"], "skipped": results[0]["skipped"]}
+
+    def close(self) -> None:
+        """Signals leave the run's folder: the rest to TensorBoard, all into the blob store."""
+        if self._forwarding is not None:
+            self._forwarding.close()
+        control = self._control
+        if kept := keep(control.stores, control.run_id):
+            self._control.commit(lambda tx: _refer(tx, control.run_id, kept))
+
+
+def _refer(tx: Writer, run_id: str, signals: list[str]) -> None:
+    tx.refer(f"run/{run_id}", signals)
+    tx.event(f"run/{run_id}", "signals.kept", {"blobs": signals})
