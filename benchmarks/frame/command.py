@@ -52,7 +52,8 @@ def main(
     names = [n for n in found if n not in _NOT_IN_ALL] if options.name == "all" else [options.name]
     if options.name is None or any(name not in found for name in names):
         parser.error(f"give the name of a benchmark: {', '.join(found)}, or all")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clear up then, too
+    for sig in (signal.SIGINT, signal.SIGTERM):  # also where a shell had it ignored: clear up
+        signal.signal(sig, signal.default_int_handler)
     try:
         reports = [run(name, found[name], options.quick, options.seed) for name in names]
     except KeyboardInterrupt:
