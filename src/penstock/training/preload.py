@@ -4,6 +4,9 @@ The first optimiser of a process imports torch._dynamo (over a second); a rank t
 dead one must not pay for that again.
 """
 
+import torch._dynamo
+import torch.nn.parallel  # noqa: F401
+
 import penstock.checkpoints.layout
 import penstock.checkpoints.reader
 import penstock.data.loader

@@ -67,7 +67,7 @@ class Demo:
     def _data(self) -> None:
         found = self._project.prepare()
         self._note("data", found.reused)
-        splits = found.version.summary["splits"]
+        splits = dict(sorted(found.version.summary["splits"].items(), key=lambda each: -each[1]))
         with self._home.stores.meta.read() as db:
             version = db.get_version("dataset", found.reference)
         doubled = _doubled_keys(self._home, version.digest)
