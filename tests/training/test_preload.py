@@ -14,7 +14,8 @@ known = set(sys.modules)
 import torch
 model = torch.nn.parallel.DistributedDataParallel
 torch.optim.AdamW(torch.nn.Linear(2, 2).parameters())
-print(len(set(sys.modules) - known), open("/proc/self/status").read().split("Threads:")[1].split()[0])
+threads = open("/proc/self/status").read().split("Threads:")[1].split()[0]
+print(len(set(sys.modules) - known), threads)
 """
 
 
