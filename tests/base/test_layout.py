@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 
 import pytest
 
@@ -13,9 +14,9 @@ from penstock.base.layout import Layout
 
 @pytest.fixture
 def layout(tmp_path, monkeypatch):
-    (tmp_path / "run").mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    return Layout(tmp_path / "home")
+    with tempfile.TemporaryDirectory(prefix="ps-") as short:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", short)
+        yield Layout(tmp_path / "home")
 
 
 def test_asking_for_a_path_creates_nothing(layout):
@@ -32,6 +33,15 @@ def test_the_runtime_folder_is_private_and_short(layout):
         assert stat.S_IMODE(one.stat().st_mode) == 0o700
     assert len(folder.name) == 20
     assert layout.runtime("run-" + "x" * 80) == folder
+
+
+def test_a_socket_fits_whatever_the_temporary_folder_is_called(tmp_path, monkeypatch):
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
+    folder = Layout(tmp_path / "home").runtime("run")
+    assert len(str(folder)) + 30 <= 107
+    folder.rmdir()
 
 
 def test_homes_and_keys_do_not_share_a_runtime_folder(layout):

@@ -23,6 +23,8 @@ from pathlib import Path
 
 from penstock.base.errors import Unavailable
 
+_LONGEST_BASE = 46  # bytes; with /penstock-UID/HASH/SOCKET no path is over 107
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -72,10 +74,12 @@ class Layout:
     def runtime(self, key: str) -> Path:
         """A private folder for sockets, outside the home: socket paths end at 107 bytes.
 
-        Named by a hash of home and key, owned by this user, mode 0700. Created if need be.
+        Named by a hash of home and key, owned by this user, mode 0700. Created if need be. In
+        /tmp when the folder for temporary files has too long a name.
         """
-        base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-        top = base / f"penstock-{os.getuid()}"
+        wanted = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+        fits = len(os.fsencode(wanted)) <= _LONGEST_BASE
+        top = (wanted if fits else Path("/tmp")) / f"penstock-{os.getuid()}"
         name = hashlib.sha256(f"{self.root}\0{key}".encode()).hexdigest()[:20]
         for folder in (top, top / name):
             folder.mkdir(mode=0o700, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,8 @@ def kill(stores: Stores, run_id: str) -> None:
         run = db.get_run(run_id)
         identity = owner(db.find_lease(f"run/{run.id}"), db.now())
     if identity is not None:
-        process.kill_quietly(identity.pid, 15)
+        process.kill_quietly(identity.pid, signal.SIGTERM)
+        process.kill_quietly(identity.pid, signal.SIGCONT)  # one that was stopped hears it too
 
 
 def resume(stores: Stores, run_id: str, detached: bool = True) -> Run:
@@ -110,7 +112,7 @@ def adopt(stores: Stores) -> list[str]:
         now = db.now()
         candidates = [
             run
-            for run in db.runs(limit=1000, states=("running", "stopping"))
+            for run in db.runs(limit=1000, states=("pending", "running", "stopping"))
             if run.detached and owner(db.find_lease(f"run/{run.id}"), now) is None
         ]
     adopted = []

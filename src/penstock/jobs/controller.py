@@ -46,6 +46,7 @@ class Controller:
         self._holder = str(process.Identity.mine())
         self._lease: Lease | None = None
         self._agent: AgentHandle | None = None
+        self._adopting = 0
         self._facts = Facts()
         self._state: think.State = think.Starting(0, think.Budget())
         self._client: process.Identity | None = None
@@ -174,6 +175,7 @@ class Controller:
         )
         if self._agent.find(self.generation):
             self.event("controller.adopted", {"generation": self.generation})
+            self._adopting = self.generation
             self._facts = Facts(self.attempt, run.spec["world_size"])
             self._state = think.Running(
                 self.attempt, think.Budget(committed=self._work.committed())
@@ -221,11 +223,22 @@ class Controller:
         elif kind == "tell" and body["gang"] == self.attempt:
             self._facts.hear(kind, body)
             self._work.on_tell(body["rank"], body["kind"], body["payload"])
+        elif kind == "holds" and body["to"] == self._adopting:
+            self._compare(body["gang"])
         elif kind == "exited" and self._is_replaceable(body):
             self._replace(body)
         else:
             self._facts.hear(kind, body)
             self._record(kind, body)
+
+    def _compare(self, gang: int) -> None:
+        """Does the agent that was found run the attempt that the rows tell of? A predecessor that
+        died between opening an attempt and asking for its gang left one that nobody runs."""
+        if gang != self.attempt and isinstance(self._state, think.Running):
+            budget = self._state.budget
+            self._state = think.Clearing(self.attempt, budget, "start", "interrupted")
+            self._facts.gone = True
+            self._send(kill={"gang": gang})
 
     def _on_call(self, body: dict[str, Any]) -> None:
         if body["gang"] != self.attempt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,6 +123,7 @@ class AgentHandle:
         while read_processes(self._runtime) and time.monotonic() < deadline:
             time.sleep(0.002)
         self.lost()
+        shutil.rmtree(self._runtime, ignore_errors=True)  # its socket and spec; made anew if needed
 
     def _reap(self) -> None:
         if self._child is not None:

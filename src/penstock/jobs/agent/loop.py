@@ -343,6 +343,9 @@ class Agent:
         """A new controller: what it must know is put again, unanswered calls among it."""
         if not self._master.attached(body["pid"]):
             return
+        waiting = self._waiting_start
+        newest = int(waiting["gang"]) if waiting is not None else self._gang
+        self.outbox.put("holds", {"gang": newest, "to": body["generation"]})
         ranks = self._ranks.values()
         for rank in ranks:
             for call in rank.calls.values():
@@ -428,6 +431,7 @@ class Agent:
     def _do_reply(self, body: dict[str, Any]) -> None:
         child = self._ranks.get(body["rank"])
         if child is not None and child.gang == body["gang"]:
+            child.calls.pop(body["id"], None)
             self._tell(
                 child, {"reply": {k: v for k, v in body.items() if k not in ("gang", "rank")}}
             )

@@ -1,0 +1,202 @@
+"""What a gang does next: every transition, and that it always comes to an end."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.jobs.decide import (
+    CRASHES,
+    GRACE,
+    SETTLE,
+    Budget,
+    Clearing,
+    Draining,
+    Ended,
+    Exit,
+    Poll,
+    Raised,
+    Running,
+    Settling,
+    Starting,
+    decide,
+)
+
+FULL = Budget()
+RUNNING = Running(1, FULL)
+KILLED = Exit(1, "SIGKILL", None, 5.0)
+ERROR = {"code": "user-code", "what": "ValueError: no", "facts": {"signature": "ValueError: no"}}
+RAISED = Raised(0, 33, ERROR)
+
+
+def settled(state, raised=RAISED, committed=0):
+    """What follows when a rank raised, waited for, and everything is gone."""
+    state = decide(state, Poll(at=0.0, raised=(raised,), committed=committed))
+    assert isinstance(state, Settling)
+    state = decide(state, Poll(at=SETTLE, raised=(raised,), committed=committed))
+    return state, decide(state, Poll(at=1.0, gone=True, committed=committed))
+
+
+def test_a_gang_whose_ranks_have_all_started_runs():
+    assert decide(Starting(1, FULL), Poll(at=0.0)) == Starting(1, FULL)
+    assert decide(Starting(1, FULL), Poll(at=0.0, started=True)) == RUNNING
+
+
+def test_nothing_new_changes_nothing():
+    for state in (RUNNING, Starting(2, FULL), Draining(1, FULL, "asked", 9.0)):
+        assert decide(state, Poll(at=0.0)) == state
+
+
+def test_a_death_clears_the_gang_and_starts_the_next_attempt():
+    clearing = decide(RUNNING, Poll(at=0.0, exits=(KILLED,)))
+    assert isinstance(clearing, Clearing) and clearing.then == "start"
+    assert clearing.cause == "rank 1 died by SIGKILL"
+    assert decide(clearing, Poll(at=9.0)) == clearing  # not before everything is gone
+    assert decide(clearing, Poll(at=9.0, gone=True)) == Starting(2, clearing.budget)
+
+
+def test_a_lost_agent_is_a_crash_and_leaves_nothing_to_wait_for():
+    clearing = decide(RUNNING, Poll(at=0.0, agent_lost=True))
+    assert isinstance(decide(clearing, Poll(at=0.0, agent_lost=True)), Starting)
+
+
+def test_a_death_explains_an_exception_and_not_the_other_way_round():
+    settling = decide(RUNNING, Poll(at=0.0, raised=(RAISED,)))
+    clearing = decide(settling, Poll(at=0.01, raised=(RAISED,), exits=(KILLED,)))
+    assert clearing.cause == "rank 1 died by SIGKILL"
+
+
+def test_the_users_own_exception_is_tried_again_once():
+    clearing, starting = settled(RUNNING)
+    assert clearing.then == "start" and starting.attempt == 2
+    again, ended = settled(Running(2, starting.budget))
+    assert again.then == "fail"
+    assert ended == Ended("failed", ERROR)
+
+
+def test_an_exception_at_another_step_is_another_one():
+    _, starting = settled(RUNNING)
+    _, third = settled(Running(2, starting.budget), replace(RAISED, step=34))
+    assert third.attempt == 3
+
+
+def test_an_error_of_the_family_fails_at_once():
+    bad = Raised(0, 0, {"code": "bad-input", "what": "nothing is tracked"})
+    clearing, ended = settled(RUNNING, bad)
+    assert clearing.then == "fail" and ended.outcome == "failed"
+
+
+def test_a_stop_drains_and_ends_when_all_have_left():
+    draining = decide(RUNNING, Poll(at=3.0, stop="asked"))
+    assert draining == Draining(1, FULL, "asked", 3.0 + GRACE)
+    assert decide(draining, Poll(at=4.0, stop="asked", left=True)) == Ended(
+        "stopped", {"why": "asked"}
+    )
+
+
+@pytest.mark.parametrize(
+    "trouble", [{"exits": (KILLED,)}, {"raised": (RAISED,)}, {"agent_lost": True}, {"at": 99.0}]
+)
+def test_whatever_happens_while_draining_still_stops(trouble):
+    draining = Draining(1, FULL, "asked", 10.0)
+    clearing = decide(draining, Poll(**{"at": 4.0, "stop": "asked", **trouble}))
+    assert clearing.then == "stop"
+    assert decide(clearing, Poll(at=5.0, stop="asked", gone=True)).outcome == "stopped"
+
+
+def test_a_stop_that_comes_while_clearing_is_heard():
+    clearing = decide(RUNNING, Poll(at=0.0, exits=(KILLED,)))
+    assert decide(clearing, Poll(at=0.0, gone=True, stop="asked")) == Ended(
+        "stopped", {"why": "asked"}
+    )
+
+
+def test_a_kill_ends_without_waiting_for_anybody_to_save():
+    clearing = decide(RUNNING, Poll(at=0.0, kill=True))
+    assert clearing.then == "stop"
+
+
+def test_a_gang_that_finished_is_finished_even_when_a_stop_came_too_late():
+    assert decide(RUNNING, Poll(at=0.0, finished=True, stop="asked")) == Ended("finished")
+
+
+def test_an_image_that_cannot_start_fails_with_its_reason():
+    reason = {"code": "unavailable", "what": "the image cannot start"}
+    clearing = decide(Starting(1, FULL), Poll(at=0.0, broken=reason))
+    assert decide(clearing, Poll(at=0.0, broken=reason)) == Ended("failed", reason)
+
+
+def test_a_newer_checkpoint_fills_the_budget_again():
+    low = Budget(crashes_left=1, committed=10)
+    same = decide(Running(5, low), Poll(at=0.0, exits=(KILLED,), committed=10))
+    more = decide(Running(5, low), Poll(at=0.0, exits=(KILLED,), committed=20))
+    assert same.budget.crashes_left == 0
+    assert more.budget.crashes_left == CRASHES - 1
+
+
+def test_crashes_without_progress_end_the_run():
+    state = RUNNING
+    for _ in range(CRASHES):
+        state = decide(decide(state, Poll(at=0.0, exits=(KILLED,))), Poll(at=0.0, gone=True))
+        state = decide(state, Poll(at=0.0, started=True))
+    assert state.attempt == CRASHES + 1
+    clearing = decide(state, Poll(at=0.0, exits=(KILLED,)))
+    ended = decide(clearing, Poll(at=0.0, gone=True))
+    assert ended.outcome == "failed" and ended.detail["code"] == "run-failed"
+
+
+exits = st.builds(
+    Exit, st.integers(0, 3), st.sampled_from(["SIGKILL", "SIGSEGV", None]), st.integers(1, 99)
+)
+raises = st.builds(
+    Raised,
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.sampled_from([ERROR, {"code": "user-code", "what": "other"}, {"code": "x", "what": "y"}]),
+)
+polls = st.builds(
+    Poll,
+    at=st.floats(0, 100),
+    committed=st.integers(0, 3),
+    started=st.booleans(),
+    exits=st.lists(exits, max_size=2).map(tuple),
+    raised=st.lists(raises, max_size=2).map(tuple),
+    finished=st.booleans(),
+    left=st.booleans(),
+    gone=st.booleans(),
+    agent_lost=st.booleans(),
+    stop=st.sampled_from([None, "asked"]),
+    kill=st.booleans(),
+    broken=st.sampled_from([None, {"code": "unavailable"}]),
+)
+
+
+@given(st.lists(polls, max_size=60))
+def test_no_gang_is_started_without_budget_and_attempts_rise_by_one(sequence):
+    state, seen = Starting(1, FULL), 0
+    for poll in sorted(sequence, key=lambda p: (p.at, p.committed)):
+        seen = max(seen, poll.committed)
+        after = decide(state, replace(poll, committed=seen))
+        if isinstance(after, Starting) and not isinstance(state, Starting):
+            assert isinstance(state, Clearing) and state.then == "start"
+            assert after.attempt == state.attempt + 1
+            assert 0 <= after.budget.crashes_left < CRASHES
+        elif not isinstance(after, Ended):
+            assert after.attempt == state.attempt
+        if isinstance(state, Ended):
+            assert after == state
+        state = after
+
+
+@given(st.lists(polls, min_size=1, max_size=4), st.integers(0, 3))
+def test_without_progress_every_run_that_keeps_failing_ends(troubles, committed):
+    """Whatever fails, in whatever order, again and again."""
+    state, at = RUNNING, 0.0
+    for turn in range(8 * (CRASHES + 2)):
+        at += 1.0
+        trouble = troubles[turn % len(troubles)]
+        exits_or_raised = trouble if trouble.exits or trouble.raised else Poll(0, exits=(KILLED,))
+        poll = replace(exits_or_raised, at=at, committed=committed, gone=True)
+        state = decide(state, poll)
+    assert isinstance(state, Ended)
