@@ -17,7 +17,7 @@ from penstock.jobs.map import MapWork, UnitContext
 from penstock.jobs.source import load
 from penstock.jobs.stores import Stores
 from penstock.jobs.wire import Channel
-from penstock.records import Run
+from penstock.records import Lease, Run
 
 _BATCH_SECONDS = 0.5  # work between two commits
 _BATCH_MOST = 64  # units
@@ -63,7 +63,7 @@ def execute(function: Any, unit: dict[str, Any], context: UnitContext) -> dict[s
         kind = type(error).__name__
         raise UserCodeFailed(
             f"{kind}: {error} (unit {unit['key']})",
-            "Mend the function and run it again; finished units are kept.",
+            "Mend the function and run it again.",
             unit=unit["key"],
             signature=f"{kind}: {error}",
             traceback="".join(traceback.format_exception(error)),
@@ -80,27 +80,46 @@ def inline(stores: Stores, run: Run, job: MapWork) -> None:
         tx.change_run(run.id, state="running")
         leased = [unit.key for unit in tx.units(run.id, ("leased",))]
         tx.give_back_units(run.id, leased)
+    try:
+        _exchange_inline(stores, run, job, lease)
+    except PenstockError as error:
+        _end_inline(stores, run, "failed", error.as_dict())
+        raise
+    except BaseException:  # Ctrl-C: the lease must not outlive the call
+        _end_inline(stores, run, "stopped", None)
+        raise
+    _end_inline(stores, run, "finished", None)
+
+
+def _exchange_inline(stores: Stores, run: Run, job: MapWork, lease: Lease) -> None:
     function = load(run.spec["function"])
     context = UnitContext(stores.blobs, stores.layout, run.spec["shared"], 0)
     want = 1
     done: dict[str, Any] = {}
     while True:
         with stores.meta.write(lease) as tx:
-            lease = tx.renew_lease(lease, ttl)
+            lease = tx.renew_lease(lease, stores.settings.lease_seconds)
             refs = [digest for result in done.values() for digest in result.get("refs", ())]
             tx.finish_units(run.id, done, refs)
             units = tx.lease_units(run.id, lease.generation, want)
             counts = tx.unit_counts(run.id)
         job.told(counts.get("done", 0))
         if not units:
-            break
+            return
         began = time.perf_counter()
         done = {
             unit.key: execute(function, {"key": unit.key, "payload": unit.payload}, context)
             for unit in units
         }
         want = _next_batch(len(units), time.perf_counter() - began)
-    with stores.meta.write(lease) as tx:
-        tx.change_run(run.id, state="finished", ended_at=tx.now())
-        tx.event(key, "run.finished", {})
+
+
+def _end_inline(stores: Stores, run: Run, state: str, error: dict[str, Any] | None) -> None:
+    key = f"run/{run.id}"
+    with stores.meta.write() as tx:
+        lease = tx.find_lease(key)
+        if lease is None or lease.holder != str(process.Identity.mine()):
+            return  # somebody else took over, and tells how it ends
+        tx.change_run(run.id, state=state, ended_at=tx.now(), error=error)
+        tx.event(key, f"run.{state}", {"error": error} if error else {})
         tx.release_lease(lease)

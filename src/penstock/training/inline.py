@@ -116,6 +116,9 @@ class Inline:
             raise RunStopped(
                 f"stopped at step {self._step}", "Run the script again to go on."
             ) from None
+        except BaseException as error:  # sys.exit, say: the lease must not outlive the call
+            self._end("stopped", type(error).__name__)
+            raise
         return self._end("finished", "finished", result=self._work.finish({0: result}))
 
     def _begin(self) -> None:

@@ -1,0 +1,223 @@
+"""Units are executed at least once and committed exactly once, whoever dies in between."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from penstock.base.errors import BadInput, RunFailed, UserCodeFailed
+from penstock.base.settings import load_settings
+from penstock.jobs.map import run_map
+from penstock.jobs.source import snapshot
+from penstock.jobs.stores import open_stores
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
+
+SEED = int(os.environ.get("PENSTOCK_CHAOS_SEED", random.randrange(10**6)))
+UNITS = {f"unit-{n:02d}": {"n": n} for n in range(24)}
+
+WORK = """
+    import os, signal, time
+    from pathlib import Path
+
+    def square(payload, context):
+        folder = Path(context.shared["folder"])
+        with (folder / "executions").open("a") as log:
+            log.write(f"{payload['n']} {os.getpid()}\\n")
+        time.sleep(context.shared.get("pause", 0))
+        if payload["n"] == context.shared.get("deadly"):
+            once = folder / "died"
+            if not once.exists() or context.shared.get("always"):
+                once.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        if payload["n"] == context.shared.get("raising"):
+            raise ZeroDivisionError("on purpose")
+        digest = context.blobs.put(str(payload["n"] ** 2).encode())
+        return {"square": payload["n"] ** 2, "refs": [digest]}
+    """
+
+SCRIPT = """
+    import sys
+    from pathlib import Path
+    from penstock.base.settings import load_settings
+    from penstock.jobs.map import run_map
+    from penstock.jobs.stores import open_stores
+
+    def main():
+        folder = Path(sys.argv[1])
+        units = {f"unit-{n:02d}": {"n": n} for n in range(24)}
+        with open_stores(load_settings(home=folder / "home", environment={})) as stores:
+            try:
+                run_map(
+                    stores, name="squares", work="test", function="work:square", units=units,
+                    workers=2, shared={"folder": str(folder), "pause": 0.1}, source=sys.argv[2],
+                )
+                print("done", flush=True)
+            except KeyboardInterrupt:
+                print("interrupted", flush=True)
+                sys.stdin.read()
+
+    main()
+    """
+
+
+class Place:
+    """A folder with a function and a home."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        (folder / "project").mkdir()
+        (folder / "project" / "work.py").write_text(textwrap.dedent(WORK))
+        (folder / "script.py").write_text(textwrap.dedent(SCRIPT))
+        self.stores = open_stores(load_settings(home=folder / "home", environment={}))
+        self.source = snapshot(folder / "project", self.stores.blobs)
+
+    def run(self, workers=2, units=UNITS, **shared):
+        return run_map(
+            self.stores,
+            name="squares",
+            work="test",
+            function="work:square",
+            units=units,
+            workers=workers,
+            shared={"folder": str(self.folder), **shared},
+            source=self.source,
+        )
+
+    def executions(self):
+        """(n, pid) in order."""
+        path = self.folder / "executions"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        return [(int(line.split()[0]), int(line.split()[1])) for line in lines]
+
+    def done(self):
+        with self.stores.meta.read() as db:
+            run = db.newest_run("squares", "test")
+            return {unit.payload["n"] for unit in db.units(run.id, ("done",))} if run else set()
+
+    def script(self):
+        return subprocess.Popen(
+            [sys.executable, str(self.folder / "script.py"), str(self.folder), self.source],
+            cwd=self.folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def processes(self):
+        """Live processes that work in this folder."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if (entry / "cwd").readlink() == self.folder:
+                        found.append(int(entry.name))
+        return found
+
+
+def until(holds, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < deadline, f"it did not come; seed {SEED}"
+        time.sleep(0.01)
+    return found
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "project")  # workers=0 has the caller's own path
+    sys.modules.pop("work", None)
+    made = Place(tmp_path)
+    yield made
+    until(lambda: set(made.processes()) <= {os.getpid()})
+    made.stores.close()
+
+
+def squares(result):
+    return {key: value["square"] for key, value in result.results.items()}
+
+
+EXPECTED = {key: payload["n"] ** 2 for key, payload in UNITS.items()}
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_every_unit_is_executed_once_and_its_result_given(place, workers):
+    result = place.run(workers=workers)
+    assert squares(result) == EXPECTED
+    assert sorted(n for n, _ in place.executions()) == sorted(range(24))
+    assert result.repeated == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_worker_is_replaced_and_only_what_it_had_is_repeated(place, workers):
+    result = place.run(workers=workers, deadly=7)
+    assert squares(result) == EXPECTED
+    executions = place.executions()
+    first = {}
+    for n, pid in executions:
+        first.setdefault(n, pid)
+    victim = first[7]
+    repeated = [n for n, times in Counter(n for n, _ in executions).items() if times > 1]
+    assert 7 in repeated
+    assert all(first[n] == victim for n in repeated)
+    with place.stores.meta.read() as db:
+        events = db.events(subject=f"run/{result.run_id}", limit=1000)
+    deaths = [event.body for event in events if event.kind == "rank.died"]
+    assert [death["signal"] for death in deaths] == ["SIGKILL"]
+
+
+def test_a_unit_that_kills_every_worker_ends_the_map(place):
+    with pytest.raises(RunFailed, match="SIGKILL"):
+        place.run(workers=1, units={"only": {"n": 1}}, deadly=1, always=True)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_function_raises_names_the_unit_and_keeps_the_others(place, workers):
+    with pytest.raises(UserCodeFailed, match=r"on purpose \(unit unit-09\)") as caught:
+        place.run(workers=workers, raising=9)
+    assert 'raise ZeroDivisionError("on purpose")' in caught.value.facts["traceback"]
+    assert 9 not in place.done()
+    before = place.done()
+    with pytest.raises(UserCodeFailed):  # the same call again: it continues, and fails again
+        place.run(workers=workers, raising=9)
+    assert place.done() >= before
+
+
+def test_a_killed_caller_takes_its_workers_along_and_the_next_call_does_the_rest(place):
+    script = place.script()
+    wanted = random.Random(SEED).randrange(1, 12)
+    until(lambda: len(place.done()) >= wanted)
+    script.kill()
+    script.communicate()
+    until(lambda: set(place.processes()) <= {os.getpid()})
+    done, before = place.done(), place.executions()
+    result = place.run(pause=0.1)
+    assert squares(result) == EXPECTED
+    again = {n for n, _ in place.executions()[len(before) :]}
+    assert again == set(range(24)) - done
+
+
+def test_ctrl_c_leaves_no_worker_while_the_caller_lives_on(place):
+    script = place.script()
+    until(lambda: place.done())
+    script.send_signal(signal.SIGINT)
+    assert script.stdout.readline() == "interrupted\n"
+    until(lambda: set(place.processes()) <= {os.getpid(), script.pid})
+    with place.stores.meta.read() as db:
+        assert db.newest_run("squares", "test").state == "stopped"
+    assert squares(place.run(pause=0.1)) == EXPECTED
+    script.communicate()
+
+
+def test_a_map_of_nothing_is_refused(place):
+    with pytest.raises(BadInput, match="nothing to do"):
+        place.run(units={})
