@@ -112,7 +112,7 @@ def train(
 ) -> Trained:
     """Train under a name; survives the death of any process, and of the machine.
 
-    function          fit(run, config), or fit(run); in a file (in a notebook: workers=0)
+    function          fit(run, config), or fit(run), at the top level of a file
     config            dataclass, pydantic model or dict
     name              of the run; default: the function's name
     workers           ranks; 0: in this process

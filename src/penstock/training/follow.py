@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from penstock.base import units
-from penstock.base.errors import RunFailed, RunStopped, from_dict
+from penstock.base.errors import DiskFull, RunFailed, RunStopped, from_dict
 from penstock.jobs import control
 from penstock.jobs.handle import read_processes
 from penstock.jobs.stores import Stores
 from penstock.records import Event, Run
 from penstock.records.runs import ENDED
+
+_NO_ROOM = 64 << 10  # bytes
 
 
 def follow(
@@ -72,15 +77,31 @@ def _look_for_life(stores: Stores, run: Run, child: subprocess.Popen[bytes] | No
         return
     if read_processes(stores.layout.runtime(f"run/{run.id}")):
         return
-    log = stores.layout.logs(run.id) / "controller.log"
-    tail = log.read_text(errors="replace").strip().splitlines()[-3:] if log.is_file() else []
+    if shutil.disk_usage(stores.layout.root).free < _NO_ROOM:
+        raise DiskFull(
+            f'run "{run.name}" was interrupted: the disk of {stores.layout.root} is full',
+            "Free some room and run the script again; it goes on from the last checkpoint.",
+            run=run.id,
+        )
     raise RunFailed(
-        f'run "{run.name}" was interrupted: its controller and agent are gone',
+        f'run "{run.name}" was interrupted: {_last_words(stores.layout.logs(run.id))}',
         "Run the script again; it goes on from the last checkpoint.",
         run=run.id,
-        log=tail,
         code_of_controller=child.returncode,
     )
+
+
+def _last_words(logs: Path) -> str:
+    """Why the controller gave up, if it could still say so."""
+    path = logs / "controller.log"
+    lines = path.read_text(errors="replace").strip().splitlines() if path.is_file() else []
+    try:
+        last = json.loads(lines[-1]) if lines else {}
+    except json.JSONDecodeError:  # not its log: the end of a traceback
+        return f"its controller failed with {lines[-1]}"
+    if last.get("level") != "error":
+        return "its controller and agent are gone"
+    return str(last["message"]).split("\n")[0]
 
 
 def _outcome(run: Run) -> Run:

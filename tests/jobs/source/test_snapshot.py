@@ -314,3 +314,14 @@ def test_git_names_the_commit_and_whether_anything_differs(root):
     assert clean is not None and len(clean) >= 4 and not clean.endswith("+")
     write(root, "new.py")
     assert git_commit(root) == clean + "+"
+
+
+def test_a_home_inside_the_project_is_no_source(tmp_path):
+    (tmp_path / "train.py").write_text("x = 1\n")
+    blobs = open_blobs("memory://")
+    before = snapshot(tmp_path, blobs)
+    copied = tmp_path / "state" / "cache" / "source" / "abc"
+    copied.mkdir(parents=True)
+    (copied / "train.py").write_text("x = 1\n")
+    (tmp_path / "state" / "meta.db").touch()
+    assert snapshot(tmp_path, blobs) == before

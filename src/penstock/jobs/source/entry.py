@@ -19,7 +19,7 @@ from typing import Any
 from penstock.base.errors import BadInput, CannotTravel, NotFound, PenstockError, UserCodeFailed
 from penstock.base.nearest import did_you_mean
 
-_TO_A_FILE = "Define it at the top level of a .py file and run that file, or use workers=0."
+_TO_A_FILE = "Define it at the top level of a .py file and run that file."
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,7 @@ def _walk(root: Path) -> Iterator[str]:
             if not name.startswith(".")
             and name not in _NOT_OURS
             and not Path(folder, name, "pyvenv.cfg").exists()
+            and not Path(folder, name, "meta.db").exists()  # a home: state is no source
         )
         for name in files:
             yield Path(folder, name).relative_to(root).as_posix()
