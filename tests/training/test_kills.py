@@ -36,7 +36,7 @@ def test_a_killed_rank_changes_no_bit_of_the_weights(project, dice, undisturbed,
 @pytest.mark.parametrize("role", ["rank", "agent", "image", "sidecar", "controller"])
 def test_all_of_a_kind_are_killed_and_the_script_notices_nothing(project, dice, undisturbed, role):
     script = project.start("run", "2")
-    at_some_step(project, dice)
+    at_some_step(project, dice, low=10)
     project.kill("run", role)
     out, _ = script.communicate(timeout=120)
     assert script.returncode == 0, out
@@ -61,8 +61,10 @@ def test_everything_but_the_script_is_killed_and_the_script_run_again_goes_on(
 
 
 def test_a_killed_script_stops_its_run_cleanly_and_run_again_goes_on(project, dice, undisturbed):
+    path = project.folder / "train.py"
+    path.write_text(path.read_text().replace("pause: float = 0.01", "pause: float = 0.05"))
     script = project.start("run", "2")
-    at_some_step(project, dice, high=15)
+    at_some_step(project, dice, low=10, high=15)
     script.kill()
     script.communicate()
     project.until("the end", lambda: project.newest("run").state == "stopped")

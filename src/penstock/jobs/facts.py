@@ -71,7 +71,7 @@ class Facts:
         if len(self._pace) < 2:
             return 0.0
         (t0, s0), (t1, s1) = self._pace[0], self._pace[-1]
-        return max(0.0, (s1 - s0) / max(t1 - t0, 1e-3))
+        return max(0.0, (s1 - s0) / max(t1 - t0, 0.25))
 
     def poll(self, at: float, committed: int, stop: str | None, kill: bool) -> Poll:
         everyone = self.world_size > 0

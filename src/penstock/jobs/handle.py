@@ -81,7 +81,7 @@ class AgentHandle:
         clear(self._runtime)
         (self._runtime / "agent.sock").unlink(missing_ok=True)
         spec = self._runtime / "agent-spec.json"
-        spec.write_text(json.dumps(self._spec))
+        spec.write_text(json.dumps({**self._spec, "controller_pid": os.getpid()}))
         logs = Path(self._spec["logs"])
         logs.mkdir(parents=True, exist_ok=True)
         with (logs / "agent.log").open("ab") as out:

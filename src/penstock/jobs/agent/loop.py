@@ -74,6 +74,8 @@ class Agent:
     def run(self) -> None:
         self._watch(self._wake_reader, self._on_wake)
         self._start_image()
+        census.write(self.runtime, self._alive, self._image.pid)
+        self._master.attached(self.spec["controller_pid"])  # it may die before it attaches
         try:
             while not self._done:
                 for key, _ in self._selector.select(timeout=_TICK):
