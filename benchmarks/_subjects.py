@@ -84,7 +84,7 @@ def penstock(
     """Start the training with Penstock in a home; then once more with a second record."""
     script = SCRIPTS / "with_penstock.py"
     env = {**env, "PENSTOCK_HOME": str(home)}
-    command = [sys.executable, script, record, str(count), str(ranks), *second]
+    command: list[str | Path] = [sys.executable, script, record, str(count), str(ranks), *second]
     return bench.start(command, env=env, log=record / "log")
 
 
@@ -92,7 +92,7 @@ def torchrun(bench: Bench, env: dict[str, str], record: Path, count: int) -> Any
     """Start it under torchrun, with fresh stores for restarts: its default store is shared with
     the ranks, which after a restart may read dead addresses in it and hang."""
     script = SCRIPTS / "with_torch.py"
-    command = [
+    command: list[str | Path] = [
         *(bench.python("torch"), "-m", "torch.distributed.run", "--standalone"),
         *(f"--nproc-per-node={RANKS}", "--max-restarts=3", script, record, str(count)),
     ]
@@ -102,5 +102,10 @@ def torchrun(bench: Bench, env: dict[str, str], record: Path, count: int) -> Any
 
 def bare(bench: Bench, env: dict[str, str], record: Path, count: int) -> Any:
     """Start it as one plain process."""
-    command = [bench.python("torch"), SCRIPTS / "with_torch.py", record, str(count)]
+    command: list[str | Path] = [
+        bench.python("torch"),
+        SCRIPTS / "with_torch.py",
+        record,
+        str(count),
+    ]
     return bench.start(command, env=env, log=record / "log")

@@ -12,14 +12,13 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from benchmarks import _subjects as subjects
 from benchmarks.frame.bench import Bench
 
 PEERS = subjects.TORCHRUN
-STEPS = 150
+_STEPS = {True: 100, False: 150}  # quick or not; kills keep 25 steps from either end
 _START = 60.0  # seconds for a subject to reach the step of the kill
 _METRIC = "kill to next step"
 
@@ -36,14 +35,14 @@ class Kill:
 def measure(bench: Bench) -> None:
     env = subjects.write_digits(bench.scratch)
     rounds = bench.rounds(quick=3, full=10)
-    kills = [_draw(bench.random) for _ in range(rounds)]
+    kills = [_draw(bench) for _ in range(rounds)]
     our_kills, their_kills = iter(kills), iter(kills)  # the same for both
     weights: list[str | None] = []
     hung: list[str] = []
 
     def ours() -> None:
         home, record = bench.folder("home"), bench.folder("record")
-        run = subjects.penstock(bench, env, home, record, STEPS)
+        run = subjects.penstock(bench, env, home, record, _STEPS[bench.quick])
         killed_at = _measure(bench, "Penstock", run, record, next(our_kills), hung)
         weights.append(_finish(run, record))
         if killed_at:
@@ -51,7 +50,7 @@ def measure(bench: Bench) -> None:
 
     def theirs() -> None:
         record = bench.folder("record")
-        run = subjects.torchrun(bench, env, record, STEPS)
+        run = subjects.torchrun(bench, env, record, _STEPS[bench.quick])
         _measure(bench, "torchrun", run, record, next(their_kills), hung)
         bench.children.clear()
 
@@ -60,15 +59,18 @@ def measure(bench: Bench) -> None:
     _judge(bench, twin, weights, hung)
 
 
-def _draw(random: Random) -> Kill:
-    ranks, steps = range(subjects.RANKS), range(25, STEPS - 25)
-    return Kill(random.choice(ranks), random.choice(steps), random.uniform(0, 0.02))
+def _draw(bench: Bench) -> Kill:
+    ranks, steps = range(subjects.RANKS), range(25, _STEPS[bench.quick] - 25)
+    draw = bench.random
+    return Kill(draw.choice(ranks), draw.choice(steps), draw.uniform(0, 0.02))
 
 
 def _undisturbed(bench: Bench, env: dict[str, str]) -> str | None:
     """The final weights that every other run must have."""
     record = bench.folder("record")
-    return _finish(subjects.penstock(bench, env, bench.folder("home"), record, STEPS), record)
+    return _finish(
+        subjects.penstock(bench, env, bench.folder("home"), record, _STEPS[bench.quick]), record
+    )
 
 
 def _measure(
