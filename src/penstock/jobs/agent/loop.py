@@ -423,8 +423,6 @@ class Agent:
     def _do_drain(self, body: dict[str, Any]) -> None:
         if self._words is not None and body["gang"] == self._gang:
             self._words.drain_at = max(self._words.steps()) + body["margin"]
-            for child in self._ranks.values():
-                self._tell(child, {"drain": {}})
 
     def _do_save(self, body: dict[str, Any]) -> None:
         if self._words is not None and body["gang"] == self._gang:
@@ -434,9 +432,8 @@ class Agent:
         child = self._ranks.get(body["rank"])
         if child is not None and child.gang == body["gang"]:
             child.calls.pop(body["id"], None)
-            self._tell(
-                child, {"reply": {k: v for k, v in body.items() if k not in ("gang", "rank")}}
-            )
+            answer = {key: body[key] for key in ("id", "payload", "error") if key in body}
+            self._tell(child, {"reply": answer})
 
     def _do_shutdown(self, _: dict[str, Any]) -> None:
         self._done = True
