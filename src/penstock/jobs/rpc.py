@@ -28,6 +28,8 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", 256 << 20),
     ("grpc.max_send_message_length", 256 << 20),
 ]
+# A new agent listens after some 0.1 s; gRPC would wait a whole second before it tries again.
+_AGAIN = [(f"grpc.{which}_reconnect_backoff_ms", 20) for which in ("initial", "min", "max")]
 
 
 def _dump(message: Message) -> bytes:
@@ -60,7 +62,7 @@ class Session:
     def __init__(self, address: str, inbox: queue.Queue[tuple[object, Message]]) -> None:
         self._inbox = inbox
         self._outbox: queue.Queue[Message | None] = queue.Queue()
-        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._channel = grpc.insecure_channel(address, options=_OPTIONS + _AGAIN)
         self._address = address
 
     def attach(self, generation: int, facts: Message, timeout: float) -> None:

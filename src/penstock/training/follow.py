@@ -36,7 +36,7 @@ def follow(
             with stores.meta.read() as db:
                 run = db.get_run(run.id)
             if run.state in ENDED:
-                _tell(stores, run, cursor, say)
+                _tell(stores, run, cursor, say, timeout=0.0)
                 break
             _look_for_life(stores, run, child)
         except KeyboardInterrupt:
@@ -47,8 +47,10 @@ def follow(
     return _outcome(run)
 
 
-def _tell(stores: Stores, run: Run, cursor: int, say: Callable[[str], None]) -> int:
-    events = stores.meta.wait_events(cursor, subject=f"run/{run.id}", timeout=0.2)
+def _tell(
+    stores: Stores, run: Run, cursor: int, say: Callable[[str], None], timeout: float = 0.2
+) -> int:
+    events = stores.meta.wait_events(cursor, subject=f"run/{run.id}", timeout=timeout)
     for event in events:
         line = line_of(event)
         if line is not None:

@@ -45,8 +45,9 @@ class Sessions:
         ).start()
         yield {"attached": {"pid": os.getpid(), "generation": generation}}
         cursor = 0
-        while context.is_active() and generation == self._newest:
-            for event in self._agent.outbox.after(cursor, timeout=0.5):
+        outbox = self._agent.outbox
+        while context.is_active() and generation == self._newest and not outbox.closed:
+            for event in outbox.after(cursor, timeout=0.5):
                 cursor = event["seq"]
                 yield event
 
@@ -72,6 +73,7 @@ def main(argv: list[str]) -> None:
     try:
         agent.run()
     finally:
+        agent.outbox.close()
         server.stop(grace=0.2).wait()
 
 

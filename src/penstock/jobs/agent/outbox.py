@@ -14,6 +14,7 @@ class Outbox:
         self._events: deque[dict[str, Any]] = deque()
         self._seq = 0
         self._changed = threading.Condition()
+        self.closed = False
 
     def put(self, kind: str, body: dict[str, Any]) -> None:
         with self._changed:
@@ -36,6 +37,12 @@ class Outbox:
     def after(self, seq: int, timeout: float) -> list[dict[str, Any]]:
         """Events later than `seq`, waiting for the first."""
         with self._changed:
-            if self._seq <= seq:
+            if self._seq <= seq and not self.closed:
                 self._changed.wait(timeout)
             return [event for event in self._events if event["seq"] > seq]
+
+    def close(self) -> None:
+        """Nothing more comes: whoever waits is let go."""
+        with self._changed:
+            self.closed = True
+            self._changed.notify_all()
