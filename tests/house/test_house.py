@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 GENERATED = re.compile(r"_pb2(_grpc)?\.pyi?$")
 LONGEST = 450  # lines of a file that a person still reads as one thing
 # Folders where people or machines keep what is theirs; none may be named in the tree.
-PLACES = re.compile(r"/(?:home|Users)/(?!me/)[a-z][\w-]*/|/work/|/root/|/opt/(?:wheels|pypi)")
+PLACES = re.compile(r"/(?:home|Users)/(?!me/)[a-z][\w-]*/|/root/")
 
 
 def tracked(*suffixes: str) -> list[Path]:
