@@ -14,7 +14,13 @@ from penstock.base.errors import Damaged, DiskFull, ReadOnly, Unavailable
 from penstock.base.hashing import digest_bytes
 from penstock.blobs import Blobs, open_blobs
 
-Killer = Callable[[str, int, Callable[[], object]], int]
+Killer = Callable[[Callable[[], object], int], int]
+
+
+@pytest.fixture
+def killed(in_child: Callable[..., int]) -> Killer:
+    """`killed(work, line)`: the wait status of a child killed before that line of the engine."""
+    return lambda work, line: in_child(work, die_at=line, part="blobs/local.py")
 
 
 def _file(blobs: Blobs, digest: str) -> Path:
@@ -87,13 +93,13 @@ def test_a_missing_file_to_put_is_one_clear_error(local: Blobs, tmp_path: Path) 
 @pytest.mark.faults
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 def test_a_writer_killed_at_any_line_leaves_nothing_half_visible(
-    local: Blobs, die_at_line: Killer, streamed: bool
+    local: Blobs, killed: Killer, streamed: bool
 ) -> None:
     deaths = 0
     for line in range(1, 500):
         data = b"%d" % line * 1000
         pieces: object = [data[:1500], data[1500:]] if streamed else data
-        status = die_at_line("blobs/local.py", line, lambda it=pieces: local.put(it))  # type: ignore[arg-type]
+        status = killed(lambda it=pieces: local.put(it), line)  # type: ignore[misc]
         for stat in local.list():
             local.verify(stat.digest)
         if status == 0:
@@ -109,11 +115,11 @@ def test_a_writer_killed_at_any_line_leaves_nothing_half_visible(
 
 
 @pytest.mark.faults
-def test_a_remover_killed_at_any_line_loses_nothing(local: Blobs, die_at_line: Killer) -> None:
+def test_a_remover_killed_at_any_line_loses_nothing(local: Blobs, killed: Killer) -> None:
     digest = local.put(b"kept")
     for step in (local.condemn, local.restore):
         for line in range(1, 200):
-            status = die_at_line("blobs/local.py", line, lambda step=step: step(digest))
+            status = killed(lambda step=step: step(digest), line)  # type: ignore[misc]
             assert local.get(digest) == b"kept"
             if status == 0:
                 break
@@ -122,14 +128,14 @@ def test_a_remover_killed_at_any_line_loses_nothing(local: Blobs, die_at_line: K
 
 @pytest.mark.faults
 def test_writers_killed_at_random_points_leave_whole_blobs(
-    local: Blobs, die_at_line: Killer, chance: random.Random
+    local: Blobs, killed: Killer, chance: random.Random
 ) -> None:
     def write_many() -> None:
         for n in range(20):
             local.put(bytes([n]) * (n * 997))
 
     for _ in range(25):
-        die_at_line("blobs/local.py", chance.randrange(1, 700), write_many)
+        killed(write_many, chance.randrange(1, 700))
         for stat in local.list():
             local.verify(stat.digest)
 

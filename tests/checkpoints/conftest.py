@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import random
 import struct
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,28 +24,6 @@ def blobs(tmp_path: Path) -> Blobs:
 @pytest.fixture
 def memory() -> Blobs:
     return open_blobs("memory://")
-
-
-@pytest.fixture
-def chance() -> random.Random:
-    seed = int(os.environ.get("PENSTOCK_CHAOS_SEED", random.randrange(1 << 30)))
-    print(f"PENSTOCK_CHAOS_SEED={seed}")
-    return random.Random(seed)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB of its own."""
-    if os.getuid() != 0:
-        assert "CI" not in os.environ, "CI must run as root, or this fault goes untested"
-        pytest.skip("needs root to mount")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -20,11 +20,6 @@ def test_the_newest_and_the_best_stay() -> None:
     assert ck.to_drop(rows, keep_last=2) == [10, 30]
 
 
-def test_the_newest_whole_one_and_all_after_it_stay() -> None:
-    rows = [row(step) for step in (50, 40, 30, 20, 10)]
-    assert ck.to_drop(rows, keep_last=1, whole=30) == [10, 20]
-
-
 def test_keeping_none_is_refused() -> None:
     with pytest.raises(BadInput, match="keep_last=0"):
         ck.to_drop([row(1)], keep_last=0)
@@ -33,13 +28,11 @@ def test_keeping_none_is_refused() -> None:
 @given(
     st.dictionaries(st.integers(0, 50), st.sampled_from([None, "loss"])),
     st.integers(1, 8),
-    st.data(),
 )
-def test_never_the_newest_whole_one_never_the_best_and_at_least_k_stay(marks, keep, data) -> None:
+def test_never_the_newest_never_the_best_and_at_least_k_stay(marks, keep) -> None:
     rows = [row(step, best) for step, best in marks.items()]
-    whole = data.draw(st.sampled_from([None, *marks]))
-    gone = ck.to_drop(rows, keep, whole)
-    assert whole not in gone
+    gone = ck.to_drop(rows, keep)
+    assert max(marks, default=None) not in gone
     assert not {step for step, best in marks.items() if best} & set(gone)
     assert len(marks) - len(gone) >= min(keep, len(marks))
-    assert ck.to_drop(rows[::-1], keep, whole) == gone == sorted(gone)
+    assert ck.to_drop(rows[::-1], keep) == gone == sorted(gone)

@@ -43,6 +43,8 @@ def test_without_a_name_the_newest_run_is_meant(home, terminal):
 def test_pids_are_bare_so_that_kill_takes_them(home, terminal):
     assert terminal("runs", "pids").strip() == ""
     assert terminal.json("runs", "pids", "base") == []
+    terminal("runs", "pids", "--role", "foo", expect=2)
+    assert "'sidecar'" in terminal.err
 
 
 def test_a_damaged_checkpoint_is_news_for_the_exit_code(home, terminal):

@@ -228,7 +228,7 @@ def test_killed_on_any_line_the_next_one_finds_a_whole_shard_or_none(
     blobs: Blobs,
     layout: Layout,
     chance: random.Random,
-    die_at_line: Callable[[str, int, Callable[[], object]], int],
+    in_child: Callable[..., int],
 ) -> None:
     data = make(blobs)
     digest = data.shards[0].digest
@@ -241,7 +241,7 @@ def test_killed_on_any_line_the_next_one_finds_a_whole_shard_or_none(
     for line in sorted({1, 2, 3, *(chance.randrange(4, 120) for _ in range(25))}):
         for path in cached(layout):
             path.unlink()
-        deaths += die_at_line("data/cache.py", line, work) != 0
+        deaths += in_child(work, die_at=line, part="data/cache.py") != 0
         assert ShardCache(blobs, layout.shards).open(digest).equals(expected)
         assert not list(layout.shards.glob("*.tmp"))
     assert deaths >= 10

@@ -225,7 +225,7 @@ def test_two_that_prepare_the_same_at_once_make_one_version(stores: Stores) -> N
 def test_killed_on_any_line_nothing_half_made_is_seen(
     stores: Stores,
     chance: random.Random,
-    die_at_line: Callable[[str, int, Callable[[], object]], int],
+    in_child: Callable[..., int],
 ) -> None:
     settings = load_settings(home=stores.layout.root)
 
@@ -235,7 +235,7 @@ def test_killed_on_any_line_nothing_half_made_is_seen(
 
     deaths = 0
     for line in sorted(chance.randrange(1, 5000) for _ in range(8)):
-        deaths += die_at_line("penstock/data/", line, work) != 0
+        deaths += in_child(work, die_at=line, part="penstock/data/") != 0
         for reference in versions(stores):
             with stores.meta.read() as meta:
                 version = meta.get_version("dataset", reference)

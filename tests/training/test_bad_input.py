@@ -25,7 +25,8 @@ def test_a_function_that_raises_shows_its_own_traceback_and_is_mended_and_contin
     out = project.run("run", "2", code=8)
     assert out.index("Traceback") < out.index("error [user-code]")
     assert "ZeroDivisionError: on purpose (rank 1, step 33)" in out
-    assert 'train.py", line' in out
+    assert 'File "train.py", line' in out
+    assert str(project.home) not in out[: out.index("error [user-code]")]
     run = project.newest("run")
     assert run.state == "failed"
     assert len(project.events("run", "attempt.started")) == 2  # tried again once, not for ever

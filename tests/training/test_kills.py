@@ -1,6 +1,7 @@
 """Anything may die at any moment: the weights are those of a run that nobody touched."""
 
 import signal
+import textwrap
 
 import pytest
 
@@ -90,5 +91,32 @@ def test_a_detached_run_whose_owners_died_is_adopted(project, dice, undisturbed)
     with project.stores() as stores:
         adopted = project.until("the adoption", lambda: control.adopt(stores))
     assert adopted == [project.newest("run").id]
+    project.until("the end", lambda: project.newest("run").state == "finished")
+    assert project.newest("run").result["weights"] == undisturbed(2)
+
+
+def test_a_detached_run_whose_script_died_before_it_had_a_controller_is_adopted(
+    project, undisturbed
+):
+    from penstock.jobs import control
+
+    path = project.folder / "train.py"
+    path.write_text(
+        textwrap.dedent(
+            """
+            import os
+            from penstock.jobs import control
+
+            if os.environ.get("DIE"):
+                control.start_controller = lambda *_: os.kill(os.getpid(), 9)
+            """
+        )
+        + path.read_text()
+    )
+    project.environment["DIE"] = "yes"
+    project.run("run", "2", "detach", code=-signal.SIGKILL)
+    assert project.newest("run").state == "pending"
+    with project.stores() as stores:
+        assert control.adopt(stores) == [project.newest("run").id]
     project.until("the end", lambda: project.newest("run").state == "finished")
     assert project.newest("run").result["weights"] == undisturbed(2)

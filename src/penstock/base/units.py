@@ -38,6 +38,15 @@ def size(value: int | str) -> int:
     return value if isinstance(value, int) else int(_parse(value, _BYTES, "64MiB"))
 
 
+def show_count(count: int, noun: str) -> str:
+    """How many of something, for people.
+
+    >>> show_count(1, "rank"), show_count(1257, "row")
+    ('1 rank', '1,257 rows')
+    """
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def show_bytes(count: float) -> str:
     """Bytes for people.
 

@@ -8,14 +8,10 @@ from penstock.base.errors import BadInput
 from penstock.records import Checkpoint
 
 
-def to_drop(
-    checkpoints: Iterable[Checkpoint], keep_last: int, whole: int | None = None
-) -> list[int]:
+def to_drop(checkpoints: Iterable[Checkpoint], keep_last: int) -> list[int]:
     """Steps that may go, oldest first.
 
-    keep_last  how many of the newest stay, at least 1
-    whole      newest step known to be whole: it stays, and so does all that is newer, because
-               who falls back past damage must find it
+    keep_last  how many of the newest stay, at least 1; who falls back past damage needs several
     Those marked best for a metric stay too.
     """
     if keep_last < 1:
@@ -27,6 +23,4 @@ def to_drop(
     rows = sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
     steps = sorted({row.step for row in rows})
     keep = set(steps[-keep_last:]) | {row.step for row in rows if row.best is not None}
-    if whole is not None:
-        keep |= {step for step in steps if step >= whole}
     return [step for step in steps if step not in keep]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 app = group("Runs: what is training or has trained, its logs, its processes.")
 
+Role = Literal["rank", "agent", "controller", "image", "sidecar", "all"]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name, id or start of an id.")]
 MaybeRun = Annotated[
     str | None,
@@ -122,12 +123,7 @@ def pids(
         str | None,
         typer.Argument(metavar="RUN", help="Name, id or start of an id; default: all that run."),
     ] = None,
-    role: Annotated[
-        str,
-        typer.Option(
-            metavar="ROLE", help="Which processes: rank, agent, controller, image, sidecar, or all."
-        ),
-    ] = "rank",
+    role: Annotated[Role, typer.Option(help="Which of its processes.")] = "rank",
 ) -> Answer:
     """Bare pids of a run's ranks, for kill; --json says all of each."""
     found = [each for each in home().pids(run) if role in ("all", each.role)]

@@ -125,7 +125,8 @@ def line_of(event: Event) -> str | None:
     match event.kind:
         case "gang.started":
             pids = " ".join(str(pid) for pid in body["pids"].values())
-            return f"attempt {body['attempt']}: {len(body['pids'])} ranks, pids {pids}"
+            ranks = units.show_count(len(body["pids"]), "rank")
+            return f"attempt {body['attempt']}: {ranks}, pids {pids}"
         case "rank.died":
             how = body["signal"] or f"exit code {body['code']}"
             return f"rank {body['rank']} (pid {body['pid']}) died by {how}"

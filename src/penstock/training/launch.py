@@ -17,6 +17,7 @@ from penstock.jobs.stores import Stores, pinned
 from penstock.meta import Writer
 from penstock.records import Run
 from penstock.records.references import check_name
+from penstock.records.runs import ENDED
 from penstock.training import configuring, controller
 from penstock.training.follow import follow
 
@@ -65,9 +66,17 @@ class _Wanted:
     source: str
     source_refs: list[str]
     detached: bool
+    threads_given: bool
 
     def compared(self) -> dict[str, Any]:
-        return {key: self.spec[key] for key in ("config", "world_size", "seed", "every")}
+        keys = ("config", "world_size", "seed", "every", "threads")
+        return {key: self.spec[key] for key in keys}
+
+    def going_on_from(self, last: Run) -> _Wanted:
+        """Threads that nobody asked for stay: another number of them adds in another order."""
+        if self.threads_given or "threads" not in last.spec:
+            return self
+        return replace(self, spec={**self.spec, **_threading(last.spec["threads"])})
 
 
 def train(
@@ -156,7 +165,6 @@ def _wanted(
     if by_steps and int(checkpoint_every) < 1:
         raise BadInput(f"checkpoint_every={checkpoint_every} never saves", "Give 1 or more steps.")
     world = max(1, workers)
-    threads = threads or max(1, cores // world)
     spec = {
         "entry": entry.text,
         "config": configuring.pack(config),
@@ -166,15 +174,8 @@ def _wanted(
         "every": checkpoint_every,
         "every_steps": int(checkpoint_every) if by_steps else None,
         "every_seconds": None if by_steps else units.seconds(checkpoint_every),
-        "threads": threads,
+        **_threading(threads or max(1, cores // world)),
         "preload": ["penstock.training.preload"],
-        "image_env": {
-            "OMP_NUM_THREADS": str(threads),
-            "MKL_NUM_THREADS": str(threads),
-            "PYTHONHASHSEED": "0",
-            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-            "JE_ARROW_MALLOC_CONF": "background_thread:false",  # an image has one thread
-        },
         "rank_env": {},
         "sidecars": {
             "checkpoint": {
@@ -188,7 +189,20 @@ def _wanted(
         "git": git_commit(entry.root),
     }
     name = check_name(name or entry.qualname, "run name")
-    return _Wanted(name, spec, code, source, refs(source, stores.blobs), detach)
+    known = refs(source, stores.blobs)
+    return _Wanted(name, spec, code, source, known, detach, threads is not None)
+
+
+def _threading(threads: int) -> dict[str, Any]:
+    """What of a spec follows from the threads of each rank."""
+    environment = {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "PYTHONHASHSEED": "0",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",  # an image has one thread
+    }
+    return {"threads": threads, "image_env": environment}
 
 
 def _check_workers(workers: int, cores: int, detach: bool) -> None:
@@ -211,6 +225,7 @@ def _decide(
     if last is None:
         why = "fresh=True" if fresh else f'there is no run named "{wanted.name}" yet'
         return _create(tx, wanted, stores), why, [], False
+    wanted = wanted.going_on_from(last)
     changed = _changes(last, wanted)
     if last.state == "finished":
         if not changed:
@@ -277,7 +292,8 @@ def _continue(
     )
     tx.event(f"run/{run.id}", "run.continued", {"changed": changed, "was": last.state})
     tx.refer(f"run/{run.id}", wanted.source_refs)
-    return run, f"it is unfinished ({last.state} at step {last.step})", changed, False
+    was = last.state if last.state in ENDED else "interrupted"
+    return run, f"it is unfinished ({was} at step {last.step})", changed, False
 
 
 def _with_controller(run: Run, stores: Stores) -> dict[str, Any]:

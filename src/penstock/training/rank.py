@@ -58,7 +58,7 @@ def execute(link: Link, payload: dict[str, Any]) -> dict[str, Any]:
         randomness.seed_all(payload["seed"])  # equal on all ranks: models begin equal
         run = Run(link, open_blobs(payload["blobs"]), layout, payload, emitter)
         config = unpack(payload["config"])
-        _call(function, run, config)
+        _call(function, run, config, payload["paths"])
     finally:
         emitter.close()
     return {"published": run.published, "step": run.global_step, "skipped": run.skipped}
@@ -72,7 +72,7 @@ def _import(payload: dict[str, Any]) -> Any:
     return load(payload["entry"])
 
 
-def _call(function: Any, run: Run, config: Any) -> None:
+def _call(function: Any, run: Run, config: Any, paths: list[str]) -> None:
     try:
         if config is None:
             function(run)
@@ -83,16 +83,16 @@ def _call(function: Any, run: Run, config: Any) -> None:
     except PenstockError as error:
         if isinstance(error, UserCodeFailed):
             raise
-        error.facts.setdefault("traceback", _own_frames(error))
+        error.facts.setdefault("traceback", _own_frames(error, paths))
         error.facts.update(rank=run.rank, step=run.global_step)
         raise
     except Exception as error:
-        raise failed(error, run.rank, run.global_step) from error
+        raise _failed(error, run, paths) from error
 
 
-def failed(error: Exception, rank: int, step: int) -> UserCodeFailed:
+def _failed(error: Exception, run: Run, paths: list[str]) -> UserCodeFailed:
     """The user's exception as one of the family, its own traceback first."""
-    text = _own_frames(error)
+    rank, step = run.rank, run.global_step
     kind = type(error).__name__
     return UserCodeFailed(
         f"{kind}: {error} (rank {rank}, step {step})",
@@ -100,16 +100,18 @@ def failed(error: Exception, rank: int, step: int) -> UserCodeFailed:
         rank=rank,
         step=step,
         signature=f"{kind}: {error}",
-        traceback=text,
+        traceback=_own_frames(error, paths),
     )
 
 
-def _own_frames(error: BaseException) -> str:
-    """The traceback from the user's first frame on, snapshot folders shown as file names."""
+def _own_frames(error: BaseException, paths: list[str]) -> str:
+    """The traceback from the user's first frame on; files of the snapshot under their own names."""
     frames = traceback.extract_tb(error.__traceback__)
     here = os.sep + "penstock" + os.sep + "training" + os.sep
     first = next((i for i, f in enumerate(frames) if here not in f.filename), 0)
     lines = traceback.format_list(frames[first:])
+    for folder in sorted(paths, key=len, reverse=True):  # the innermost folder names a file best
+        lines = [line.replace(f'File "{folder}{os.sep}', 'File "', 1) for line in lines]
     last = traceback.format_exception_only(type(error), error)
     return "Traceback (most recent call last):\n" + "".join(lines + last)
 

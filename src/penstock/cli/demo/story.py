@@ -280,7 +280,7 @@ class Demo:
     def _end(self) -> None:
         took = f"{self._facts['took_seconds']:.0f} s"
         if self._facts["reused"]:
-            took += " · reused: data, both runs, evaluations; figures are the original ones"
+            took += " · reused, with the figures of the first time"
         self._say("took", f"{took} · not shown: GPUs, several machines, large models")
         if not self._facts["ok"]:
             self._say("", "a step above fell short; the exit code says so", good=False)
