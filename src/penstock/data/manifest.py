@@ -1,30 +1,36 @@
 """The manifest of a dataset version: what its digest stands for.
 
-Two blobs. One is JSON: schema, splits, statistics, lineage, and the digest of the other, which is
-an Arrow IPC file with one row per shard (split, number, digest, rows, bytes), ordered by split and
-number. Both are found by content; `docs/data.md` describes them for readers without Penstock.
+One JSON blob (schema, splits, statistics, lineage) that names tables, each an Arrow IPC file in a
+blob of its own: "shards" (one row per shard, ordered by split and number) is always there,
+others as the version needs them. The shard table stays Arrow: a version of 100,000 shards costs
+some 10 MB, not a list of objects. `docs/formats.md` describes all of it for readers without
+Penstock.
+
+Format 1 had one table, named by the field `shard_table`, and no column `format`: its shards are
+Parquet.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from penstock.base.errors import Damaged, NewerSchema, NotFound
-from penstock.base.hashing import short
+from penstock.base.hashing import is_digest, short
 from penstock.base.nearest import did_you_mean
 from penstock.blobs import Blobs
 from penstock.data.columns import Column
 from penstock.data.statistics import Statistics
 from penstock.records import from_json, to_json
 
-FORMAT = 1
+FORMAT = 2
 
 SHARD_SCHEMA = pa.schema(
     [
@@ -33,8 +39,12 @@ SHARD_SCHEMA = pa.schema(
         ("digest", pa.string()),
         ("rows", pa.int64()),
         ("bytes", pa.int64()),
+        ("format", pa.string()),
     ]
 )
+_ITERATED = 4096  # shards that become Python objects at once
+
+ShardFormat = Literal["parquet", "arrow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +63,19 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One Parquet blob. `number` counts from 0 in its split; `bytes` are those of the blob."""
+    """One blob with rows of one split.
+
+    number  counts from 0 in its split
+    bytes   of the blob
+    format  of the blob: "parquet", or "arrow" for an Arrow IPC file
+    """
 
     split: str
     number: int
     digest: str
     rows: int
     bytes: int
+    format: ShardFormat = "parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +117,9 @@ class Shards(Sequence[Shard]):
         return Shard(**self.table.slice(number % len(self), 1).to_pylist()[0])
 
     def __iter__(self) -> Iterator[Shard]:
-        for row in self.table.to_pylist():
-            yield Shard(**row)
+        for batch in self.table.to_batches(max_chunksize=_ITERATED):
+            for row in batch.to_pylist():
+                yield Shard(**row)
 
     def digests(self) -> list[str]:
         found: list[str] = self.table["digest"].to_pylist()
@@ -113,7 +130,11 @@ class Shards(Sequence[Shard]):
 class Manifest:
     """digest  of the JSON blob, which is the version's own
     key     name of the column that names samples
+    tables  name -> digest of an Arrow IPC blob; `table` reads one. "shards" (here as `shards`),
+            "statistics" (of every shard and column), "inputs" (what was read), "objects" (blobs
+            that reference columns name, in its column `digest`)
     checks  what was verified when the version was made, e.g. "no_key_in_two_splits": True
+    notes   small JSON facts by owner, e.g. "expectations", "quarantine", "steps"
     """
 
     digest: str
@@ -121,11 +142,23 @@ class Manifest:
     key: str
     splits: dict[str, Split]
     shards: Shards
-    shard_table: str
+    tables: dict[str, str]
     statistics: dict[str, Statistics]
     lineage: Lineage
     checks: dict[str, Any]
+    notes: dict[str, Any]
+    read: Callable[[str], pa.Table] = field(compare=False, repr=False)
     format: int = FORMAT
+
+    def table(self, name: str) -> pa.Table | None:
+        """A table beside the shards, read and verified now; None where the version has none.
+
+        Raises NotFound and Damaged when its blob is gone or altered.
+        """
+        if name == "shards":
+            return self.shards.table
+        digest = self.tables.get(name)
+        return None if digest is None else self.read(digest)
 
     @property
     def schema(self) -> dict[str, Column]:
@@ -144,7 +177,9 @@ class Manifest:
     @property
     def refs(self) -> list[str]:
         """Every blob that the version needs, its own manifest included."""
-        return [self.digest, self.shard_table, *self.shards.digests()]
+        objects = self.table("objects")
+        named = [] if objects is None else objects["digest"].to_pylist()
+        return [self.digest, *self.tables.values(), *self.shards.digests(), *named]
 
     def split(self, name: str) -> Split:
         """Raises NotFound, which offers the nearest."""
@@ -184,10 +219,11 @@ class _Stored:
     columns: list[Column]
     key: str
     splits: list[Split]
-    shard_table: str
+    tables: dict[str, str]
     statistics: dict[str, Statistics]
     lineage: Lineage
     checks: dict[str, Any]
+    notes: dict[str, Any]
 
 
 def write_manifest(
@@ -196,47 +232,63 @@ def write_manifest(
     columns: Sequence[Column],
     key: str,
     splits: Sequence[Split],
-    shards: Sequence[Shard],
+    shards: Sequence[Shard] | pa.Table,
     statistics: dict[str, Statistics],
     lineage: Lineage,
     checks: dict[str, Any],
+    tables: Mapping[str, pa.Table] | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Store both blobs and return the manifest. `shards`: ordered by split, then number."""
-    table = pa.table(
-        [[getattr(each, name) for each in shards] for name in SHARD_SCHEMA.names],
-        schema=SHARD_SCHEMA,
-    )
-    shard_table = blobs.put(_ipc(table))
+    """Store the tables and the manifest; return it.
+
+    shards  ordered by split, then number; of very many give the table (SHARD_SCHEMA)
+    tables  others by name; the blobs that a column `digest` of "objects" names live as long as
+            the version
+    Raises what `put` raises.
+    """
+    table = shards.select(SHARD_SCHEMA.names) if isinstance(shards, pa.Table) else _table_of(shards)
+    table = table.cast(SHARD_SCHEMA).combine_chunks()
     stored = _Stored(
         FORMAT,
         "dataset",
         list(columns),
         key,
         list(splits),
-        shard_table,
+        {name: blobs.put(ipc(each)) for name, each in {"shards": table, **(tables or {})}.items()},
         statistics,
         lineage,
         checks,
+        dict(notes or {}),
     )
-    return _manifest(blobs.put(to_json(stored)), stored, table)
+    return _manifest(blobs, blobs.put(to_json(stored)), stored, table)
 
 
-def _manifest(digest: str, stored: _Stored, table: pa.Table) -> Manifest:
+def _table_of(shards: Sequence[Shard]) -> pa.Table:
+    return pa.table(
+        [[getattr(each, name) for each in shards] for name in SHARD_SCHEMA.names],
+        schema=SHARD_SCHEMA,
+    )
+
+
+def _manifest(blobs: Blobs, digest: str, stored: _Stored, table: pa.Table) -> Manifest:
     return Manifest(
         digest=digest,
         columns=tuple(stored.columns),
         key=stored.key,
         splits={each.name: each for each in stored.splits},
         shards=Shards(table),
-        shard_table=stored.shard_table,
+        tables=stored.tables,
         statistics=stored.statistics,
         lineage=stored.lineage,
         checks=stored.checks,
+        notes=stored.notes,
+        read=partial(_read_table, blobs, digest),
         format=stored.format,
     )
 
 
-def _ipc(table: pa.Table) -> memoryview:
+def ipc(table: pa.Table) -> memoryview:
+    """A table as the bytes of an Arrow IPC file of one batch."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -244,30 +296,46 @@ def _ipc(table: pa.Table) -> memoryview:
 
 
 def read_manifest(blobs: Blobs, digest: str) -> Manifest:
-    """Read and verify both blobs.
+    """Read and verify the manifest and its shard table; other tables when they are asked for.
 
     Raises NotFound, Damaged, and NewerSchema for a format that this Penstock does not know.
     """
-    data = blobs.get(digest)
-    _refuse_newer(data, digest)
-    stored = from_json(_Stored, data)
+    stored = from_json(_Stored, _as_format_2(blobs.get(digest), digest))
+    if not all(map(is_digest, [stored.tables.get("shards", ""), *stored.tables.values()])):
+        raise _unreadable(digest, "", "it is not named by a digest")
+    table = _read_table(blobs, digest, stored.tables["shards"])
+    if stored.format == 1 and "format" not in table.column_names:
+        parquet = pa.repeat(pa.scalar("parquet"), table.num_rows)
+        table = table.append_column("format", parquet)
     try:
-        table = pa.ipc.open_file(pa.py_buffer(blobs.get(stored.shard_table))).read_all()
+        table = table.select(SHARD_SCHEMA.names).cast(SHARD_SCHEMA)
+    except (pa.ArrowException, KeyError) as error:
+        raise _unreadable(digest, stored.tables["shards"], error) from None
+    return _manifest(blobs, digest, stored, table)
+
+
+def _read_table(blobs: Blobs, manifest: str, digest: str) -> pa.Table:
+    try:
+        return pa.ipc.open_file(pa.py_buffer(blobs.get(digest))).read_all()
     except pa.ArrowException as error:
-        raise Damaged(
-            f"the shard table of dataset manifest {short(digest)} does not parse: {error}",
-            "Restore the blob store from a good copy, or prepare the dataset with fresh=True.",
-            digest=stored.shard_table,
-        ) from None
-    return _manifest(digest, stored, table)
+        raise _unreadable(manifest, digest, error) from None
 
 
-def _refuse_newer(data: bytes, digest: str) -> None:
+def _unreadable(manifest: str, table: str, why: object) -> Damaged:
+    return Damaged(
+        f"a table of dataset manifest {short(manifest)} does not parse: {why}",
+        "Restore the blob store from a good copy, or prepare the dataset with fresh=True.",
+        digest=table,
+    )
+
+
+def _as_format_2(data: bytes, digest: str) -> bytes:
+    """The JSON of a manifest, that of an older format as one of format 2 would say it."""
     try:
         found = json.loads(data)
         kind, version = found.get("kind"), int(found["format"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        kind, version = None, 0
+        found, kind, version = {}, None, 0
     if kind != "dataset":
         raise Damaged(
             f"blob {short(digest)} is not the manifest of a dataset",
@@ -281,3 +349,8 @@ def _refuse_newer(data: bytes, digest: str) -> None:
             digest=digest,
             format=version,
         )
+    if version > 1:
+        return data
+    return json.dumps(
+        found | {"tables": {"shards": found.get("shard_table")}, "notes": {}}
+    ).encode()
