@@ -51,6 +51,7 @@ def make() -> Make:
             statistics=written.statistics,
             lineage=Lineage("tests:make", "code"),
             checks=written.checks,
+            tables=written.tables,
         )
 
     return run

@@ -133,7 +133,7 @@ def test_a_lost_shard_is_named_too(make: Any, blobs: Blobs, layout: Layout) -> N
 
 def test_a_blob_that_is_no_parquet_is_damaged(blobs: Blobs, layout: Layout) -> None:
     digest = blobs.put(b"PAR1 but not quite PAR1")
-    with pytest.raises(Damaged, match="not a Parquet file"):
+    with pytest.raises(Damaged, match="not a shard of format parquet"):
         ShardCache(blobs, layout.shards).open(digest)
 
 
@@ -202,6 +202,7 @@ def test_processes_that_open_a_shard_at_once_fetch_it_once(
 ) -> None:
     data = make(blobs, {"id": np.arange(20_000), "x": np.random.default_rng(0).random((20_000, 8))})
     counting = Counting(blobs, tmp_path / "tally")
+    shard = data.shards[0].digest, data.shards[0].format
     ready, go = os.pipe()
     children = []
     for _ in range(6):
@@ -211,7 +212,7 @@ def test_processes_that_open_a_shard_at_once_fetch_it_once(
             try:
                 os.close(go)
                 os.read(ready, 1)  # all start when the pipe closes
-                batch = ShardCache(counting, layout.shards).open(data.shards[0].digest)  # type: ignore[arg-type]
+                batch = ShardCache(counting, layout.shards).open(*shard)  # type: ignore[arg-type]
                 status = 0 if batch.num_rows == 20_000 else 71
             finally:
                 os._exit(status)
@@ -231,18 +232,18 @@ def test_killed_on_any_line_the_next_one_finds_a_whole_shard_or_none(
     in_child: Callable[..., int],
 ) -> None:
     data = make(blobs)
-    digest = data.shards[0].digest
+    shard = data.shards[0].digest, data.shards[0].format
 
     def work() -> object:
-        return ShardCache(blobs, layout.shards).open(digest)
+        return ShardCache(blobs, layout.shards).open(*shard)
 
-    expected = ShardCache(blobs, layout.root / "other").open(digest)
+    expected = ShardCache(blobs, layout.root / "other").open(*shard)
     deaths = 0
     for line in sorted({1, 2, 3, *(chance.randrange(4, 120) for _ in range(25))}):
         for path in cached(layout):
             path.unlink()
         deaths += in_child(work, die_at=line, part="data/cache.py") != 0
-        assert ShardCache(blobs, layout.shards).open(digest).equals(expected)
+        assert ShardCache(blobs, layout.shards).open(*shard).equals(expected)
         assert not list(layout.shards.glob("*.tmp"))
     assert deaths >= 10
 

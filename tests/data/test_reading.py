@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,16 +88,6 @@ def test_units_cover_a_split_once(data: Manifest, rows_per_unit: int) -> None:
 def test_a_unit_of_no_rows_is_refused(data: Manifest) -> None:
     with pytest.raises(BadInput):
         unit_ranges(data, "all", 0)
-
-
-def test_shards_are_parquet_that_anyone_can_read(kept: Blobs, data: Manifest) -> None:
-    file = pq.ParquetFile(pa.BufferReader(kept.get(data.shards[1].digest)))
-    group = file.metadata.row_group(0)
-    columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
-    assert columns["id"].compression == "ZSTD"
-    assert (columns["id"].statistics.min, columns["id"].statistics.max) == (17, 33)
-    assert columns["name"].statistics.min == "n17"
-    assert file.schema_arrow.field("image").type == pa.fixed_shape_tensor(pa.float32(), [2, 3])
 
 
 def test_statistics_are_those_of_the_rows(make: Any, kept: Blobs) -> None:

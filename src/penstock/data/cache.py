@@ -30,15 +30,15 @@ from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
-from penstock.base.errors import Damaged
-from penstock.base.hashing import PREFIX, short
+from penstock.base.hashing import PREFIX
 from penstock.base.ids import new_id
 from penstock.base.log import facts, logger
 from penstock.blobs import Blobs
+from penstock.data.at_rest import decode
 from penstock.data.columns import Array, Column, column_of_type, fixed_values, one_chunk
+from penstock.data.manifest import ShardFormat
 
 FORMAT = "v1"
 _MARK = b"PSTKSHD1"
@@ -61,40 +61,32 @@ class ShardCache:
         self._blobs = blobs
         self._folder = folder
 
-    def open(self, digest: str) -> pa.RecordBatch:
+    def open(self, digest: str, format: ShardFormat = "parquet") -> pa.RecordBatch:
         """A shard as one batch, laid out as above; mapped where that is possible.
 
         Raises NotFound and Damaged from the blob store; Damaged when it is no Parquet.
         """
         path = self._folder / f"{digest.removeprefix(PREFIX)}.{FORMAT}"
         found = _mapped(path)
-        return self._build(digest, path) if found is None else found
+        return self._build(digest, format, path) if found is None else found
 
-    def _build(self, digest: str, path: Path) -> pa.RecordBatch:
+    def _build(self, digest: str, format: ShardFormat, path: Path) -> pa.RecordBatch:
         built: pa.RecordBatch | None = None
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with _alone(self._folder, path.name):
                 if (found := _mapped(path)) is not None:
                     return found  # another process was faster
-                built = self._decode(digest)
+                built = self._decode(digest, format)
                 _write(path, built)
             if (found := _mapped(path)) is not None:
                 return found
         except OSError as error:
             _say_degraded(self._folder, error.strerror or str(error))
-        return self._decode(digest) if built is None else built
+        return self._decode(digest, format) if built is None else built
 
-    def _decode(self, digest: str) -> pa.RecordBatch:
-        data = self._blobs.get(digest)
-        try:
-            return laid_out(pq.read_table(pa.BufferReader(data)))
-        except (pa.ArrowException, OSError) as error:  # Parquet's readers raise both
-            raise Damaged(
-                f"blob {short(digest)} is not a Parquet file: {error}",
-                "Prepare the dataset again with fresh=True.",
-                digest=digest,
-            ) from None
+    def _decode(self, digest: str, format: ShardFormat) -> pa.RecordBatch:
+        return laid_out(decode(self._blobs.get(digest), format, digest))
 
 
 def _say_degraded(folder: Path, why: str) -> None:

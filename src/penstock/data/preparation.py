@@ -331,6 +331,7 @@ def _write(blobs: Blobs, asked: _Request) -> Manifest:
         statistics=written.statistics,
         lineage=asked.lineage,
         checks=written.checks,
+        tables=written.tables,
     )
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from penstock.base.errors import BadInput
 from penstock.base.hashing import short
 from penstock.blobs import Blobs
+from penstock.data.at_rest import decode
 from penstock.data.columns import arrow_schema
 from penstock.data.manifest import Manifest, no_such_split
 from penstock.data.source import chosen, shard_errors
@@ -78,7 +78,7 @@ def read_rows(
             break
         with shard_errors(short(manifest.digest), split, number):
             data = blobs.get(shard.digest)
-        table = pq.read_table(pa.BufferReader(data), columns=[each.name for each in wanted])
+            table = decode(data, shard.format, shard.digest, [each.name for each in wanted])
         low, high = max(start - before, 0), min(stop - before, shard.rows)
         pieces.append(table.slice(low, high - low))
     return pa.concat_tables(pieces) if pieces else arrow_schema(wanted).empty_table()

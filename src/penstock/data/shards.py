@@ -1,4 +1,4 @@
-"""From blocks of rows to Parquet shards, by split, with what the manifest needs to know."""
+"""From blocks of rows to shards, by split, with what the manifest needs to know."""
 
 from __future__ import annotations
 
@@ -8,26 +8,30 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from penstock.base.errors import BadInput, Damaged
-from penstock.base.hashing import digest_bytes
+from penstock.base.errors import BadInput
 from penstock.blobs import Blobs
+from penstock.data.at_rest import store_shard
 from penstock.data.columns import Column
 from penstock.data.content import Content
 from penstock.data.keys import KEY, KeyFunction, key_texts, split_numbers
 from penstock.data.manifest import Shard, Split
 from penstock.data.rows import Blocks
+from penstock.data.shard_statistics import statistics_table
 from penstock.data.statistics import Statistics, gatherers
 
 SHARD_ROWS = 1 << 18
 SHARD_BYTES = 64 << 20  # of Arrow, before compression
+SHARD_STEP = 1 << 12  # a shard that is cut by bytes gets a multiple of these rows, if it can
 _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Everything of a manifest except its lineage."""
+    """Everything of a manifest except its lineage.
+
+    tables  beside the shards: "statistics"
+    """
 
     columns: list[Column]
     key: str
@@ -35,6 +39,7 @@ class Written:
     shards: list[Shard]
     statistics: dict[str, Statistics]
     checks: dict[str, Any]
+    tables: dict[str, pa.Table]
 
 
 def write_shards(
@@ -89,7 +94,7 @@ class _Work:
         self._keys = _Keys()
         self._statistics = gatherers(self.columns, but=self.key)
         self._shards = [
-            _SplitWriter(blobs, self.columns, split, shard_rows, shard_bytes) for split in splits
+            SplitWriter(blobs, self.columns, split, shard_rows, shard_bytes) for split in splits
         ]
 
     def add(self, block: pa.Table) -> None:
@@ -125,6 +130,7 @@ class _Work:
             shards=[shard for writer in self._shards for shard in writer.shards],
             statistics={name: each.result() for name, each in self._statistics.items()},
             checks={"keys": total, "no_duplicate_keys": True, "no_key_in_two_splits": True},
+            tables={"statistics": pa.concat_tables(w.statistics() for w in self._shards)},
         )
 
 
@@ -165,8 +171,13 @@ def _numbers(rows: list[int]) -> str:
     return ", ".join(map(str, rows[:_SHOWN])) + (", …" if len(rows) > _SHOWN else "")
 
 
-class _SplitWriter:
-    """Gathers the rows of one split and puts a shard whenever one is full."""
+class SplitWriter:
+    """Gathers the rows of one split and puts a shard whenever one is full.
+
+    shard_rows, shard_bytes  whichever is reached first; bytes are those of Arrow in memory
+
+    Feed `add`, then `flush`; then ask for `shards`, `split` and `statistics`.
+    """
 
     def __init__(
         self, blobs: Blobs, columns: list[Column], name: str, shard_rows: int, shard_bytes: int
@@ -178,55 +189,52 @@ class _SplitWriter:
         self._columns = columns
         self._limits = shard_rows, shard_bytes
         self._content = Content(columns)
+        self._statistics: list[pa.Table] = []
         self._waiting: list[pa.Table] = []
         self._waiting_rows = self._waiting_bytes = 0
 
     def add(self, table: pa.Table) -> None:
+        """These rows come next."""
         self._content.add(table)
         self.rows += table.num_rows
         while table.num_rows:
             room = self._limits[0] - self._waiting_rows
             piece, table = table.slice(0, room), table.slice(room)
-            self._waiting.append(piece)
-            self._waiting_rows += piece.num_rows
-            self._waiting_bytes += piece.nbytes
-            if self._waiting_rows >= self._limits[0] or self._waiting_bytes >= self._limits[1]:
-                self.flush()
+            self._wait(piece)
+            if self._waiting_rows >= self._limits[0]:
+                self._put(self._waiting_rows)
+            elif self._waiting_bytes >= self._limits[1]:
+                self._put(self._waiting_rows // SHARD_STEP * SHARD_STEP or self._waiting_rows)
 
     def flush(self) -> None:
         """Put what waits as a shard; nothing when nothing waits."""
-        if not self._waiting:
-            return
-        data = parquet(pa.concat_tables(self._waiting), self._columns)
-        self.shards.append(
-            Shard(
-                self.name, len(self.shards), put(self._blobs, data), self._waiting_rows, len(data)
-            )
-        )
+        if self._waiting_rows:
+            self._put(self._waiting_rows)
+
+    def _wait(self, piece: pa.Table) -> None:
+        if piece.num_rows:
+            self._waiting.append(piece)
+            self._waiting_rows += piece.num_rows
+            self._waiting_bytes += piece.nbytes
+
+    def _put(self, rows: int) -> None:
+        """The first `rows` of what waits become a shard."""
+        table = pa.concat_tables(self._waiting)
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+        self._wait(table.slice(rows))
+        table = table.slice(0, rows)
+        number = len(self.shards)
+        stored = store_shard(self._blobs, table, self._columns)
+        self._statistics.append(statistics_table(table, self._columns, self.name, number))
+        self.shards.append(
+            Shard(self.name, number, stored.digest, rows, stored.bytes, stored.format)
+        )
 
     def split(self, share: float) -> Split:
+        """What the manifest says of it."""
         size = sum(shard.bytes for shard in self.shards)
         return Split(self.name, self.rows, len(self.shards), size, share, self._content.digest)
 
-
-def parquet(table: pa.Table, columns: list[Column]) -> memoryview:
-    """A table as one Parquet file: zstd, statistics where a value is a scalar."""
-    plain = [each.name for each in columns if each.kind != "tensor"]
-    words = [each.name for each in columns if each.kind in ("text", "bytes")]
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table, sink, compression="zstd", use_dictionary=words or False, write_statistics=plain
-    )
-    return memoryview(sink.getvalue())
-
-
-def put(blobs: Blobs, data: memoryview) -> str:
-    """Store a blob; where a damaged one lies at its address, put the good one in its place."""
-    digest = digest_bytes(data)
-    if blobs.exists(digest):
-        try:
-            blobs.verify(digest)
-        except Damaged:
-            blobs.condemn(digest)
-    return blobs.put(data)
+    def statistics(self) -> pa.Table:
+        """A row per shard and column."""
+        return pa.concat_tables(self._statistics).combine_chunks()

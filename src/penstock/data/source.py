@@ -95,7 +95,8 @@ class ShardSource:
 
     def _read(self, number: int) -> pa.RecordBatch:
         with shard_errors(self._name, self._split, number):
-            return self._cache.open(self._shards[number].digest)
+            shard = self._shards[number]
+            return self._cache.open(shard.digest, shard.format)
 
 
 class shard_errors:  # noqa: N801 - reads like the verb it is
