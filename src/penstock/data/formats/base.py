@@ -1,0 +1,160 @@
+"""What sources of files have in common: options, the one schema of all files, blocks of it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from penstock.base.errors import BadInput
+from penstock.base.nearest import did_you_mean
+from penstock.data.formats.files import File, digest_whole
+from penstock.data.formats.listing import Given
+from penstock.data.formats.port import BLOCK_BYTES, PIECE_BYTES, Block, Input, InputSource
+
+_UNSAID = ("piece_bytes",)  # options that change how work is cut, not what is read
+
+
+class FileSource(InputSource):
+    """A source over files that are listed by name.
+
+    given        what to list
+    columns      which ones, in this order; None: all
+    cast         column -> name of an Arrow type ("float32", "timestamp[us]"), where the file's or
+                 the inferred one is not meant
+    piece_bytes  larger files are read in pieces of about this size, where the format allows
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        given: Given,
+        *,
+        columns: Sequence[str] | None = None,
+        cast: Mapping[str, str] | None = None,
+        piece_bytes: int = PIECE_BYTES,
+    ) -> None:
+        if isinstance(columns, str) or piece_bytes < 1:
+            raise BadInput("columns is a list and piece_bytes a number above 0", "Correct it.")
+        self.given = given
+        self.columns = None if columns is None else list(columns)
+        self.cast = {name: arrow_type_named(text) for name, text in (cast or {}).items()}
+        self.piece_bytes = piece_bytes
+        self.options: dict[str, Any] = {}
+        self._schema: pa.Schema | None = None
+
+    @property
+    def storage(self) -> dict[str, Any]:
+        return self.given.storage
+
+    # the same source elsewhere
+
+    def spec(self) -> dict[str, Any]:
+        return {
+            "format": self.format,
+            "given": self.given.spec(),
+            "options": self.options,
+            "schema": _to_text(self.schema),
+        }
+
+    def how(self) -> dict[str, Any]:
+        options = {k: v for k, v in self.options.items() if k not in _UNSAID}
+        types = {field.name: str(field.type) for field in self.schema}
+        return {"format": self.format, "options": options, "types": types}
+
+    def pin(self, text: str | None) -> None:
+        """Take the schema that another process found."""
+        if text is not None:
+            self._schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
+
+    # the schema of all files
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of every block. Found once: a worker gets it in the spec."""
+        if self._schema is None:
+            self.inputs()
+        assert self._schema is not None
+        return self._schema
+
+    def settle(self, found: pa.Schema) -> pa.Schema:
+        """The schema of blocks for the schema of the files: `columns` chosen, `cast` applied."""
+        for name in (*self.cast, *(self.columns or ())):
+            if name not in found.names:
+                raise BadInput(
+                    f'{self.given} has no column "{name}"', did_you_mean(name, found.names)
+                )
+        names = found.names if self.columns is None else self.columns
+        return pa.schema([(name, self.cast.get(name, found.field(name).type)) for name in names])
+
+    def fit(self, table: pa.Table, where: Callable[[], str]) -> pa.Table:
+        """A table of a file in the schema of all; raises BadInput where a value does not fit."""
+        table = table.select(self.schema.names)
+        if table.schema.equals(self.schema):
+            return table
+        arrays = []
+        for field in self.schema:
+            try:
+                arrays.append(table[field.name].cast(field.type))
+            except (pa.ArrowException, ValueError) as error:
+                raise BadInput(
+                    f'{where()}: column "{field.name}" is not {field.type}: {error}',
+                    "Give a type that holds all values with cast=.",
+                    column=field.name,
+                ) from None
+        return pa.table(arrays, schema=self.schema)
+
+    # inputs
+
+    def files(self) -> list[File]:
+        """All files; those with another extension are left out where some have the format's."""
+        found = self.given.files()
+        ours = [each for each in found if each.name.lower().endswith(self.suffixes)]
+        if not found:
+            raise BadInput(f"there is no file in {self.given}", "Check the path.")
+        return ours or found
+
+    def digest(self, input: Input) -> str:
+        return digest_whole(input, self.storage)
+
+
+def arrow_type_named(text: str | pa.DataType) -> pa.DataType:
+    """An Arrow type by its name, with a unit where it has one."""
+    if isinstance(text, pa.DataType):
+        return text
+    try:
+        if text.startswith("timestamp[") and ", tz=" in text:
+            unit, zone = text.removesuffix("]").split("[")[1].split(", tz=")
+            return pa.timestamp(unit, zone)
+        return pa.type_for_alias(text)
+    except (ValueError, AttributeError):
+        raise BadInput(
+            f'"{text}" is not the name of an Arrow type',
+            'Such as "int64", "float32", "string", "binary", "bool", "timestamp[us]".',
+        ) from None
+
+
+def _to_text(schema: pa.Schema) -> str:
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()
+
+
+def cut(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+    """(first row, slice) of at most 16 MiB each, by the mean size of a row; rows stay whole."""
+    size = table.nbytes
+    if size <= BLOCK_BYTES or table.num_rows <= 1:
+        if table.num_rows:
+            yield 0, table
+        return
+    rows = max(1, min(table.num_rows - 1, BLOCK_BYTES * table.num_rows // size))
+    for start in range(0, table.num_rows, rows):
+        for more, part in cut(table.slice(start, rows)):
+            yield start + more, part
+
+
+def blocks(table: pa.Table, place: Callable[[int], str]) -> Iterator[Block]:
+    """A table as blocks; `place` counts in the whole table."""
+    for start, part in cut(table):
+        yield Block(part, lambda row, start=start: place(start + row))  # type: ignore[misc]

@@ -1,0 +1,155 @@
+"""Bytes of a file, here or in an object store: opened, stamped, hashed, and held to be steady."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from penstock.base.errors import BadInput, PenstockError
+from penstock.base.files import from_os_error
+from penstock.base.hashing import CHUNK, Hasher
+from penstock.data.formats import remote
+from penstock.data.formats.port import Input
+
+_REMEMBERED = 1 << 16  # digests of this process; beyond, the oldest are computed again
+_digests: dict[tuple[object, ...], str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """name relative to what was given; uri absolute; size in bytes; stamp changes with the file."""
+
+    name: str
+    uri: str
+    size: int
+    stamp: str
+
+    def whole(self) -> Input:
+        return Input(self.name, self.uri, self.size, self.stamp)
+
+    def piece(self, unit: str, first: int, end: int, size: int) -> Input:
+        name = f"{self.name}#{unit}={first}-{end}"
+        return Input(name, self.uri, size, self.stamp, (unit, first, end))
+
+
+def file_name(input: Input) -> str:
+    """The name of an input's file, without its piece."""
+    return input.name if input.piece is None else input.name.rpartition("#")[0]
+
+
+def look(uri: str, storage: dict[str, Any]) -> tuple[int, str]:
+    """(size, stamp) of a file. Raises BadInput when it is not there."""
+    if remote.is_remote(uri):
+        return remote.look(uri, storage)
+    try:
+        found = Path(uri).stat()
+    except FileNotFoundError:
+        raise BadInput(f"{uri} is not there any more", "List the files again.", path=uri) from None
+    except OSError as error:
+        raise from_os_error(error, "reading a file", uri) from error
+    return found.st_size, f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def open_bytes(uri: str, storage: dict[str, Any]) -> BinaryIO:
+    """A seekable stream of a file's bytes; the caller closes it."""
+    if remote.is_remote(uri):
+        return remote.open_bytes(uri, storage)
+    try:
+        return Path(uri).open("rb", buffering=CHUNK)
+    except OSError as error:
+        raise from_os_error(error, "reading a file", uri) from error
+
+
+@contextmanager
+def steady(input: Input, storage: dict[str, Any]) -> Iterator[None]:
+    """Hold that the file is the one that was listed, before the block and after it.
+
+    An error inside the block is told as the change of the file where that is the cause.
+    """
+    _same(input, storage)
+    try:
+        yield
+    except (PenstockError, OSError, ValueError):
+        _same(input, storage)
+        raise
+    _same(input, storage)
+
+
+def _same(input: Input, storage: dict[str, Any]) -> None:
+    stamp = look(input.uri, storage)[1]
+    if stamp != input.stamp:
+        raise BadInput(
+            f"{input.uri} changed while it was read (was {input.stamp}, is {stamp})",
+            "Let whoever writes it finish, then run again; what was read of it is not kept.",
+            path=input.uri,
+            before=input.stamp,
+            after=stamp,
+        )
+
+
+@contextmanager
+def opened(input: Input, storage: dict[str, Any]) -> Iterator[BinaryIO]:
+    """The bytes of an input's file, which stays as it was listed."""
+    with steady(input, storage), open_bytes(input.uri, storage) as stream:
+        try:
+            yield stream
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise from_os_error(error, "reading a file", input.uri) from error
+
+
+def remembered(input: Input, what: str, compute: Callable[[], str]) -> str:
+    """`compute()`, remembered in this process by the file's place and stamp and by `what`."""
+    key = (input.uri, input.stamp, input.piece, what)
+    if key not in _digests:
+        if len(_digests) >= _REMEMBERED:
+            del _digests[next(iter(_digests))]
+        _digests[key] = compute()
+    return _digests[key]
+
+
+def digest_whole(input: Input, storage: dict[str, Any]) -> str:
+    """SHA-256 of the whole file of an input, read in pieces of 1 MiB."""
+
+    def compute() -> str:
+        hasher = Hasher()
+        with opened(input, storage) as stream:
+            while chunk := stream.read(CHUNK):
+                hasher.update(chunk)
+        return hasher.digest
+
+    return remembered(Input(input.name, input.uri, input.size, input.stamp), "whole", compute)
+
+
+def digest_ranges(
+    input: Input, ranges: list[tuple[int, int]], more: bytes, storage: dict[str, Any]
+) -> str:
+    """SHA-256 of `more` and of the bytes first..end of the input's file, in the order given."""
+
+    def compute() -> str:
+        hasher = Hasher()
+        hasher.update(more)
+        with opened(input, storage) as stream:
+            for first, end in ranges:
+                stream.seek(first)
+                while first < end and (chunk := stream.read(min(CHUNK, end - first))):
+                    hasher.update(chunk)
+                    first += len(chunk)
+        return hasher.digest
+
+    return remembered(input, f"{ranges}{more!r}", compute)
+
+
+def count_newlines(stream: BinaryIO, first: int, end: int) -> int:
+    """How many newlines the bytes first..end hold."""
+    stream.seek(first, os.SEEK_SET)
+    count = 0
+    while first < end and (chunk := stream.read(min(CHUNK, end - first))):
+        count += chunk.count(b"\n")
+        first += len(chunk)
+    return count
