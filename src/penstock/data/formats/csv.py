@@ -101,12 +101,13 @@ class CsvSource(LineSource):
         header = self.preamble(input).removeprefix(_BOM)
         try:
             lines = io.StringIO(header.decode(self._encoding), newline="")
-            quoting = csv.QUOTE_MINIMAL if self._quote_char else csv.QUOTE_NONE
-            quote = self._quote_char or None
-            delimiter = self._delimiter_of(input.uri)
-            return next(
-                csv.reader(lines, delimiter=delimiter, quotechar=quote, quoting=quoting), []
+            found = csv.reader(
+                lines,
+                delimiter=self._delimiter_of(input.uri),
+                quotechar=self._quote_char or None,
+                quoting=csv.QUOTE_MINIMAL if self._quote_char else csv.QUOTE_NONE,
             )
+            return next(found, [])
         except (UnicodeDecodeError, LookupError, csv.Error) as error:
             raise BadInput(
                 f"{file_name(input)}:1: the header is not {self._encoding} text: {error}",

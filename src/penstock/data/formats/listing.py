@@ -1,7 +1,7 @@
 """Which files a path, glob, list or URL means, in one order, with every missing one named.
 
 Names are relative to the folder, or to the part of a glob before its first pattern; in a list they
-are the paths as given. Hidden files and marker files (`_SUCCESS`, `_metadata`) are passed over.
+begin with the entry's last part, or with the entry as given where two end alike. Hidden files and marker files (`_SUCCESS`, `_metadata`) are passed over.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ class Given:
         self.base = base
         self.storage = dict(storage)
         self._first: list[File] | None = None
+        lasts = [each.rstrip("/").rpartition("/")[2] for each in self.entries]
+        self._alike = len(set(lasts)) < len(lasts)
 
     def spec(self) -> dict[str, Any]:
         found: dict[str, Any] = {"entries": self.entries, "base": self.base}
@@ -89,12 +91,12 @@ class Given:
     def _remote(self, entry: str) -> list[File]:
         many = len(self.entries) > 1
         return [
-            File(f"{entry.rstrip('/')}/{name}" if many else name, uri, size, stamp)
+            File(f"{self._prefix(entry)}/{name}" if many else name, uri, size, stamp)
             for name, uri, size, stamp in remote.listing(entry, self.storage)
         ]
 
     def _local(self, entry: str, missing: list[str]) -> Iterator[File]:
-        prefix = Path(entry).as_posix() if len(self.entries) > 1 else ""
+        prefix = self._prefix(entry) if len(self.entries) > 1 else ""
         path = Path(os.path.normpath(Path(self.base, entry)))
         try:
             if path.is_dir():
@@ -107,6 +109,10 @@ class Given:
                 missing.append(str(path))
         except OSError as error:
             raise from_os_error(error, "listing files", path) from error
+
+    def _prefix(self, entry: str) -> str:
+        entry = entry.rstrip("/")
+        return entry if self._alike else entry.rpartition("/")[2]
 
     def _glob(self, entry: str, missing: list[str]) -> Iterator[File]:
         parts = Path(os.path.normpath(Path(self.base, entry))).parts
