@@ -1,7 +1,8 @@
 """Which files a path, glob, list or URL means, in one order, with every missing one named.
 
 Names are relative to the folder, or to the part of a glob before its first pattern; in a list they
-begin with the entry's last part, or with the entry as given where two end alike. Hidden files and marker files (`_SUCCESS`, `_metadata`) are passed over.
+begin with the entry's last part, or with the entry as given where two end alike. Hidden files and
+marker files (`_SUCCESS`, `_metadata`) are passed over.
 """
 
 from __future__ import annotations
