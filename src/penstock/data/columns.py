@@ -1,22 +1,26 @@
 """Columns: what a dataset keeps, in Arrow, and the way to NumPy and back.
 
-| kind   | dtype         | in Arrow                 | in a batch               |
-|--------|---------------|--------------------------|--------------------------|
-| number | NumPy's name  | the primitive            | tensor [B]               |
-| tensor | NumPy's name  | fixed_shape_tensor       | tensor [B, *shape]       |
-| text   | `string`      | string                   | list of str              |
-| bytes  | `binary`      | binary                   | list of bytes            |
-| time   | Arrow's name  | timestamp, date, time, … | list of datetime objects |
+| kind      | dtype         | in Arrow                         | in a batch               |
+|-----------|---------------|----------------------------------|--------------------------|
+| number    | NumPy's name  | the primitive                    | tensor [B]               |
+| tensor    | NumPy's name  | fixed_shape_tensor               | tensor [B, *shape]       |
+| list      | NumPy's name  | list of the primitive            | list of arrays [any]     |
+| text      | `string`      | string                           | list of str              |
+| bytes     | `binary`      | binary                           | list of bytes            |
+| time      | Arrow's name  | timestamp, date, time, …         | list of datetime objects |
+| reference | `range`       | struct of uri, start and length  | list of `Reference`      |
 
-Semantic types (image, audio, tokens, …) will be further kinds; a reader that does not know a kind
-still knows its Arrow type.
+The kind says how values are kept; the meaning (`types.py`) what they are: an encoded image is of
+the kind bytes. A reader that knows no meanings still reads every value. In a shard the Arrow field
+of a column carries both as metadata, `penstock.meaning` and `penstock.options`.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,25 +29,52 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from penstock.base.errors import BadInput
+from penstock.base.hashing import canonical_json
+from penstock.data.references import REFERENCE, Reference, reference_of
 
 Array = npt.NDArray[Any]
 Values = Array | list[Any]
+
+MEANING, OPTIONS = b"penstock.meaning", b"penstock.options"  # metadata of an Arrow field
 
 _DTYPES = {"bool", "float16", "float32", "float64"}
 _DTYPES |= {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 
+_NO_DTYPE = "null"  # of a list that so far is empty in every row
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
-    """name, kind and dtype as in the table above; shape of one sample, () for a number."""
+    """name, kind and dtype as in the table above.
+
+    shape    of one sample; () for anything but a tensor
+    meaning  what the values are, such as "encoded-image"; "" where nobody said
+    options  of the meaning, as JSON has them: {"format": "jpeg"}. Part of equality, not of the
+             hash, so that a column can be the key of a dictionary
+    """
 
     name: str
     kind: str
     dtype: str
     shape: tuple[int, ...] = ()
+    meaning: str = ""
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
+        if self.kind == "list":
+            return f"list of {self.dtype}" if self.dtype != _NO_DTYPE else "empty list"
         return f"{self.dtype}{list(self.shape)}" if self.shape else self.dtype
+
+    @property
+    def storage(self) -> tuple[str, str, tuple[int, ...]]:
+        """What decides how values are kept: kind, dtype, shape."""
+        return self.kind, self.dtype, self.shape
+
+    @property
+    def known(self) -> bool:
+        """Whether its dtype is known; a list that is empty in every row has none."""
+        return self.dtype != _NO_DTYPE
 
     @property
     def fixed(self) -> bool:
@@ -72,10 +103,14 @@ def column_of_value(name: str, value: Any) -> Column | None:
         return Column(name, "number", "int64" if -(2**63) <= value < 2**63 else "uint64")
     if isinstance(value, float) and not isinstance(value, np.generic):
         return Column(name, "number", "float64")
+    if isinstance(value, Reference):
+        return Column(name, "reference", "range")
     return _column_of_array(name, value)
 
 
 def _column_of_array(name: str, value: Any) -> Column:
+    if isinstance(value, list | tuple) and not value:
+        return Column(name, "list", _NO_DTYPE)
     if isinstance(value, list | tuple) or hasattr(value, "__array__"):
         try:
             array = np.asarray(value)
@@ -84,13 +119,21 @@ def _column_of_array(name: str, value: Any) -> Column:
     else:
         array = None
     if array is None or array.dtype.name not in _DTYPES:
+        if isinstance(value, list | tuple):
+            raise Unsupported(f"a list of {_element_name(value)}")
         try:
             return column_of_type(name, pa.scalar(value).type)  # datetimes and the like
         except (pa.ArrowException, TypeError, ValueError, Unsupported):
             raise Unsupported(_type_name(value, array)) from None
+    if array.shape == (0,):
+        return Column(name, "list", array.dtype.name)
     if 0 in array.shape:
         raise Unsupported(f"an empty array of shape {list(array.shape)}")
     return Column(name, "tensor" if array.shape else "number", array.dtype.name, array.shape)
+
+
+def _element_name(values: Sequence[Any]) -> str:
+    return " and ".join(sorted({type(each).__name__ for each in values}))
 
 
 def _type_name(value: Any, array: Array | None) -> str:
@@ -106,6 +149,10 @@ def column_of_type(name: str, kind: pa.DataType) -> Column:
         return column_of_type(name, kind.value_type)
     if pa.types.is_fixed_size_list(kind) and kind.list_size > 0:
         return Column(name, "tensor", _dtype(kind.value_type), (kind.list_size,))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return Column(name, "list", _dtype(kind.value_type))
+    if is_reference(kind):
+        return Column(name, "reference", "range")
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view():
         return Column(name, "text", "string")
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or kind == pa.binary_view():
@@ -113,6 +160,46 @@ def column_of_type(name: str, kind: pa.DataType) -> Column:
     if pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
         return Column(name, "time", str(kind))
     return Column(name, "number", _dtype(kind))
+
+
+def column_of_field(found: pa.Field) -> Column:
+    """The column that keeps an Arrow field, with the meaning that its metadata tell.
+
+    Raises Unsupported.
+    """
+    column = column_of_type(found.name, found.type)
+    told = found.metadata or {}
+    if not (meaning := told.get(MEANING, b"").decode(errors="replace")):
+        return column
+    try:
+        options = json.loads(told.get(OPTIONS, b"{}"))
+    except ValueError:
+        options = {}
+    return replace(column, meaning=meaning, options=options if isinstance(options, dict) else {})
+
+
+def is_reference(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is the struct of a reference, its fields in any order."""
+    return pa.types.is_struct(kind) and {each.name for each in kind} == {
+        each.name for each in REFERENCE
+    }
+
+
+def common(one: Column, other: Column) -> Column | None:
+    """The column that keeps the values of both, with the meaning of the first; None where none
+    does.
+
+    A list keeps one-dimensional tensors of its dtype; an empty list fits any list.
+    """
+    if one.storage == other.storage:
+        return one
+    for column in (one, other):
+        if column.kind != "list" and (column.kind != "tensor" or len(column.shape) != 1):
+            return None
+    dtypes = {one.dtype, other.dtype} - {_NO_DTYPE}
+    if len(dtypes) > 1:
+        return None
+    return replace(one, kind="list", dtype=dtypes.pop() if dtypes else _NO_DTYPE, shape=())
 
 
 def _dtype(kind: pa.DataType) -> str:
@@ -133,7 +220,11 @@ def arrow_type(column: Column) -> pa.DataType:
         return pa.binary()
     if column.kind == "time":
         return pa.type_for_alias(column.dtype) if "[" not in column.dtype else _time(column.dtype)
+    if column.kind == "reference":
+        return REFERENCE
     value = pa.from_numpy_dtype(np.dtype(column.dtype))
+    if column.kind == "list":
+        return pa.list_(value)
     return pa.fixed_shape_tensor(value, column.shape) if column.shape else value
 
 
@@ -148,8 +239,22 @@ def _time(text: str) -> pa.DataType:
 
 
 def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
-    """The schema of every shard."""
-    return pa.schema([(each.name, arrow_type(each)) for each in columns])
+    """The schema of every shard; a column with a meaning carries it as metadata of its field."""
+    return pa.schema(
+        [pa.field(each.name, arrow_type(each), metadata=_told(each)) for each in columns]
+    )
+
+
+def _told(column: Column) -> dict[bytes, bytes] | None:
+    if not column.meaning:
+        return None
+    options = {OPTIONS: canonical_json(column.options)} if column.options else {}
+    return {MEANING: column.meaning.encode(), **options}
+
+
+def described(table: pa.Table, columns: Sequence[Column]) -> pa.Table:
+    """The same values under the columns' schema, metadata included; copies nothing."""
+    return pa.table([table[each.name] for each in columns], schema=arrow_schema(columns))
 
 
 def tensor_array(values: Array) -> pa.Array:
@@ -160,23 +265,57 @@ def tensor_array(values: Array) -> pa.Array:
     return pa.ExtensionArray.from_storage(kind, storage)
 
 
+def list_array(values: Sequence[Any], column: Column) -> pa.Array:
+    """Arrays of any length, None among them, as a list array of the column's dtype."""
+    pieces = [np.asarray([] if v is None else v, column.dtype).reshape(-1) for v in values]
+    ends = np.cumsum([0, *map(len, pieces)], dtype=np.int32)
+    flat = np.concatenate(pieces) if pieces else np.empty(0, column.dtype)
+    gaps = [value is None for value in values]
+    mask = pa.array(gaps) if any(gaps) else None
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(flat), mask=mask)
+
+
 def canonical(table: pa.Table, columns: Sequence[Column]) -> pa.Table:
-    """A table of any equivalent types in the types in which the columns are kept."""
+    """A table of any equivalent types in the types in which the columns are kept.
+
+    Equivalent are also one-dimensional tensors and lists, as far as the lengths allow.
+    Raises BadInput for values that the column cannot keep.
+    """
     arrays = []
     for column in columns:
         found, wanted = table[column.name], arrow_type(column)
         if found.type != wanted:
-            if pa.types.is_dictionary(found.type):
-                found = found.cast(found.type.value_type)
-            found = _as_tensor(found, column) if column.kind == "tensor" else found.cast(wanted)
+            try:
+                found = _cast(found, column, wanted)
+            except pa.ArrowException as error:
+                raise BadInput(
+                    f'column "{column.name}" is {found.type}, which does not become {column}: '
+                    f"{error}",
+                    "Give values of one type and shape, or another type for the column.",
+                    column=column.name,
+                ) from None
         arrays.append(found)
     return pa.table(arrays, schema=arrow_schema(columns))
 
 
-def _as_tensor(found: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
-    kind = arrow_type(column)
-    storages = [chunk.cast(kind.storage_type) for chunk in found.chunks]
-    return pa.chunked_array([pa.ExtensionArray.from_storage(kind, s) for s in storages], kind)
+def _cast(found: pa.ChunkedArray, column: Column, wanted: pa.DataType) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(found.type):
+        found = found.cast(found.type.value_type)
+    if isinstance(found.type, pa.FixedShapeTensorType):
+        storages = [chunk.storage for chunk in found.chunks]
+        found = pa.chunked_array(storages, found.type.storage_type)
+    if column.kind == "reference":
+        return pa.chunked_array([_in_order(chunk) for chunk in found.chunks], wanted)
+    if column.kind != "tensor":
+        return found.cast(wanted)
+    storages = [chunk.cast(wanted.storage_type) for chunk in found.chunks]
+    return pa.chunked_array([pa.ExtensionArray.from_storage(wanted, s) for s in storages], wanted)
+
+
+def _in_order(structs: pa.StructArray) -> pa.StructArray:
+    """References with the fields in our order and types."""
+    fields = [pc.struct_field(structs, each.name).cast(each.type) for each in REFERENCE]
+    return pa.StructArray.from_arrays(fields, fields=list(REFERENCE), mask=structs.is_null())
 
 
 def one_chunk(column: pa.ChunkedArray) -> pa.Array:
@@ -213,12 +352,40 @@ def _plain(array: pa.Array, column: Column) -> Array:
     return values
 
 
-def to_numpy(table: pa.Table, columns: Sequence[Column]) -> dict[str, Values]:
-    """A table's columns: numbers and tensors as NumPy [n, *shape], all else as lists."""
+def values_of(array: pa.Array, column: Column, store: str = "") -> list[Any]:
+    """The values of a column that NumPy cannot hold in one array; None where one is missing.
+
+    A list gives arrays [its length], views into Arrow; a reference gives `Reference`.
+    store  URL of the blob store that a reference of the form sha256:… reads from
+    """
+    if column.kind == "reference":
+        return [reference_of(value, store) for value in array.to_pylist()]
+    if column.kind != "list":
+        found: list[Any] = array.to_pylist()
+        return found
+    ends = array.offsets.to_numpy()
+    start = int(ends[0]) if len(ends) else 0
+    flat = _plain(array.flatten() if not array.null_count else _slots(array), column)
+    pieces = [flat[a:b] for a, b in zip(ends[:-1] - start, ends[1:] - start, strict=True)]
+    if not array.null_count:
+        return pieces
+    there = array.is_valid().to_pylist()
+    return [piece if valid else None for piece, valid in zip(pieces, there, strict=True)]
+
+
+def _slots(array: pa.ListArray) -> pa.Array:
+    """Every element that the offsets span, those behind missing lists included."""
+    ends = array.offsets
+    return array.values.slice(ends[0].as_py(), ends[-1].as_py() - ends[0].as_py())
+
+
+def to_numpy(table: pa.Table, columns: Sequence[Column], store: str = "") -> dict[str, Values]:
+    """A table's columns: numbers and tensors as NumPy [n, *shape], all else as lists (see
+    `values_of`, also for `store`)."""
     return {
         each.name: fixed_values(one_chunk(table[each.name]), each)
         if each.fixed
-        else table[each.name].to_pylist()
+        else values_of(one_chunk(table[each.name]), each, store)
         for each in columns
         if each.name in table.column_names
     }

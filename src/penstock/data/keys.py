@@ -5,8 +5,9 @@ sample's own content names it: the first 32 hex digits of SHA-256 over its colum
 their names, each as
 
     name "\\0" dtype and shape "\\0", one byte (1: there is a value, 0: missing), then the value:
-    numbers and tensors little-endian in C order, others as 8 bytes of length and the bytes
-    (time as Arrow's integer)
+    numbers and tensors little-endian in C order, time as Arrow's integer, others as 8 bytes of
+    length and the bytes: a list those of its elements, a reference start and length (-1 when it
+    goes to the end) as 8 bytes each and its uri
 
 The split is a function of the key alone,
 
@@ -29,7 +30,8 @@ import pyarrow as pa
 
 from penstock.base.errors import BadInput
 from penstock.base.nearest import did_you_mean
-from penstock.data.columns import Array, Column, fixed_values, one_chunk
+from penstock.data.columns import Array, Column, fixed_values, one_chunk, values_of
+from penstock.data.references import Reference
 
 KEY = "key"  # the column that is added when no column of the data is the key
 DEFAULT_SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
@@ -105,10 +107,26 @@ def value_bytes(array: pa.Array, column: Column) -> Iterator[bytes | None]:
             if value is None:
                 yield None
             else:
-                data = value.encode() if isinstance(value, str) else value
-                yield len(data).to_bytes(8, "little") + data
+                yield _sized(value.encode() if isinstance(value, str) else value)
+    elif column.kind == "list":
+        little = np.dtype(column.dtype).newbyteorder("<")
+        for value in values_of(array, column):
+            yield None if value is None else _sized(value.astype(little, copy=False).tobytes())
+    elif column.kind == "reference":
+        for value in values_of(array, column):
+            yield None if value is None else _sized(_range_bytes(value))
     else:
         yield from _sparse_bytes(array, column)
+
+
+def _sized(data: bytes) -> bytes:
+    return len(data).to_bytes(8, "little") + data
+
+
+def _range_bytes(value: Reference) -> bytes:
+    length = -1 if value.length is None else value.length
+    ends = (each.to_bytes(8, "little", signed=True) for each in (value.start, length))
+    return b"".join(ends) + value.uri.encode()
 
 
 def _fixed_bytes(values: Array) -> Iterator[bytes]:

@@ -56,13 +56,15 @@ class Gatherer:
         self._nulls += values.null_count
         if self._counts is not None:
             self._count(values)
-        if self._column.kind != "time":
+        if self._column.kind not in ("time", "reference"):
             self._measure(self._numbers(values))
 
     def _numbers(self, values: pa.ChunkedArray) -> Array:
         array = one_chunk(values)
         if self._column.kind == "tensor":
             array = array.storage.flatten()
+        elif self._column.kind == "list":
+            array = array.flatten()
         elif self._column.kind in ("text", "bytes"):
             text = self._column.kind == "text"
             array = pc.utf8_length(array) if text else pc.binary_length(array)
