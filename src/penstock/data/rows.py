@@ -120,7 +120,7 @@ class Blocks:
                 if not self._first_gaps(known, differences):
                     yield self._block(block, known)
                 block, size = [], 0
-        if block and not self._first_gaps(known, differences):
+        if not self._first_gaps(known, differences) and block:
             yield self._block(block, known)
 
     def _first_gaps(self, known: Mapping[str, Column | None], differences: Differences) -> bool:
@@ -130,6 +130,7 @@ class Blocks:
             if self.columns is None and column is not None and column.kind == "tensor":
                 for row in rows:
                     differences.add(_missing(name), row)
+        self._gaps = {}
         return bool(differences.found)
 
     def _block(self, block: list[Mapping[str, Any]], known: dict[str, Column | None]) -> pa.Table:
