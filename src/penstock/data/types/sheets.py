@@ -1,28 +1,8 @@
-"""What the values of a column mean: semantic types, declared with `types={"image": Image()}`.
-
-| type         | meaning         | fits                                                     |
-|--------------|-----------------|----------------------------------------------------------|
-| Image        | `image`         | tensor [H, W], [H, W, C] or (channels="first") [C, H, W] |
-| EncodedImage | `encoded-image` | a whole JPEG, PNG, … file: bytes or a reference          |
-| Audio        | `audio`         | samples: list, tensor [n] or [n, channels]; WAV: bytes   |
-| Video        | `video`         | a reference (or bytes)                                   |
-| PointCloud   | `point-cloud`   | tensor [n, fields]; list of n * fields numbers           |
-| Tokens       | `tokens`        | list or tensor [n] of whole numbers                      |
-| Text         | `text`          | text                                                     |
-| Tensor       | `tensor`        | tensor of this shape and dtype; shape (None,): a list    |
-| Category     | `category`      | whole numbers that count in `names`, or the names        |
-| Timestamp    | `timestamp`     | numbers counted in `unit`, or time                       |
-| Key          | `key`           | whole numbers, text or bytes: names the sample           |
-| Episode      | `episode`       | whole numbers, text or bytes: rows of one belong together |
-
-A type is data: its fields are the `options` of the column. It never changes values; `decode` turns
-an encoded one into numbers when they are wanted.
-"""
+"""The types, each with its data sheet; the table is in `types/__init__.py`."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -30,85 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from penstock.base.errors import BadInput
-from penstock.base.nearest import did_you_mean
 from penstock.data import decoding
-from penstock.data.columns import Array, Column, common, one_chunk
+from penstock.data.columns import Array, Column
 from penstock.data.references import Reference
-
-_SHOWN = 5  # rows that an error names
-
-
-@dataclass(frozen=True)
-class Type:
-    """The base of all: what fits, and how a column says so."""
-
-    meaning: ClassVar[str] = ""
-    fits: ClassVar[str] = "anything"
-
-    def reasons(self, column: Column) -> list[str]:
-        """Why a column does not fit; empty when it does."""
-        raise NotImplementedError
-
-    def check(self, column: Column) -> Column:
-        """The column with this meaning. Raises BadInput that lists all that is wrong."""
-        column = self._kept(column)
-        if reasons := self.reasons(column):
-            raise BadInput(
-                f'column "{column.name}" is {describe(column)}, which is no '
-                f"{type(self).__name__}: {'; '.join(reasons)}",
-                f"{type(self).__name__} fits {self.fits}.",
-                column=column.name,
-                reasons=reasons,
-            )
-        return dataclasses.replace(column, meaning=self.meaning, options=self.options)
-
-    @property
-    def varies(self) -> bool:
-        """Whether arrays are kept as lists even where they are equally long."""
-        return False
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The fields that say more than their default, as JSON has them."""
-        return {
-            each.name: list(value) if isinstance(value, tuple) else value
-            for each in dataclasses.fields(self)
-            if (value := getattr(self, each.name)) != each.default
-        }
-
-    def decode(self, value: Any, place: str = "") -> Any:
-        """What a model can use of one value; most values are it already.
-
-        place  where the value comes from, for the error
-        """
-        return value
-
-    def wrong(self, values: pa.Array) -> pa.Array | None:
-        """Which values of a column that fits are not what the type says: bool [n], or None when
-        nothing can be wrong."""
-        return None
-
-    def _kept(self, column: Column) -> Column:
-        return (
-            common(column, Column(column.name, "list", "null")) or column if self.varies else column
-        )
-
-
-Types = Mapping[str, Type]
-
-
-def describe(column: Column) -> str:
-    """A column's type for people: "float32[3]", "list of int64", "text"."""
-    return column.kind if column.kind in ("text", "bytes", "time", "reference") else str(column)
-
-
-def _whole(column: Column) -> bool:
-    return "int" in column.dtype
-
-
-def _one_of(column: Column, *kinds: str) -> list[str]:
-    return [] if column.kind in kinds else [f"it is kept as {column.kind}"]
+from penstock.data.types.base import Type, one_of, whole
 
 
 @dataclass(frozen=True)
@@ -123,7 +28,7 @@ class Image(Type):
     fits: ClassVar[str] = "tensors [H, W], [H, W, C] or [C, H, W] with 1 to 4 channels"
 
     def reasons(self, column: Column) -> list[str]:
-        found = _one_of(column, "tensor")
+        found = one_of(column, "tensor")
         if len(column.shape) not in (2, 3):
             return [*found, f"its shape has {len(column.shape)} axes, not 2 or 3"]
         colours = column.shape[-1 if self.channels == "last" else 0]
@@ -144,7 +49,7 @@ class EncodedImage(Type):
     fits: ClassVar[str] = "bytes, or references to files"
 
     def reasons(self, column: Column) -> list[str]:
-        found = _one_of(column, "bytes", "reference")
+        found = one_of(column, "bytes", "reference")
         if self.format and self.format not in decoding.IMAGES:
             found.append(f'there is no format "{self.format}" ({", ".join(decoding.IMAGES)})')
         return found
@@ -178,7 +83,7 @@ class Audio(Type):
         return self.varying
 
     def reasons(self, column: Column) -> list[str]:
-        found = _one_of(column, "list", "tensor", "bytes", "reference")
+        found = one_of(column, "list", "tensor", "bytes", "reference")
         if column.kind == "tensor" and len(column.shape) > 2:
             found.append(f"its shape has {len(column.shape)} axes, not 1 or 2")
         if self.rate is not None and self.rate < 1:
@@ -215,7 +120,7 @@ class Video(Type):
     fits: ClassVar[str] = "references, or bytes"
 
     def reasons(self, column: Column) -> list[str]:
-        return _one_of(column, "reference", "bytes")
+        return one_of(column, "reference", "bytes")
 
 
 @dataclass(frozen=True)
@@ -236,7 +141,7 @@ class PointCloud(Type):
         return self.varying
 
     def reasons(self, column: Column) -> list[str]:
-        found = _one_of(column, "tensor", "list")
+        found = one_of(column, "tensor", "list")
         if column.kind == "tensor" and column.shape[-1:] != (len(self.fields),):
             found.append(f"its last axis is not the {len(self.fields)} fields of a point")
         if column.kind == "tensor" and len(column.shape) > 2:
@@ -273,10 +178,10 @@ class Tokens(Type):
         return self.varying
 
     def reasons(self, column: Column) -> list[str]:
-        found = _one_of(column, "list", "tensor")
+        found = one_of(column, "list", "tensor")
         if column.kind == "tensor" and len(column.shape) != 1:
             found.append(f"its shape has {len(column.shape)} axes, not 1")
-        if not _whole(column):
+        if not whole(column):
             found.append(f"tokens are whole numbers, not {column.dtype}")
         if self.vocabulary is not None and self.vocabulary < 1:
             found.append(f"a vocabulary of {self.vocabulary} words")
@@ -300,7 +205,7 @@ class Text(Type):
     fits: ClassVar[str] = "text"
 
     def reasons(self, column: Column) -> list[str]:
-        return _one_of(column, "text")
+        return one_of(column, "text")
 
 
 @dataclass(frozen=True)
@@ -321,7 +226,7 @@ class Tensor(Type):
         return self.shape == (None,)
 
     def reasons(self, column: Column) -> list[str]:
-        found = _one_of(column, "list" if self.varies else "tensor")
+        found = one_of(column, "list" if self.varies else "tensor")
         if self.shape is not None and not self.varies and not self._fits(column.shape):
             found.append(f"its shape is {list(column.shape)}, not {list(self.shape)}")
         if self.dtype and self.dtype != column.dtype:
@@ -347,7 +252,7 @@ class Category(Type):
     fits: ClassVar[str] = "whole numbers that count its names, flags, or the names as text"
 
     def reasons(self, column: Column) -> list[str]:
-        found = _one_of(column, "number", "text")
+        found = one_of(column, "number", "text")
         if column.kind == "number" and column.dtype.startswith("float"):
             found.append(f"numbers of categories are whole, not {column.dtype}")
         if len(set(self.names)) < len(self.names):
@@ -378,7 +283,7 @@ class Timestamp(Type):
     fits: ClassVar[str] = "numbers, or time"
 
     def reasons(self, column: Column) -> list[str]:
-        found = _one_of(column, "number", "time")
+        found = one_of(column, "number", "time")
         if column.dtype == "bool":
             found.append("a flag is no time")
         if self.unit not in ("s", "ms", "us", "ns"):
@@ -390,8 +295,8 @@ class _Name(Type):
     fits: ClassVar[str] = "whole numbers, text or bytes"
 
     def reasons(self, column: Column) -> list[str]:
-        found = _one_of(column, "number", "text", "bytes")
-        if column.kind == "number" and not _whole(column):
+        found = one_of(column, "number", "text", "bytes")
+        if column.kind == "number" and not whole(column):
             found.append(f"{column.dtype} names nothing")
         return found
 
@@ -431,106 +336,6 @@ def type_of(column: Column) -> Type | None:
         if name in known
     }
     return kind(**options)
-
-
-def apply_types(columns: Sequence[Column], types: Types | None) -> list[Column]:
-    """The columns with the meanings that `types` gives them by name, each checked.
-
-    A one-dimensional tensor whose type varies becomes a list: cast tables with `canonical`.
-    Raises BadInput: a name that no column has, something that is no type, every misfit at once.
-    """
-    types = types or {}
-    names = [each.name for each in columns]
-    for name, given in types.items():
-        if not isinstance(given, Type):
-            raise BadInput(
-                f'types={{"{name}": {given!r}}} is no type',
-                f"Give one of {', '.join(each.__name__ for each in TYPES.values())}, "
-                "for example Image().",
-                column=name,
-            )
-        if name not in names:
-            raise BadInput(
-                f'types names a column "{name}", which is not in the data',
-                did_you_mean(name, names),
-                column=name,
-            )
-    found, errors = [], []
-    for column in columns:
-        try:
-            found.append(types[column.name].check(column) if column.name in types else column)
-        except BadInput as error:
-            errors.append(error)
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise BadInput(
-            "columns do not fit their types:\n  " + "\n  ".join(error.what for error in errors),
-            " ".join(dict.fromkeys(error.fix for error in errors)),
-            columns=[error.facts["column"] for error in errors],
-        )
-    return found
-
-
-def varying(types: Types | None) -> set[str]:
-    """The columns that are kept as lists whatever the lengths that come first."""
-    return {name for name, each in (types or {}).items() if isinstance(each, Type) and each.varies}
-
-
-def infer_types(table: pa.Table, columns: Sequence[Column], key: str = "") -> list[Column]:
-    """The columns with the meanings that are certain: bytes that all begin as one kind of file
-    does, and the key."""
-    return [
-        each if each.meaning else _inferred(each, table, key if each.name == key else "")
-        for each in columns
-    ]
-
-
-def _inferred(column: Column, table: pa.Table, key: str) -> Column:
-    if key:
-        return column if Key().reasons(column) else Key().check(column)
-    if column.kind != "bytes":
-        return column
-    values = one_chunk(table[column.name]).drop_null()
-    if not len(values):
-        return column
-    for format in ("jpeg", "png", "gif", "webp"):
-        if pc.all(decoding.is_image(values, format)).as_py():
-            return EncodedImage(format).check(column)
-    if pc.all(decoding.is_image(values)).as_py():
-        return EncodedImage().check(column)
-    return Audio().check(column) if pc.all(decoding.is_wav(values)).as_py() else column
-
-
-def check_values(
-    table: pa.Table, columns: Sequence[Column], types: Types | None, first: int = 0
-) -> None:
-    """Compare every value with the type that the user gave its column.
-
-    first  number of the table's first row, for the error
-    Raises BadInput that names the first rows.
-    """
-    for column in columns:
-        if types and column.name in types:
-            refuse_wrong(table[column.name], column, types[column.name], first)
-
-
-def refuse_wrong(values: pa.ChunkedArray, column: Column, given: Type, first: int = 0) -> None:
-    """Raise BadInput where a value is not what its type says, naming the first rows."""
-    wrong = given.wrong(one_chunk(values))
-    if wrong is None or not pc.any(wrong).as_py():
-        return
-    rows = np.flatnonzero(wrong.fill_null(False).to_numpy(zero_copy_only=False))
-    shown = [int(row) + first for row in rows[:_SHOWN]]
-    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-    raise BadInput(
-        f'column "{column.name}" holds values that are no {given!r}: '
-        f"rows {', '.join(map(str, shown))}{more}",
-        "Mend or leave out these rows, or take another type for the column.",
-        column=column.name,
-        rows=shown,
-        count=len(rows),
-    )
 
 
 def _any_outside(values: pa.Array, size: int) -> pa.Array:
