@@ -2,6 +2,7 @@
 
 import signal
 import textwrap
+import time
 
 import pytest
 
@@ -118,5 +119,58 @@ def test_a_detached_run_whose_script_died_before_it_had_a_controller_is_adopted(
     assert project.newest("run").state == "pending"
     with project.stores() as stores:
         assert control.adopt(stores) == [project.newest("run").id]
+    project.until("the end", lambda: project.newest("run").state == "finished")
+    assert project.newest("run").result["weights"] == undisturbed(2)
+
+
+def test_owners_killed_while_they_start_are_followed_by_others(project, dice, undisturbed):
+    """At a random moment between the first controller and the first step: either of them may
+    just have started the other, which then comes up beside the next one."""
+    from penstock.jobs import control
+
+    script = project.start("run", "2", "detach")
+    project.until("a controller", lambda: project.pids("run", "controller"))
+    moment = time.monotonic() + dice.uniform(0, 1.5)
+    project.until("the moment", lambda: time.monotonic() > moment)
+    project.kill("run", "controller", "agent")
+    script.communicate(timeout=60)
+    with project.stores() as stores:
+        project.until(
+            "the end",
+            lambda: control.adopt(stores) or project.newest("run").state == "finished",
+        )
+    project.until("the end", lambda: project.newest("run").state == "finished")
+    assert project.newest("run").result["weights"] == undisturbed(2)
+
+
+def test_a_controller_killed_right_after_it_started_an_agent_is_followed(project, undisturbed):
+    """The agent comes up beside the one of the next controller; the newest serves."""
+    from penstock.jobs import control
+
+    (project.folder / "sitecustomize.py").write_text(
+        textwrap.dedent(
+            """
+            import os, pathlib, subprocess
+
+            start, done = subprocess.Popen.__init__, pathlib.Path("died")
+
+            def starting(self, command, *rest, **options):
+                start(self, command, *rest, **options)
+                if "penstock.jobs.agent" in command and not done.exists():
+                    done.touch()
+                    os.kill(os.getpid(), 9)
+
+            subprocess.Popen.__init__ = starting
+            """
+        )
+    )
+    project.environment["PYTHONPATH"] = str(project.folder)
+    project.run("run", "2", "detach")
+    project.until("the controller's death", (project.folder / "died").exists)
+    with project.stores() as stores:
+        project.until(
+            "an end",
+            lambda: control.adopt(stores) or project.newest("run").state == "finished",
+        )
     project.until("the end", lambda: project.newest("run").state == "finished")
     assert project.newest("run").result["weights"] == undisturbed(2)

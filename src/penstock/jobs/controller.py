@@ -232,10 +232,15 @@ class Controller:
             self._record(kind, body)
 
     def _compare(self, gang: int) -> None:
-        """Does the agent that was found run the attempt that the rows tell of? A predecessor that
-        died between opening an attempt and asking for its gang left one that nobody runs."""
-        if gang != self.attempt and isinstance(self._state, think.Running):
-            budget = self._state.budget
+        """Does the agent that was found run the attempt that the rows tell of? One that died
+        before it asked for its first gang, or for the next, left an attempt that nobody runs."""
+        if not isinstance(self._state, think.Running):
+            return
+        budget = self._state.budget
+        if gang == 0:
+            self._close_open_attempt("interrupted")
+            self._begin(think.Starting(self.attempt + 1, budget))
+        elif gang != self.attempt:
             self._state = think.Clearing(self.attempt, budget, "start", "interrupted")
             self._facts.gone = True
             self._send(kill={"gang": gang})

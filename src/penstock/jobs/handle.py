@@ -78,10 +78,13 @@ class AgentHandle:
 
     def start(self, generation: int) -> None:
         """Start a new agent, after making sure that nothing of an old one is left."""
+        facts = {"controller_pid": os.getpid(), "generation": generation}
+        spec = self._runtime / "agent-spec.json"
+        draft = spec.with_suffix(".new")
+        draft.write_text(json.dumps({**self._spec, **facts}))
+        draft.replace(spec)  # first: an agent that somebody else just started sees it and ends
         clear(self._runtime)
         (self._runtime / "agent.sock").unlink(missing_ok=True)
-        spec = self._runtime / "agent-spec.json"
-        spec.write_text(json.dumps({**self._spec, "controller_pid": os.getpid()}))
         logs = Path(self._spec["logs"])
         logs.mkdir(parents=True, exist_ok=True)
         with (logs / "agent.log").open("ab") as out:

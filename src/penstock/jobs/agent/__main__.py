@@ -1,4 +1,6 @@
-"""`python -m penstock.jobs.agent SPEC`: start one agent and run until it is told to end."""
+"""`python -m penstock.jobs.agent SPEC`: start one agent and run until it is told to end.
+
+Its generation comes from the spec; see `seat.py` for what happens when two are started."""
 
 from __future__ import annotations
 
@@ -16,6 +18,7 @@ import grpc
 
 from penstock.base import log, process
 from penstock.jobs import rpc
+from penstock.jobs.agent import seat
 from penstock.jobs.agent.loop import Agent
 
 
@@ -67,6 +70,11 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     spec = json.loads(Path(argv[0]).read_text())
     log.set_up(form="json")
+    try:
+        seat.take(Path(spec["runtime"]), spec["generation"])
+    except seat.Superseded as reason:
+        log.logger("agent").warning("this agent is not wanted", extra=log.facts(why=str(reason)))
+        return
     agent = Agent(spec)
     signal.signal(signal.SIGTERM, lambda *_: agent.submit({"shutdown": {}}))
     server = rpc.serve(f"unix:{spec['socket']}", Sessions(agent).session)
