@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from penstock.base.errors import BadInput
+from penstock.base.hashing import canonical_json
 from penstock.base.nearest import did_you_mean
+from penstock.data.columns import MEANING, OPTIONS
 from penstock.data.formats.files import File, digest_whole
 from penstock.data.formats.listing import Given
 from penstock.data.formats.port import BLOCK_BYTES, PIECE_BYTES, Block, Input, InputSource
@@ -62,7 +66,7 @@ class FileSource(InputSource):
 
     def how(self) -> dict[str, Any]:
         options = {k: v for k, v in self.options.items() if k not in _UNSAID}
-        types = {field.name: str(field.type) for field in self.schema}
+        types = {field.name: f"{field.type} {_told(field)}".strip() for field in self.schema}
         return {"format": self.format, "options": options, "types": types}
 
     def pin(self, text: str | None) -> None:
@@ -88,17 +92,22 @@ class FileSource(InputSource):
                     f'{self.given} has no column "{name}"', did_you_mean(name, found.names)
                 )
         names = found.names if self.columns is None else self.columns
-        return pa.schema([(name, self.cast.get(name, found.field(name).type)) for name in names])
+        fields = (found.field(name) for name in names)
+        return pa.schema([each.with_type(self.cast.get(each.name, each.type)) for each in fields])
+
+    def chosen(self, schema: pa.Schema) -> pa.Schema:
+        """What `columns` leaves of a file's schema, so that files may differ in the rest."""
+        if self.columns is None:
+            return schema
+        return pa.schema([field for field in schema if field.name in self.columns])
 
     def fit(self, table: pa.Table, where: Callable[[], str]) -> pa.Table:
         """A table of a file in the schema of all; raises BadInput where a value does not fit."""
-        table = table.select(self.schema.names)
-        if table.schema.equals(self.schema):
-            return table
         arrays = []
         for field in self.schema:
+            found = table[field.name]
             try:
-                arrays.append(table[field.name].cast(field.type))
+                arrays.append(found if found.type == field.type else as_type(found, field.type))
             except (pa.ArrowException, ValueError) as error:
                 raise BadInput(
                     f'{where()}: column "{field.name}" is not {field.type}: {error}',
@@ -106,6 +115,10 @@ class FileSource(InputSource):
                     column=field.name,
                 ) from None
         return pa.table(arrays, schema=self.schema)
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        return {field.name: told for field in self.schema if (told := _told(field))}
 
     # inputs
 
@@ -135,6 +148,59 @@ def arrow_type_named(text: str | pa.DataType) -> pa.DataType:
             f'"{text}" is not the name of an Arrow type',
             'Such as "int64", "float32", "string", "binary", "bool", "timestamp[us]".',
         ) from None
+
+
+def _told(field: pa.Field) -> str:
+    told: bytes = (field.metadata or {}).get(MEANING, b"")
+    return told.decode(errors="replace")
+
+
+def meant(name: str, kind: pa.DataType, meaning: str = "", **options: Any) -> pa.Field:
+    """An Arrow field that carries its semantic type, with the options that columns keep."""
+    if not meaning:
+        return pa.field(name, kind)
+    told = {MEANING: meaning.encode()} | ({OPTIONS: canonical_json(options)} if options else {})
+    return pa.field(name, kind, metadata=told)
+
+
+def bare(schema: pa.Schema) -> pa.Schema:
+    """A file's schema as we compare and keep it: semantic types are all the metadata that stays,
+    and an extension that only another library knows is what it is stored as."""
+    return pa.schema([_bare(field) for field in schema])
+
+
+def _bare(field: pa.Field) -> pa.Field:
+    kind = field.type
+    if isinstance(kind, pa.BaseExtensionType) and not isinstance(kind, pa.FixedShapeTensorType):
+        kind = kind.storage_type
+    told = {k: v for k, v in (field.metadata or {}).items() if k in (MEANING, OPTIONS)}
+    return pa.field(field.name, kind, metadata=told or None)
+
+
+def as_type(found: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """A column cast; an extension through what it is stored as. Raises ValueError."""
+    if isinstance(found.type, pa.BaseExtensionType) and found.type != kind:
+        found = pa.chunked_array([c.storage for c in found.chunks], found.type.storage_type)
+    if isinstance(kind, pa.FixedShapeTensorType) and found.type != kind:
+        return pa.chunked_array([_as_tensor(chunk, kind) for chunk in found.chunks], kind)
+    return found if found.type == kind else found.cast(kind)
+
+
+def _as_tensor(lists: pa.Array, kind: pa.FixedShapeTensorType) -> pa.Array:
+    """Lists of lists, or flat lists, as tensors of one shape."""
+    size = math.prod(kind.shape)
+    if lists.null_count:
+        raise ValueError("a tensor is missing")
+    flat = lists
+    while pa.types.is_list(flat.type) or pa.types.is_fixed_size_list(flat.type):
+        lengths = pc.unique(pc.list_value_length(flat)).to_pylist()
+        if len(lengths) > 1:
+            raise ValueError(f"lists are {sorted(lengths)[:3]} long, not all the same")
+        flat = flat.flatten()
+    if len(flat) != size * len(lists) or flat.null_count:
+        raise ValueError(f"not every value has the shape {list(kind.shape)}")
+    storage = pa.FixedSizeListArray.from_arrays(flat.cast(kind.value_type), size)
+    return pa.ExtensionArray.from_storage(kind, storage)
 
 
 def _to_text(schema: pa.Schema) -> str:

@@ -82,13 +82,18 @@ def steady(input: Input, storage: dict[str, Any]) -> Iterator[None]:
 def _same(input: Input, storage: dict[str, Any]) -> None:
     stamp = look(input.uri, storage)[1]
     if stamp != input.stamp:
-        raise BadInput(
-            f"{input.uri} changed while it was read (was {input.stamp}, is {stamp})",
-            "Let whoever writes it finish, then run again; what was read of it is not kept.",
-            path=input.uri,
-            before=input.stamp,
-            after=stamp,
-        )
+        raise changed(input, stamp)
+
+
+def changed(input: Input, stamp: str) -> BadInput:
+    """The error for a file that is not the one that was listed."""
+    return BadInput(
+        f"{input.uri} changed while it was read (was {input.stamp}, is {stamp})",
+        "Let whoever writes it finish, then run again; what was read of it is not kept.",
+        path=input.uri,
+        before=input.stamp,
+        after=stamp,
+    )
 
 
 @contextmanager
@@ -153,3 +158,14 @@ def count_newlines(stream: BinaryIO, first: int, end: int) -> int:
         count += chunk.count(b"\n")
         first += len(chunk)
     return count
+
+
+def read_whole(input: Input, storage: dict[str, Any]) -> bytes:
+    """All bytes of a small file."""
+    if remote.is_remote(input.uri):
+        data, stamp = remote.read_whole(input.uri, storage)
+        if stamp != input.stamp:
+            raise changed(input, stamp)
+        return data
+    with opened(input, storage) as stream:
+        return stream.read()

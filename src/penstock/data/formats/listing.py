@@ -59,6 +59,20 @@ class Given:
         path = Path(self.base, self.entries[0])
         return path if path.exists() else None
 
+    def paths(self) -> list[Path]:
+        """Local files and folders that the entries name, patterns expanded, links not checked."""
+        found: list[Path] = []
+        for entry in self.entries:
+            if remote.is_remote(entry):
+                continue
+            path = Path(os.path.normpath(Path(self.base, entry)))
+            if path.exists():
+                found.append(path)
+            elif _is_pattern(entry):
+                root, parts = _pattern(path)
+                found.extend(_expand(root, parts, ()) if root.is_dir() else ())
+        return found
+
     def peek(self) -> list[File]:
         """`files()`, kept for the next call of `files()`, which saves listing twice at the start"""
         if self._first is None:
@@ -104,7 +118,7 @@ class Given:
                 yield from _below(path, f"{prefix}/" if prefix else "", (), missing)
             elif path.exists():
                 yield _file(prefix or path.name, path)
-            elif any(sign in entry for sign in "*?["):
+            elif _is_pattern(entry):
                 yield from self._glob(entry, missing)
             else:
                 missing.append(str(path))
@@ -116,12 +130,10 @@ class Given:
         return entry if self._alike else entry.rpartition("/")[2]
 
     def _glob(self, entry: str, missing: list[str]) -> Iterator[File]:
-        parts = Path(os.path.normpath(Path(self.base, entry))).parts
-        first = next(i for i, part in enumerate(parts) if any(sign in part for sign in "*?["))
-        root = Path(*parts[:first])
+        root, parts = _pattern(Path(os.path.normpath(Path(self.base, entry))))
         start = "" if len(self.entries) == 1 else _before_pattern(entry)
         some = False
-        for path in _expand(root, parts[first:], ()) if root.is_dir() else ():
+        for path in _expand(root, parts, ()) if root.is_dir() else ():
             if path.is_dir():
                 continue
             some = True
@@ -137,10 +149,19 @@ class Given:
             )
 
 
+def _is_pattern(text: str) -> bool:
+    return any(sign in text for sign in "*?[")
+
+
+def _pattern(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """(folder, parts below it): where the first pattern stands."""
+    first = next(i for i, part in enumerate(path.parts) if _is_pattern(part))
+    return Path(*path.parts[:first]), path.parts[first:]
+
+
 def _before_pattern(entry: str) -> str:
-    parts = Path(entry).parts
-    first = next(i for i, part in enumerate(parts) if any(sign in part for sign in "*?["))
-    return Path(*parts[:first]).as_posix() + "/" if first else ""
+    folder = _pattern(Path(entry))[0].as_posix()
+    return "" if folder == "." else folder + "/"
 
 
 def _hidden(name: str) -> bool:

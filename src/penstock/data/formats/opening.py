@@ -12,6 +12,7 @@ from typing import Any
 
 from penstock.base.errors import BadInput
 from penstock.base.nearest import did_you_mean
+from penstock.data.formats import huggingface, lerobot, zarr
 from penstock.data.formats.base import FileSource
 from penstock.data.formats.listing import Given
 from penstock.data.formats.port import InputSource
@@ -20,6 +21,15 @@ FORMATS = {
     "parquet": "parquet:ParquetSource",
     "csv": "csv:CsvSource",
     "jsonl": "jsonl:JsonLinesSource",
+    "arrow": "arrow:ArrowSource",
+    "webdataset": "webdataset:WebDatasetSource",
+    "images": "images:ImagesSource",
+    "hdf5": "hdf5:Hdf5Source",
+    "zarr": "zarr:ZarrSource",
+    "huggingface": "huggingface:HuggingFaceSource",
+    "lerobot": "lerobot:LeRobotSource",
+    "text": "text:TextFilesSource",
+    "lines": "text:TextLinesSource",
 }
 SUFFIXES = {
     ".parquet": "parquet",
@@ -28,7 +38,15 @@ SUFFIXES = {
     ".tsv": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    **dict.fromkeys((".arrow", ".feather", ".ipc", ".arrows"), "arrow"),
+    **dict.fromkeys((".tar", ".tgz"), "webdataset"),
+    **dict.fromkeys((".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp"), "images"),
+    **dict.fromkeys((".tif", ".tiff", ".ppm", ".pgm"), "images"),
+    **dict.fromkeys((".h5", ".hdf5", ".hdf"), "hdf5"),
+    ".zarr": "zarr",
+    **dict.fromkeys((".txt", ".text", ".md", ".rst", ".py", ".log"), "text"),
 }
+_FOLDERS = {"lerobot": lerobot.is_folder, "huggingface": huggingface.is_folder}
 _COMPRESSED = {".gz", ".zst"}
 
 
@@ -46,8 +64,10 @@ def open_source(given: Any, format: str | None = None, **options: Any) -> InputS
     """
     if isinstance(given, InputSource):
         return given
-    if isinstance(given, Mapping):
+    if isinstance(given, Mapping) and not hasattr(given, "cache_files"):
         return _from_dict(given, format, options)
+    if type(given).__module__.split(".")[0] == "datasets":
+        return huggingface.from_object(given, options)
     storage = options.pop("storage", None) or {}
     place = Given(_entries(given), str(Path.cwd()), storage)
     return _make(format or _format_of(place), place, options)
@@ -99,6 +119,12 @@ def _make(format: str, place: Given, options: dict[str, Any]) -> FileSource:
 
 
 def _format_of(place: Given) -> str:
+    if (folder := place.only()) is not None and folder.is_dir():
+        for name, is_folder in _FOLDERS.items():
+            if is_folder(folder):
+                return name
+    if zarr.stores(place):
+        return "zarr"
     files = place.peek()
     if not files:
         raise BadInput(f"there is no file in {place}", "Check the path.", given=place.entries)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from penstock.base.errors import BadInput
-from penstock.data.formats.base import FileSource, blocks
+from penstock.data.formats.base import FileSource, bare, blocks
 from penstock.data.formats.files import File, digest_ranges, digest_whole, file_name, opened
 from penstock.data.formats.port import BLOCK_BYTES, BadRecord, Block, Input
 from penstock.data.formats.schemas import Schemas
@@ -54,7 +54,7 @@ class ParquetSource(FileSource):
         found: list[Input] = []
         with ThreadPoolExecutor(_OPENERS) as pool:
             for file, footer in zip(files, pool.map(self._footer, files), strict=True):
-                schemas.add(file.name, self._chosen(footer.schema))
+                schemas.add(file.name, self.chosen(footer.schema))
                 found.extend(self._pieces(file, footer))
         schemas.raise_if_any()
         if self._schema is None:
@@ -101,14 +101,14 @@ class ParquetSource(FileSource):
         mean = max(1, facts.total_byte_size // facts.num_rows)
         rows = max(1, min(_BATCH_ROWS, BLOCK_BYTES // mean))
         for batch in file.iter_batches(
-            rows, row_groups=[group], columns=self.schema.names, use_threads=False
+            rows, row_groups=[group], columns=self.stored(), use_threads=False
         ):
             yield pa.Table.from_batches([batch])
 
-    def _chosen(self, schema: pa.Schema) -> pa.Schema:
-        if self.columns is None:
-            return schema
-        return pa.schema([field for field in schema if field.name in self.columns])
+    def stored(self) -> list[str]:
+        """The columns to read."""
+        names: list[str] = self.schema.names
+        return names
 
     def _pieces(self, file: File, footer: Footer) -> Iterator[Input]:
         """Row groups, as many together as fit into a piece; a small file is one input."""
@@ -158,7 +158,7 @@ def _read_footer(name: str, stream: Any) -> Footer:
             offset=size,
         ) from None
     return Footer(
-        file.schema_arrow.remove_metadata(),
+        bare(file.schema_arrow),
         tuple(group.num_rows for group in groups),
         tuple(end - first for first, end in spans),
         tuple(spans),

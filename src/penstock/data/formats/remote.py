@@ -24,6 +24,10 @@ def open_bytes(uri: str, storage: dict[str, Any]) -> BinaryIO:
     raise _missing(uri)
 
 
+def read_whole(uri: str, storage: dict[str, Any]) -> tuple[bytes, str]:
+    raise _missing(uri)
+
+
 def listing(url: str, storage: dict[str, Any]) -> list[tuple[str, str, int, str]]:
     raise _missing(url)
 

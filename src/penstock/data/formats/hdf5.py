@@ -1,0 +1,59 @@
+"""HDF5 through h5py (the extra `hdf5`); pieces are rows, or groups where each is an episode."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from penstock.base.errors import BadInput, MissingExtra
+from penstock.data.formats.arrays import ArraysSource
+from penstock.data.formats.files import file_name, opened
+from penstock.data.formats.port import Input
+
+
+class Hdf5Source(ArraysSource):
+    """`open_source("demos.hdf5")`; slices are read where they lie, never the whole file."""
+
+    format = "hdf5"
+    suffixes = (".h5", ".hdf5", ".hdf")
+
+    @contextmanager
+    def open_root(self, input: Input) -> Generator[Any]:
+        h5py = _h5py()
+        with opened(input, self.storage) as stream:
+            try:
+                with h5py.File(stream, "r") as file:
+                    yield file
+            except (OSError, RuntimeError, KeyError, ValueError) as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise
+                raise BadInput(
+                    f"{file_name(input)} is no whole HDF5 file: {_said(error)} "
+                    f"(it has {input.size} bytes; read up to byte {stream.tell()})",
+                    "Write or copy it again, or leave it out.",
+                    path=input.uri,
+                    offset=stream.tell(),
+                ) from None
+
+    def children(self, group: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        h5py = _h5py()
+        found = {key: group[key] for key in group}
+        return (
+            {key: each for key, each in found.items() if isinstance(each, h5py.Dataset)},
+            {key: each for key, each in found.items() if isinstance(each, h5py.Group)},
+        )
+
+
+def _said(error: Exception) -> str:
+    return str(error).splitlines()[0].strip("'\"")
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ImportError:
+        raise MissingExtra(
+            "reading HDF5 needs h5py", 'Install it: pip install "penstock[hdf5]".', extra="hdf5"
+        ) from None
+    return h5py

@@ -1,0 +1,194 @@
+"""Hugging Face datasets: folders that `save_to_disk` wrote, and `datasets.Dataset` objects.
+
+A folder is Arrow streams and JSON, so it is read without the package. An object that lies in such
+streams (most do) is read from them, too; one that only this process has is read from memory, and
+then other processes cannot.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from penstock.base.errors import BadInput, CannotTravel
+from penstock.base.hashing import Hasher
+from penstock.base.nearest import did_you_mean
+from penstock.data.formats.arrow import ArrowSource
+from penstock.data.formats.base import as_type, bare, blocks, meant
+from penstock.data.formats.files import File
+from penstock.data.formats.listing import Given
+from penstock.data.formats.port import (
+    BLOCK_BYTES,
+    PIECE_BYTES,
+    BadRecord,
+    Block,
+    Input,
+    InputSource,
+)
+
+_DICT, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
+
+
+def is_folder(path: Path) -> bool:
+    """Whether `save_to_disk` wrote it."""
+    return (path / _DICT).is_file() or ((path / _STATE).is_file() and (path / _INFO).is_file())
+
+
+class HuggingFaceSource(ArrowSource):
+    """`open_source("saved", split="train")`; without a split all of them, told apart by the names
+    of their inputs ("train/data-00000-of-00002.arrow")."""
+
+    format = "huggingface"
+
+    def __init__(
+        self,
+        given: Given,
+        *,
+        columns: Sequence[str] | None = None,
+        cast: Mapping[str, str] | None = None,
+        piece_bytes: int = PIECE_BYTES,
+        split: str | None = None,
+    ) -> None:
+        super().__init__(given, columns=columns, cast=cast, piece_bytes=piece_bytes)
+        self._split = split
+
+    def files(self) -> list[File]:
+        root = self.given.only()
+        if root is None or not is_folder(root):
+            raise BadInput(
+                f"{self.given} is no folder that save_to_disk wrote", "Give the folder itself."
+            )
+        folders = self._folders(root)
+        names = [
+            (folder / name).relative_to(root).as_posix()
+            for folder in folders
+            for name in _streams(folder)
+        ]
+        listed = Given(names, str(root), {}).files()
+        by_uri = {os.path.normpath(root / name): name for name in names}
+        found = [File(by_uri[each.uri], each.uri, each.size, each.stamp) for each in listed]
+        return sorted(found, key=lambda each: each.name)
+
+    def settle(self, found: pa.Schema) -> pa.Schema:
+        root = self.given.only()
+        assert root is not None
+        features = _json(self._folders(root)[0] / _INFO).get("features") or {}
+        return super().settle(_with_features(found, features))
+
+    def _folders(self, root: Path) -> list[Path]:
+        if not (root / _DICT).is_file():
+            if self._split is not None:
+                raise BadInput(f"{root} has no splits", "Leave split away.")
+            return [root]
+        splits = sorted(_json(root / _DICT)["splits"])
+        if self._split is None:
+            return [root / each for each in splits]
+        if self._split not in splits:
+            raise BadInput(
+                f'{root} has no split "{self._split}"', did_you_mean(self._split, splits)
+            )
+        return [root / self._split]
+
+
+def _streams(folder: Path) -> list[str]:
+    state = _json(folder / _STATE)
+    if state.get("_indices_data_files") or state.get("_indices_files"):
+        raise BadInput(
+            f"{folder} was saved with a selection of rows",
+            "Save it again after flatten_indices().",
+            path=str(folder),
+        )
+    names = [str(each["filename"]) for each in state["_data_files"]]
+    for name in names:
+        if Path(name).name != name:
+            raise BadInput(f"{folder / _STATE} names a file outside of its folder: {name}", "")
+    return names
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+        if isinstance(found, dict):
+            return found
+        reason = "it is no object"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    raise BadInput(f"{path} cannot be read: {reason}", "Save the dataset again.", path=str(path))
+
+
+def _with_features(schema: pa.Schema, features: Mapping[str, Any]) -> pa.Schema:
+    """Tensors and categories as the features tell them."""
+    fields = []
+    for field in schema:
+        told: Any = features.get(field.name)
+        kind = str(told.get("_type")) if isinstance(told, dict) else ""
+        if kind.startswith("Array") and None not in told["shape"]:
+            value = pa.from_numpy_dtype(told["dtype"])
+            field = pa.field(field.name, pa.fixed_shape_tensor(value, told["shape"]))
+        elif kind == "ClassLabel" and told.get("names"):
+            field = meant(field.name, field.type, "category", names=list(told["names"]))
+        fields.append(field)
+    return pa.schema(fields)
+
+
+class ObjectSource(InputSource):
+    """A `datasets.Dataset` that only this process has."""
+
+    format = "huggingface-object"
+
+    def __init__(self, given: Any) -> None:
+        self._given = given.with_format("arrow")
+        features = given.features.to_dict()
+        self._schema = _with_features(bare(given.features.arrow_schema), features)
+
+    def spec(self) -> dict[str, Any]:
+        raise CannotTravel(
+            "this Hugging Face dataset lies in this process's memory",
+            'Save it and give the folder: dataset.save_to_disk("saved").',
+        )
+
+    def how(self) -> dict[str, Any]:
+        return {"format": self.format, "types": [str(field) for field in self._schema]}
+
+    def inputs(self) -> Sequence[Input]:
+        size = int(self._given.data.nbytes)
+        return [Input("dataset", f"memory:{id(self._given)}", size, "")]
+
+    def digest(self, input: Input) -> str:
+        hasher = Hasher()
+        for block in self.read(input):
+            assert isinstance(block, Block)
+            for batch in block.table.to_batches():
+                hasher.update(memoryview(batch.serialize()))
+        return hasher.digest
+
+    def read(self, input: Input) -> Iterator[Block | BadRecord]:
+        rows = len(self._given)
+        step = max(1, min(65_536, BLOCK_BYTES * rows // max(1, input.size)))
+        for start in range(0, rows, step):
+            found = self._given[start : start + step]
+            arrays = [as_type(found[field.name], field.type) for field in self._schema]
+            table = pa.table(arrays, schema=self._schema)
+            yield from blocks(table, lambda row, start=start: f"row {start + row}")  # type: ignore[misc]
+
+
+def from_object(given: Any, options: Mapping[str, Any]) -> InputSource:
+    """The source for a `datasets.Dataset`; options are those of the format arrow."""
+    if not hasattr(given, "with_format") or not hasattr(given, "data"):
+        raise BadInput(
+            f"{type(given).__name__} is not one dataset of Hugging Face",
+            'Give one split, as in dataset["train"]; streams are saved first.',
+        )
+    files = [str(each["filename"]) for each in given.cache_files]
+    if files and getattr(given, "_indices", None) is None:
+        return ArrowSource(Given(files, str(Path.cwd()), {}), **options)
+    if options:
+        raise BadInput(
+            f"{', '.join(options)}: not for a dataset in memory", "Select and cast with datasets."
+        )
+    return ObjectSource(given)
