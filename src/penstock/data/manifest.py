@@ -131,8 +131,9 @@ class Manifest:
     """digest  of the JSON blob, which is the version's own
     key     name of the column that names samples
     tables  name -> digest of an Arrow IPC blob; `table` reads one. "shards" (here as `shards`),
-            "statistics" (of every shard and column), "inputs" (what was read), "objects" (blobs
-            that reference columns name, in its column `digest`)
+            "statistics" (of every shard and column), "sketches" (distributions, of the whole
+            version by column), "inputs" (what was read), "objects" (blobs that reference columns
+            name, in its column `digest`)
     checks  what was verified when the version was made, e.g. "no_key_in_two_splits": True
     notes   small JSON facts by owner, e.g. "expectations", "quarantine", "steps"
     """
@@ -248,13 +249,14 @@ def write_manifest(
     """
     table = shards.select(SHARD_SCHEMA.names) if isinstance(shards, pa.Table) else _table_of(shards)
     table = table.cast(SHARD_SCHEMA).combine_chunks()
+    named = {"shards": table, **(tables or {})}
     stored = _Stored(
         FORMAT,
         "dataset",
         list(columns),
         key,
         list(splits),
-        {name: blobs.put(ipc(each)) for name, each in {"shards": table, **(tables or {})}.items()},
+        {name: blobs.put(ipc(named[name])) for name in sorted(named)},  # as canonical JSON has it
         statistics,
         lineage,
         checks,

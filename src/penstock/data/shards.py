@@ -12,13 +12,15 @@ import pyarrow as pa
 from penstock.base.errors import BadInput
 from penstock.blobs import Blobs
 from penstock.data.at_rest import store_shard
-from penstock.data.columns import Column
+from penstock.data.columns import Column, described
 from penstock.data.content import Content
 from penstock.data.keys import KEY, KeyFunction, key_texts, split_numbers
 from penstock.data.manifest import Shard, Split
+from penstock.data.references import Objects
 from penstock.data.rows import Blocks
 from penstock.data.shard_statistics import statistics_table
-from penstock.data.statistics import Statistics, gatherers
+from penstock.data.statistics import Statistics, gatherers, sketch_table
+from penstock.data.types import Types, mark_key
 
 SHARD_ROWS = 1 << 18
 SHARD_BYTES = 64 << 20  # of Arrow, before compression
@@ -30,7 +32,7 @@ _SHOWN = 5
 class Written:
     """Everything of a manifest except its lineage.
 
-    tables  beside the shards: "statistics"
+    tables  beside the shards: "statistics", "sketches", "objects" where rows refer to blobs
     """
 
     columns: list[Column]
@@ -50,13 +52,15 @@ def write_shards(
     splits: Mapping[str, float],
     shard_rows: int = SHARD_ROWS,
     shard_bytes: int = SHARD_BYTES,
+    types: Types | None = None,
 ) -> Written:
     """Write what a prepare function gave.
 
+    types  what columns mean, by name: `{"image": Image()}`
     Raises BadInput (no rows, mixed schemas, duplicate keys, an empty split) and what `put` raises.
     Until a row refers to them the shards are nobody's: hold a pin meanwhile.
     """
-    blocks = Blocks(given)
+    blocks = Blocks(given, types)
     work: _Work | None = None
     for block in blocks:
         if work is None:
@@ -89,10 +93,12 @@ class _Work:
                 f'Pass key="{KEY}" if it names the samples, or rename it.',
             )
         self.key = key if isinstance(key, str) else KEY
-        self.columns = columns if self._own_key else [*columns, Column(KEY, "text", "string")]
+        columns = columns if self._own_key else [*columns, Column(KEY, "text", "string")]
+        self.columns = mark_key(columns, self.key)
         self._splits = splits
         self._keys = _Keys()
         self._statistics = gatherers(self.columns, but=self.key)
+        self._objects = Objects()
         self._shards = [
             SplitWriter(blobs, self.columns, split, shard_rows, shard_bytes) for split in splits
         ]
@@ -102,6 +108,8 @@ class _Work:
         self._keys.add(keys)
         if not self._own_key:
             block = block.append_column(KEY, pa.array(keys, pa.string()))
+        block = described(block, self.columns)
+        self._objects.add(block)
         for name, gatherer in self._statistics.items():
             gatherer.add(block[name])
         numbers = split_numbers(keys, self._splits)
@@ -130,8 +138,16 @@ class _Work:
             shards=[shard for writer in self._shards for shard in writer.shards],
             statistics={name: each.result() for name, each in self._statistics.items()},
             checks={"keys": total, "no_duplicate_keys": True, "no_key_in_two_splits": True},
-            tables={"statistics": pa.concat_tables(w.statistics() for w in self._shards)},
+            tables=self._tables(),
         )
+
+    def _tables(self) -> dict[str, pa.Table]:
+        found = {
+            "statistics": pa.concat_tables(w.statistics() for w in self._shards),
+            "sketches": sketch_table(self._statistics.values()),
+            "objects": self._objects.table(),
+        }
+        return {name: table for name, table in found.items() if table is not None}
 
 
 class _Keys:

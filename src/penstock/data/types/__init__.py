@@ -25,6 +25,7 @@ from penstock.data.types.applying import (
     apply_types,
     check_values,
     infer_types,
+    mark_key,
     refuse_wrong,
     varying,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "check_values",
     "describe",
     "infer_types",
+    "mark_key",
     "refuse_wrong",
     "type_of",
     "varying",

@@ -62,18 +62,22 @@ def varying(types: Types | None) -> set[str]:
     return {name for name, each in (types or {}).items() if isinstance(each, Type) and each.varies}
 
 
-def infer_types(table: pa.Table, columns: Sequence[Column], key: str = "") -> list[Column]:
-    """The columns with the meanings that are certain: bytes that all begin as one kind of file
-    does, and the key."""
+def mark_key(columns: Sequence[Column], key: str) -> list[Column]:
+    """The columns, the one that names samples marked as such where it means nothing else."""
     return [
-        each if each.meaning else _inferred(each, table, key if each.name == key else "")
+        Key().check(each) if each.name == key and not each.meaning and not Key().reasons(each)
+        else each
         for each in columns
-    ]
+    ]  # fmt: skip
 
 
-def _inferred(column: Column, table: pa.Table, key: str) -> Column:
-    if key:
-        return column if Key().reasons(column) else Key().check(column)
+def infer_types(table: pa.Table, columns: Sequence[Column]) -> list[Column]:
+    """The columns with the meanings that are certain: bytes that all begin as one kind of file
+    does."""
+    return [each if each.meaning else _inferred(each, table) for each in columns]
+
+
+def _inferred(column: Column, table: pa.Table) -> Column:
     if column.kind != "bytes":
         return column
     values = one_chunk(table[column.name]).drop_null()
