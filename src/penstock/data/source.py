@@ -6,25 +6,35 @@ windows over episodes fit the same protocol.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
+import numpy.typing as npt
 
-from penstock.base.errors import BadInput, Damaged, NotFound
+from penstock.base.errors import BadInput, Damaged, NotFound, Unavailable
 from penstock.base.hashing import short
 from penstock.base.layout import Layout
 from penstock.base.nearest import did_you_mean
 from penstock.blobs import Blobs
-from penstock.data.cache import ShardCache, views
-from penstock.data.columns import Array, Column, Values
+from penstock.data.cache import Counters, Opened, ShardCache
+from penstock.data.cache.ahead import Ahead
+from penstock.data.columns import Column, Values
 from penstock.data.manifest import Manifest
 from penstock.data.order import Rows
+from penstock.data.pieces import Pieces
+
+_STALL = 1_000_000  # ns; opening a shard that is there takes less
+_MOST_MAPS = 24_000  # of one source; the kernel allows a process 65,530 (vm.max_map_count)
 
 
 class Source(Protocol):
-    """Rows 0..len-1; the same number always gives the same sample."""
+    """Rows 0..len-1; the same number always gives the same sample.
+
+    A source may leave out all but the first three: hints default to nothing.
+    """
 
     @property
     def identity(self) -> str:
@@ -37,11 +47,30 @@ class Source(Protocol):
         """These rows in this order: column -> new array [len(rows), *shape], or a list."""
         ...
 
+    @property
+    def columns(self) -> Sequence[Column]:
+        """What `gather` gives, in order."""
+        ...
+
+    def ahead(self, rows: Rows) -> None:
+        """A hint: these rows are wanted soon, in this order."""
+
+    def done(self, rows: Rows) -> None:
+        """A hint: no process wants these rows again in this epoch."""
+
+    def close(self) -> None:
+        """Let go of threads, maps and files. Nothing may be asked of it afterwards."""
+
 
 class ShardSource:
     """The rows of one split, gathered from memory-mapped shards that are opened on first use.
 
-    One thread at a time. Keeps every shard it opened mapped (address space, not memory).
+    limit  bytes of the node's cache, for tests; default: the setting
+
+    A batch owns its memory: each value is copied once, from the map into the batch. Shards stay
+    mapped (address space, not memory) while all of them fit into half of the cache; beyond, those
+    go that `done` named, then those not used for longest. Threads may gather at the same time.
+    Owns the maps and the threads that `ahead` starts; they end with `close`, or with it.
     """
 
     def __init__(
@@ -53,50 +82,204 @@ class ShardSource:
         *,
         columns: Sequence[str] | None = None,
         name: str = "",
+        limit: int | None = None,
     ) -> None:
         found = manifest.split(split)
-        self._split = split
+        self._where = name or short(manifest.digest), split
         self._rows = found.rows
-        self._name = name or short(manifest.digest)
         self._columns = chosen(manifest, columns)
+        _refuse_gaps(manifest, self._columns)
+        self.identity = f"{found.digest}/{split}"
         self._shards = manifest.shards_of(split)
         self._ends = manifest.ends_of(split)
-        self._cache = ShardCache(blobs, layout.shards)
-        self._open: dict[int, dict[str, Array | pa.Array]] = {}
-        self.identity = f"{found.digest}/{split}"
-        _refuse_gaps(manifest, self._columns)
+        self._counts = np.diff(self._ends, prepend=0)
+        self._cache = ShardCache(blobs, layout.shards, limit)
+        self._pieces = Pieces(self._columns, self._counts, blobs.url)
+        self._gate = threading.Lock()
+        self._inside = 0  # threads that gather now: nothing is unmapped meanwhile
+        self._closed = False
+        self._open: dict[int, Opened] = {}
+        self._is_open = np.zeros(len(self._shards), bool)
+        self._used = np.zeros(len(self._shards), np.int64)  # when it was gathered from last
+        self._past = np.zeros(len(self._shards), np.int64)  # rows that are done
+        self._behind: set[int] = set()
+        self._now = 0
+        self._budget = -1
+        self._ahead: Ahead | None = None
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        return self._columns
 
     def __len__(self) -> int:
         return self._rows
 
+    # gathering
+
     def gather(self, rows: Rows) -> dict[str, Values]:
-        """One `take` per shard and column. Raises Damaged, naming split and shard."""
-        numbers = np.searchsorted(self._ends, rows, side="right")
-        if len(rows) and (numbers == numbers[0]).all():
-            places: list[tuple[int, Any]] = [(int(numbers[0]), slice(None))]
-        else:
-            places = [(int(n), np.flatnonzero(numbers == n)) for n in np.unique(numbers)]
-        picked = [(self._shard(n), rows[at] - self._start(n), at) for n, at in places]
-        return {
-            column.name: _gather(
-                column, len(rows), [(s[column.name], r, at) for s, r, at in picked]
+        """One `take` per column of fixed width. Raises Damaged, naming split and shard.
+
+        Raises IndexError for a row that is not there.
+        """
+        self._enter()
+        try:
+            numbers = None
+            if len(self._open) < len(self._shards) or not self._pieces.simple:
+                numbers = self._numbers(rows)
+                self._open_all(numbers)
+            return self._pieces.gather(rows, numbers)
+        finally:
+            with self._gate:
+                self._inside -= 1
+                if self._closed and not self._inside:
+                    self._release()
+
+    def _numbers(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """The shard of each row: int64 [len(rows)]."""
+        if len(rows) and (rows.min() < 0 or rows.max() >= self._rows):
+            raise IndexError(f"rows 0..{self._rows - 1} are there, not {rows.min()}..{rows.max()}")
+        return np.searchsorted(self._ends, rows, side="right")
+
+    def _enter(self) -> None:
+        with self._gate:
+            if self._closed:
+                raise BadInput("rows were asked of a source that is closed", "Open it again.")
+            if self._behind and not self._inside:
+                for number in self._behind & self._open.keys():
+                    self._shut(number, done=True)
+                self._behind.clear()
+            self._inside += 1
+
+    def _open_all(self, numbers: npt.NDArray[np.int64]) -> None:
+        closed = numbers[~self._is_open[numbers]]
+        for number in dict.fromkeys(closed.tolist()):
+            self._open_one(number)
+        if self._limited:
+            self._now += 1
+            self._used[numbers] = self._now
+            if len(closed):
+                self._make_room()
+
+    def _open_one(self, number: int) -> None:
+        began = time.monotonic_ns()
+        shard = self._shards[number]
+        with shard_errors(*self._where, number):
+            if self._ahead is not None:
+                self._ahead.take(number)
+            opened = self._cache.open(shard)
+        waited = time.monotonic_ns() - began
+        if waited > _STALL:
+            self._cache.stalled(waited)
+        with self._gate:
+            if number in self._open:  # another thread was faster
+                self._cache.close(opened)
+                return
+            try:
+                self._pieces.add(number, opened)
+            except OSError as error:
+                self._cache.close(opened)
+                raise Unavailable(
+                    f"no shard can be mapped any more: {error.strerror}",
+                    "Raise vm.max_map_count, or the process's limit of memory (ulimit -v).",
+                    shards=len(self._open),
+                ) from None
+            self._open[number] = opened
+            self._is_open[number] = True
+
+    # how much is open
+
+    @property
+    def _limited(self) -> bool:
+        """Whether not all shards of the split can stay open."""
+        if self._budget < 0:
+            self._budget = max(1, self._cache.limit // 2)
+            sizes = int(self._shards.table["bytes"].to_numpy().sum())
+            self._may_stay = sizes <= self._budget and len(self._shards) <= self._most_open
+        return not self._may_stay or sum(o.bytes for o in self._open.values()) > self._budget
+
+    @property
+    def _most_open(self) -> int:
+        return max(16, _MOST_MAPS // (1 + len(self._columns)))
+
+    def _make_room(self) -> None:
+        """Close what was not used for longest, but nothing of this batch, and if nobody reads."""
+        with self._gate:
+            if self._inside > 1:
+                return
+            taken = sum(opened.bytes for opened in self._open.values())
+            for number in sorted(self._open, key=lambda n: int(self._used[n])):
+                fits = taken <= self._budget and len(self._open) <= self._most_open
+                if fits or self._used[number] == self._now:
+                    return
+                taken -= self._open[number].bytes
+                self._shut(number, done=False)
+
+    def _shut(self, number: int, *, done: bool) -> None:
+        self._is_open[number] = False
+        self._pieces.remove(number)
+        self._cache.close(self._open.pop(number), done=done)
+
+    # hints
+
+    def ahead(self, rows: Rows) -> None:
+        """Bring the shards of these rows to the node, in this order; at once, by threads."""
+        numbers = self._numbers(rows)
+        _, first = np.unique(numbers, return_index=True)
+        wanted = numbers[np.sort(first)]
+        self._want(wanted[~self._is_open[wanted]].tolist())
+
+    def _want(self, numbers: Iterable[int]) -> None:
+        if self._ahead is None and not self._closed:
+            sizes = self._shards.table["bytes"].to_numpy()
+            cache, shards = self._cache, self._shards
+            self._ahead = Ahead(
+                lambda number: cache.bring(shards[number]),
+                lambda number: int(sizes[number]),
+                max(1, self._cache.limit // 4),
             )
-            for column in self._columns
-        }
+        if self._ahead is not None:
+            self._ahead.want(numbers)
 
-    def _start(self, number: int) -> int:
-        return int(self._ends[number - 1]) if number else 0
+    def done(self, rows: Rows) -> None:
+        """A shard of which all rows are done is closed and goes first when the cache is full.
 
-    def _shard(self, number: int) -> dict[str, Array | pa.Array]:
-        if number not in self._open:
-            batch = self._read(number)
-            self._open[number] = views(batch, self._columns)
-        return self._open[number]
+        rows  of all ranks, as often as they were gathered in this epoch: once
+        """
+        if not self._limited:
+            return
+        self._past += np.bincount(self._numbers(rows), minlength=len(self._past))
+        behind = np.flatnonzero(self._past >= self._counts)
+        self._past[behind] = 0
+        with self._gate:
+            self._behind.update(behind.tolist())
 
-    def _read(self, number: int) -> pa.RecordBatch:
-        with shard_errors(self._name, self._split, number):
-            shard = self._shards[number]
-            return self._cache.open(shard.digest, shard.format)
+    def counters(self) -> Counters:
+        """What the cache did for this source."""
+        return self._cache.counters()
+
+    # ending
+
+    def close(self) -> None:
+        """Waits for the threads of `ahead`; whoever gathers now gets the batch still."""
+        self._end(wait=True)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_ahead"):
+            self._end(wait=False)
+
+    def _end(self, *, wait: bool) -> None:
+        if self._ahead is not None:
+            self._ahead.close(wait=wait)
+        with self._gate:
+            self._closed = True
+            if not self._inside:
+                self._release()
+
+    def _release(self) -> None:
+        for number in list(self._open):
+            self._shut(number, done=False)
+        self._pieces.close()
+        self._cache.flush()
 
 
 class shard_errors:  # noqa: N801 - reads like the verb it is
@@ -145,24 +328,3 @@ def _refuse_gaps(manifest: Manifest, columns: Sequence[Column]) -> None:
                 "Fill them in the prepare function, or leave the column out with columns=[…].",
                 column=column.name,
             )
-
-
-def _gather(column: Column, rows: int, parts: list[tuple[Array | pa.Array, Rows, Any]]) -> Values:
-    if not column.fixed:
-        return _gather_list(rows, parts)
-    if len(parts) == 1:
-        taken: Array = np.take(parts[0][0], parts[0][1], axis=0)
-        return taken
-    out = np.empty((rows, *column.shape), column.dtype)
-    for values, local, at in parts:
-        out[at] = np.take(values, local, axis=0)
-    return out
-
-
-def _gather_list(rows: int, parts: list[tuple[Any, Rows, Any]]) -> list[Any]:
-    out = np.empty(rows, dtype=object)
-    for values, local, at in parts:
-        taken = np.empty(len(local), dtype=object)
-        taken[:] = values.take(pa.array(local)).to_pylist()
-        out[at] = taken
-    return out.tolist()

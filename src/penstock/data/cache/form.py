@@ -1,0 +1,112 @@
+"""What a cached shard looks like, and opening one.
+
+A file is an Arrow IPC file laid out in pages (`arrow_files.py`), then 32 bytes: a mark, the length
+of what is before, its XXH3-128. A shard that is Arrow at rest is there as it is; one that was
+Parquet has its numbers as NumPy reads them: flags as one byte each, missing floats as NaN.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from penstock.data.arrow_files import one_batch, open_batch
+from penstock.data.columns import Column, column_of_type, fixed_values, one_chunk
+
+MARK = b"PSTKSHD2"
+TRAILER = struct.Struct("<8sQ16s")
+
+
+@dataclass(slots=True)
+class Opened:
+    """A shard that is open: its batch lies in a map of a file, or in memory.
+
+    handle   of the mapped file, open until `close_handle`; -1 in memory
+    address  where the map starts
+    name     of the cached file; "" for a blob in place and for memory
+    bytes    of memory or disk that it takes beside the blob store
+    """
+
+    batch: pa.RecordBatch
+    handle: int = -1
+    address: int = 0
+    name: str = ""
+    bytes: int = 0
+
+    def holds(self, offset: int) -> bool:
+        """Whether a place counted from `address` is in the mapped file."""
+        return self.handle >= 0 and 0 <= offset < os.fstat(self.handle).st_size
+
+    def close_handle(self) -> None:
+        """The map stays; the descriptor goes."""
+        if self.handle >= 0:
+            os.close(self.handle)
+            self.handle = -1
+
+
+def trailer(length: int, hashed: xxhash.xxh3_128) -> bytes:
+    return TRAILER.pack(MARK, length, hashed.digest())
+
+
+def map_file(handle: int) -> pa.Buffer:
+    """The file as a buffer over a shared map, which outlives the descriptor. Raises OSError."""
+    folder = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
+    with pa.memory_map(f"{folder}/{handle}") as file:
+        return file.read_buffer()
+
+
+def is_whole(whole: pa.Buffer) -> bool:
+    """Whether a cached file is all there and its bytes are right: reads all of it."""
+    body = body_of(whole)
+    if body is None:
+        return False
+    _, _, wanted = TRAILER.unpack(memoryview(whole)[body.size :])
+    return bool(wanted == xxhash.xxh3_128_digest(body))
+
+
+def body_of(whole: pa.Buffer) -> pa.Buffer | None:
+    """What is before the trailer; None when that does not fit the length."""
+    if whole.size < TRAILER.size:
+        return None
+    mark, length, _ = TRAILER.unpack(memoryview(whole)[whole.size - TRAILER.size :])
+    fits = mark == MARK and length == whole.size - TRAILER.size
+    return whole.slice(0, length) if fits else None
+
+
+def read_batch(data: pa.Buffer) -> pa.RecordBatch:
+    """The file's rows; in place where it holds one batch. Raises pa.ArrowException."""
+    try:
+        return open_batch(data)
+    except ValueError as error:
+        if isinstance(error, pa.ArrowException):
+            raise
+        return one_batch(pa.ipc.open_file(pa.BufferReader(data)).read_all())
+
+
+def laid_out(table: pa.Table) -> pa.RecordBatch:
+    """A shard's table as one batch whose numbers NumPy can view. Columns keep their names."""
+    arrays = []
+    for name in table.column_names:
+        array = one_chunk(table[name])
+        column = column_of_type(name, array.type)
+        arrays.append(_numbers(array, column) if _viewable(array, column) else array)
+    return pa.RecordBatch.from_arrays(arrays, names=table.column_names)
+
+
+def _viewable(array: pa.Array, column: Column) -> bool:
+    return column.fixed and (not array.null_count or column.dtype.startswith("float"))
+
+
+def _numbers(array: pa.Array, column: Column) -> pa.Array:
+    values = np.ascontiguousarray(fixed_values(array, column))
+    flat = pa.array((values.view(np.uint8) if values.dtype == bool else values).reshape(-1))
+    return (
+        pa.FixedSizeListArray.from_arrays(flat, math.prod(column.shape)) if column.shape else flat
+    )

@@ -1,0 +1,129 @@
+"""How much room the cache takes, and what goes when it is full.
+
+A builder reserves its bytes before it writes. The sum stands in the file `counters`, whose lock
+also makes one process at a time evict. It may only be too high (a builder that was killed), never
+too low for long; and whoever finds it too high counts the folder, which sets it right.
+
+What goes first: files that nobody has open, by the time of their last use, which is the file's
+access time, set when it is opened. `least_wanted` sets it far back: evict behind. A file that a
+process has open may go only when its owner is gone, so that what is removed is also freed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from penstock.data.cache.counters import ROW, Tally
+from penstock.data.cache.ledger import change
+from penstock.data.cache.locks import Locks
+
+LIMIT = "limit"  # file beside the folder: the bytes that the setting `cache_bytes` allows
+BUILDING = "building"  # folder of what is being written
+_SHARE = 2  # by default the cache may take one half of what is free and its own
+_LONG_AGO = 10**9 * 3600 * 24 * 365  # ns; so that among the least wanted the oldest goes first
+
+
+class Space:
+    """The room of one cache folder. Safe for threads and processes.
+
+    limit  bytes; None: what the file `limit` beside the folder says, else a half of the disk's
+           free space
+    """
+
+    def __init__(self, folder: Path, locks: Locks, tally: Tally, limit: int | None) -> None:
+        self._folder = folder
+        self._locks = locks
+        self._tally = tally
+        self._limit = limit
+
+    @property
+    def limit(self) -> int:
+        if self._limit is None:
+            self._limit = self._said() or self._default()
+        return self._limit
+
+    def _said(self) -> int | None:
+        with suppress(OSError, ValueError):
+            return int((self._folder.parent / LIMIT).read_text())
+        return None
+
+    def _default(self) -> int:
+        there = next(each for each in (self._folder, *self._folder.parents) if each.exists())
+        disk = os.statvfs(there)
+        mine = sum(size for _, size, _ in self._files())
+        return (disk.f_bavail * disk.f_frsize + mine) // _SHARE
+
+    def reserve(self, size: int) -> bool:
+        """Make room for a file of `size` bytes; False when there is none. Raises OSError."""
+        if size > self.limit:
+            return False
+        granted = False
+
+        def take(row: list[int]) -> list[int]:
+            nonlocal granted
+            used = row[0]
+            if used < 0 or used + size > self.limit:
+                used = self._evict(size)
+            granted = used + size <= self.limit
+            return [used + size if granted else used, *row[1:]]
+
+        change(self._folder / "counters", ROW, take)
+        return granted
+
+    def give_back(self, size: int) -> None:
+        """What was reserved was not used, or what was used is gone."""
+        with suppress(OSError):
+            path = self._folder / "counters"
+            change(path, ROW, lambda row: [max(0, row[0] - size), *row[1:]])
+
+    def _evict(self, need: int) -> int:
+        """Remove what is least wanted until `need` more bytes fit; returns the bytes in use."""
+        found = sorted(self._files())
+        used = sum(size for _, size, _ in found)
+        evicted = 0
+        for _, size, path in found:
+            if used - evicted + need <= self.limit:
+                break
+            if self._may_go(path):
+                path.unlink(missing_ok=True)
+                evicted += size
+        if evicted:
+            self._tally.count(evicted=evicted)
+        return used - evicted
+
+    def _may_go(self, path: Path) -> bool:
+        if path.suffix == ".tmp":  # NAME.arrow.ID.tmp: rubbish when nobody builds NAME
+            return not self._locks.being_built(path.name.rsplit(".", 2)[0])
+        return not self._locks.in_use(path.name)
+
+    def _files(self) -> list[tuple[int, int, Path]]:
+        """(last use in ns, bytes, path) of every file of shards, half-written ones included."""
+        return [*_files(self._folder, ".arrow"), *_files(self._folder / BUILDING, ".tmp")]
+
+    # what is wanted
+
+    def wanted(self, path: Path) -> None:
+        """Somebody opens it now."""
+        self._set_used(path, time.time_ns())
+
+    def least_wanted(self, path: Path) -> None:
+        """Everybody is past it."""
+        self._set_used(path, time.time_ns() - _LONG_AGO)
+
+    def _set_used(self, path: Path, at: int) -> None:
+        """The modification time stays: it is part of the proof that the file is whole."""
+        with suppress(OSError):
+            os.utime(path, ns=(at, path.stat().st_mtime_ns))
+
+
+def _files(folder: Path, ending: str) -> Iterator[tuple[int, int, Path]]:
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                if entry.name.endswith(ending):
+                    state = entry.stat()
+                    yield state.st_atime_ns, state.st_size, Path(entry.path)

@@ -1,0 +1,149 @@
+"""The open shards of a split, as one array per column of fixed width and a reader per other one."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from penstock.data.cache import Opened
+from penstock.data.columns import Array, Column, Values, fixed_values
+from penstock.data.order import Rows
+from penstock.data.strips import Shifts, Strip, shifts
+from penstock.data.values import Reader, reader
+
+Numbers = npt.NDArray[np.int64]
+
+
+class Pieces:
+    """What `ShardSource` gathers from. Not safe for threads by itself: `add` and `remove` need to
+    be alone, any number may `gather` rows of shards that are there.
+
+    counts  rows of each shard: int64 [shards]
+    store   URL of the blob store, for references
+    simple  whether `gather` needs no shard numbers once all shards are there
+    """
+
+    def __init__(self, columns: Sequence[Column], counts: Numbers, store: str) -> None:
+        self._columns = columns
+        self._counts = counts
+        self._starts = np.cumsum(counts) - counts
+        self._store = store
+        self._strips: dict[str, Strip] = {}
+        self._shifts: dict[str, Shifts | None] = {}
+        self._arrays: dict[str, dict[int, Array]] = {}
+        self._readers: dict[str, list[Reader | None]] = {}
+        for column in columns:
+            if not column.fixed:
+                self._readers[column.name] = [None] * len(counts)
+            elif not self._make_strip(column):
+                self._arrays[column.name] = {}
+        moved = any(shift is not None for shift in self._shifts.values())
+        self.simple = not (moved or self._readers or self._arrays)
+
+    def _make_strip(self, column: Column) -> bool:
+        shift = shifts(column, self._counts)
+        try:
+            self._strips[column.name] = Strip(column, int(self._counts.sum() + shift[-1]))
+        except OSError:
+            return False
+        self._shifts[column.name] = shift if shift.any() else None
+        return True
+
+    def _row(self, name: str, number: int) -> int:
+        """Of a strip: where a shard begins."""
+        shift = self._shifts[name]
+        return int(self._starts[number] + (0 if shift is None else shift[number]))
+
+    # shards
+
+    def add(self, number: int, opened: Opened) -> None:
+        """A shard was opened. Raises OSError when nothing can be mapped any more."""
+        for column in self._columns:
+            array = opened.batch.column(column.name)
+            if not column.fixed:
+                self._readers[column.name][number] = reader(array, column, self._store)
+                continue
+            values = _values(array, column)
+            if (strip := self._strips.get(column.name)) is None:
+                self._arrays[column.name][number] = values
+            else:
+                _place(strip, self._row(column.name, number), values, opened)
+        opened.close_handle()
+        if not self._readers and not self._arrays:
+            opened.batch = opened.batch.slice(0, 0)  # the strips hold their own maps
+
+    def remove(self, number: int) -> None:
+        """A shard is closed; its rows may not be gathered any more."""
+        for name, strip in self._strips.items():
+            strip.clear(self._row(name, number), int(self._counts[number]))
+        for arrays in self._arrays.values():
+            arrays.pop(number, None)
+        for readers in self._readers.values():
+            readers[number] = None
+
+    def close(self) -> None:
+        """Give the addresses back."""
+        for strip in self._strips.values():
+            strip.close()
+
+    # rows
+
+    def gather(self, rows: Rows, numbers: Numbers | None) -> dict[str, Values]:
+        """The rows of shards that are all there. numbers: their shards; None only if `simple`."""
+        places: list[tuple[int, int]] = []
+        if numbers is not None and self._readers:
+            local = rows - self._starts[numbers]
+            places = list(zip(numbers.tolist(), local.tolist(), strict=True))
+        found: dict[str, Values] = {}
+        for column in self._columns:
+            name = column.name
+            if (strip := self._strips.get(name)) is not None:
+                shift = self._shifts[name]
+                moved = rows if shift is None or numbers is None else rows + shift[numbers]
+                found[name] = np.take(strip.array, moved, axis=0)
+            elif (arrays := self._arrays.get(name)) is not None and numbers is not None:
+                found[name] = self._take(column, arrays, rows, numbers)
+            else:
+                readers = self._readers[name]
+                found[name] = [readers[number](row) for number, row in places]  # type: ignore[misc]
+        return found
+
+    def _take(
+        self, column: Column, arrays: dict[int, Array], rows: Rows, numbers: Numbers
+    ) -> Array:
+        """Where there are no strips: a take per shard."""
+        out = np.empty((len(rows), *column.shape), column.dtype)
+        for number in np.unique(numbers).tolist():
+            at = np.flatnonzero(numbers == number)
+            out[at] = np.take(arrays[number], rows[at] - self._starts[number], axis=0)
+        return out
+
+
+def _values(array: pa.Array, column: Column) -> Array:
+    """A column of fixed width as NumPy [n, *shape]: a view where it lies as NumPy reads it."""
+    if array.null_count or pa.types.is_boolean(array.type) or _is_bits(array):
+        return fixed_values(array, column)
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    flat = array.flatten() if column.shape else array
+    values: Array = flat.to_numpy(zero_copy_only=True)
+    return values.view(column.dtype).reshape(len(array), *column.shape)
+
+
+def _is_bits(array: pa.Array) -> bool:
+    return isinstance(array.type, pa.FixedShapeTensorType) and pa.types.is_boolean(
+        array.type.value_type
+    )
+
+
+def _place(strip: Strip, row: int, values: Array, opened: Opened) -> None:
+    """Put a shard's values into a strip: mapped from their file, or copied."""
+    offset = values.ctypes.data - opened.address
+    if opened.holds(offset) and offset % mmap.PAGESIZE == 0:
+        strip.map(row, len(values), opened.handle, offset)
+    else:
+        strip.copy(row, values)
