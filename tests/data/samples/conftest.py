@@ -28,19 +28,15 @@ class Memory:
     def gather(self, rows: Any) -> dict[str, Any]:
         return {each.name: self._take(each.name, rows) for each in self.columns}
 
+    def pick(self, rows: Any, names: Sequence[str]) -> dict[str, Any]:
+        return {name: self._take(name, rows) for name in names}
+
     def _take(self, name: str, rows: Any) -> Any:
         self.gathered[name] += len(rows)
         values = self.data[name]
         if isinstance(values, np.ndarray):
             return np.take(values, rows, axis=0)
         return [values[row] for row in rows.tolist()]
-
-    def only(self, names: Sequence[str]) -> Memory:
-        made = Memory.__new__(Memory)
-        made.__dict__ = self.__dict__ | {
-            "columns": [each for each in self.columns if each.name in names]
-        }
-        return made
 
     def ahead(self, rows: Any) -> None:
         self.calls.append(("ahead", rows.tolist()))

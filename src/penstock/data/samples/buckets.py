@@ -85,11 +85,11 @@ class BucketSource:
         """folder  where the index is kept; None: nowhere. Raises BadInput, NotFound."""
         self._spec = spec
         self._source = source
-        self._lists = [each for each in source.columns if each.kind == "list"]
+        self._lists = [each for each in reading.columns_of(source) if each.kind == "list"]
         column = reading.column_of(source, spec.by, "the column of lengths")
         self._masked = column.kind == "list"
         self.columns = [
-            replace(c, kind="tensor") if c in self._lists else c for c in source.columns
+            replace(c, kind="tensor") if c in self._lists else c for c in reading.columns_of(source)
         ]
         if self._masked:
             self.columns.append(Column(MASK, "tensor", "bool"))
@@ -132,14 +132,14 @@ class BucketSource:
 
     def ahead(self, rows: Rows) -> None:
         """These rows are wanted soon."""
-        self._source.ahead(self._rows[rows])
+        reading.hint(self._source, "ahead", self._rows[rows])
 
     def done(self, rows: Rows) -> None:
         """These rows are not wanted again in this epoch."""
-        self._source.done(self._rows[rows])
+        reading.hint(self._source, "done", self._rows[rows])
 
     def close(self) -> None:
-        self._source.close()
+        reading.close(self._source)
 
 
 def _padded(lists: Any, sizes: Rows, width: int, column: Column, pad_id: int) -> Array:
@@ -172,9 +172,10 @@ def _index(spec: Buckets, source: Source, column: Column) -> pa.Table:
 
 def _lengths(source: Source, column: Column) -> Rows:
     if column.kind != "number" or not column.dtype.startswith(("int", "uint")):
-        return reading.lengths_of(source, column.name)
-    found = [np.asarray(got[column.name]) for _, got in reading.blocks(source, [column.name])]
-    lengths = np.concatenate([np.empty(0, np.int64), *found]).astype(np.int64)
+        return reading.lengths_of(source, column)
+    found = [arrays[column.name] for _, arrays in reading.blocks(source, [column])]
+    counts = [each.to_numpy(zero_copy_only=False).astype(np.int64) for each in found]
+    lengths = np.concatenate([np.empty(0, np.int64), *counts])
     if len(lengths) and lengths.min() < 0:
         row = int(lengths.argmin())
         raise BadInput(

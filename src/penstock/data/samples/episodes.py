@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from penstock.base.errors import BadInput
-from penstock.data.columns import Array, Column, Values, arrow_type
+from penstock.data.columns import Array, Column
 from penstock.data.order import Rows
 from penstock.data.samples import reading
 from penstock.data.samples.index import kept, numbers
@@ -166,8 +166,8 @@ class _Builder:
         self._last_time = np.empty(0, np.int64)
 
     def build(self) -> _Made:
-        names = [self._episode.name, *([self._time.name] if self._time else [])]
-        for start, found in reading.blocks(self._source, names):
+        columns = [self._episode, *([self._time] if self._time else [])]
+        for start, found in reading.blocks(self._source, columns):
             self._add(start, found)
         if not self._first:
             raise BadInput("there are no rows to make windows of", "Is the split empty?")
@@ -181,8 +181,9 @@ class _Builder:
         lines = {"name": named, "first": first, "began": began, "lasted": lasted, "base": base}
         return _Made(pa.table(lines), self._as_ticks(first, base - began))
 
-    def _add(self, start: int, found: dict[str, Values]) -> None:
-        names = self._as_arrow(found[self._episode.name], start)
+    def _add(self, start: int, found: dict[str, pa.Array]) -> None:
+        names = found[self._episode.name]
+        self._refuse_nameless(names, start)
         begins = np.ones(len(names), bool)
         if len(names) > 1:
             differ = pc.not_equal(names.slice(1), names.slice(0, len(names) - 1))
@@ -203,8 +204,7 @@ class _Builder:
         if self._times is not None:
             self._times.append(times)
 
-    def _as_arrow(self, values: Values, start: int) -> pa.Array:
-        array = pa.array(values, arrow_type(self._episode))
+    def _refuse_nameless(self, array: pa.Array, start: int) -> None:
         if array.null_count:
             row = start + int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
             raise BadInput(
@@ -212,17 +212,16 @@ class _Builder:
                 "Name the episode of every row.",
                 row=row,
             )
-        return array
 
-    def _as_nanoseconds(self, values: Values, start: int) -> Rows:
+    def _as_nanoseconds(self, values: pa.Array, start: int) -> Rows:
         assert self._time is not None
-        scaled = _scaled(values, self._time, self._unit)
+        scaled = _scaled(values, self._unit)
         wrong = ~(np.abs(scaled) < _MOST_NS)  # also what is not a number
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise BadInput(
                 f'row {start + row} has no usable time in column "{self._time.name}": '
-                f"{reading.value_of(values, row)}",
+                f"{reading.plain(values[row])}",
                 f'Times are numbers in "{self._unit}" (say another with time_unit), never missing.',
                 row=start + row,
             )
@@ -267,19 +266,16 @@ class _Builder:
         return pa.table({"tick": times})
 
 
-def _scaled(values: Values, column: Column, unit: str) -> Array:
-    """Nanoseconds: int64 from whole numbers and clocks, float64 from the rest."""
-    if column.kind == "time":
-        counted = pa.array(values, arrow_type(column)).cast(pa.int64())
-        inner = column.dtype.split("[", 1)[1].split("]")[0].split(",")[0]
-        whole: Array = counted.to_numpy(zero_copy_only=False)  # floats, NaN where missing
-        return whole * NANOSECONDS[inner]
-    array = np.asarray(values)
-    if array.dtype.kind == "f":
-        return array.astype(np.float64) * NANOSECONDS[unit]
-    if array.size and np.abs(array.astype(np.float64)).max() * NANOSECONDS[unit] >= _MOST_NS:
-        return array.astype(np.float64) * NANOSECONDS[unit]
-    return array.astype(np.int64) * NANOSECONDS[unit]
+def _scaled(values: pa.Array, unit: str) -> Array:
+    """Nanoseconds: int64 where they are whole, float64 (NaN where one is missing) otherwise."""
+    if pa.types.is_temporal(values.type):
+        unit, values = values.type.unit, values.cast(pa.int64())
+    array: Array = values.to_numpy(zero_copy_only=False)
+    largest = float(np.abs(array.astype(np.float64)).max()) if len(array) else 0.0
+    if array.dtype.kind in "iu" and largest * NANOSECONDS[unit] < _MOST_NS:
+        return array.astype(np.int64) * NANOSECONDS[unit]
+    scaled: Array = array.astype(np.float64) * NANOSECONDS[unit]
+    return scaled
 
 
 def match(base: Episodes, other: Episodes, stream: str) -> Rows:

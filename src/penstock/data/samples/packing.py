@@ -90,7 +90,7 @@ class PackSource:
         self._spec = spec
         self._own = source
         wanted = [_list_column(source, name) for name in spec.columns]
-        self._source = reading.only(source, [each.name for each in wanted])
+        self._source = reading.Picked(source, spec.columns)
         self._dtypes = {each.name: np.dtype(each.dtype) for each in wanted}
         self.columns = _columns(spec, wanted)
         self.identity = digest_json([FORMAT, source.identity, essence(spec)])
@@ -98,7 +98,7 @@ class PackSource:
 
         def make() -> tuple[pa.Table, pa.Table]:
             if not made:
-                made.append(_index(spec, self._source))
+                made.append(_index(spec, source, wanted))
             return made[0]
 
         rows = kept(folder, [FORMAT, self.identity, "rows"], lambda: make()[0])
@@ -159,7 +159,7 @@ class PackSource:
         self._source.done(self._documents(rows))
 
     def close(self) -> None:
-        self._own.close()
+        reading.close(self._own)
 
 
 def _within(many: Rows) -> Rows:
@@ -198,9 +198,9 @@ def _columns(spec: Pack, packed: list[Column]) -> list[Column]:
 # the index
 
 
-def _index(spec: Pack, source: Source) -> tuple[pa.Table, pa.Table]:
+def _index(spec: Pack, source: Source, columns: list[Column]) -> tuple[pa.Table, pa.Table]:
     """Rows: where the pieces of each begin, and the end. Pieces: row of the split, start, size."""
-    lengths = _lengths(spec, source)
+    lengths = _lengths(source, columns)
     first, row, start, size = [np.zeros(1, np.int64)], [], [], []
     pieces = 0
     for at in range(0, len(lengths), spec.window):
@@ -224,15 +224,16 @@ def _index(spec: Pack, source: Source) -> tuple[pa.Table, pa.Table]:
     return pa.table({"first": np.concatenate(first)}), pa.table(table)
 
 
-def _lengths(spec: Pack, source: Source) -> Rows:
-    lengths = reading.lengths_of(source, spec.columns[0])
-    for name in spec.columns[1:]:
-        other = reading.lengths_of(source, name)
+def _lengths(source: Source, columns: list[Column]) -> Rows:
+    first, *others = columns
+    lengths = reading.lengths_of(source, first)
+    for each in others:
+        other = reading.lengths_of(source, each)
         if (other != lengths).any():
             row = int(np.flatnonzero(other != lengths)[0])
             raise BadInput(
-                f'row {row} has {lengths[row]} values in "{spec.columns[0]}" and {other[row]} in '
-                f'"{name}"',
+                f'row {row} has {lengths[row]} values in "{first.name}" and {other[row]} in '
+                f'"{each.name}"',
                 "Columns that are packed together are equally long in every row.",
                 row=row,
             )

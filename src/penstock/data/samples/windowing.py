@@ -114,7 +114,7 @@ class Part:
     mask    name of the padding mask in the batch
     """
 
-    source: Source
+    source: reading.Picked
     where: ByRow | ByTime
     names: dict[str, str]
     mask: str
@@ -193,7 +193,7 @@ class WindowSource:
         at_now = [spec.episode, *([spec.time] if spec.time else []), *spec.now_columns]
         for name in at_now:
             reading.column_of(source, name, "the now column")
-        self._now = reading.only(source, list(dict.fromkeys(at_now)))
+        self._now = reading.Picked(source, at_now)
         self.columns = [*self._now.columns, *(c for part in self._parts for c in part.columns())]
         _refuse_twins(self.columns)
         identities = {name: each.identity for name, each in streams.items()}
@@ -236,7 +236,7 @@ class WindowSource:
 
     def close(self) -> None:
         for each in self._sources:
-            each.close()
+            reading.close(each)
 
     # building
 
@@ -373,7 +373,7 @@ def _parts(
     prefix: str,
 ) -> list[Part]:
     """History and horizon, as far as they hold anything."""
-    free = [each.name for each in source.columns if each.fixed and each.name not in own]
+    free = [each.name for each in reading.columns_of(source) if each.fixed and each.name not in own]
     chosen = [
         list(free if given is None else given)
         for given in (spec.history_columns, spec.horizon_columns)
@@ -387,8 +387,7 @@ def _parts(
         if not names or not len(place.offsets):
             continue
         named = {name: prefix + name + (end if name in both else "") for name in names}
-        narrow = reading.only(source, [c.name for c in source.columns if c.name in names])
-        parts.append(Part(narrow, place, named, f"{prefix}pad_mask{end}"))
+        parts.append(Part(reading.Picked(source, names), place, named, f"{prefix}pad_mask{end}"))
     return parts
 
 
