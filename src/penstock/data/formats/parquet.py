@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from penstock.base.errors import BadInput
+from penstock.data.formats import remote
 from penstock.data.formats.base import FileSource, bare, blocks
 from penstock.data.formats.files import File, digest_ranges, digest_whole, file_name, opened
 from penstock.data.formats.port import BLOCK_BYTES, BadRecord, Block, Input
@@ -23,6 +24,7 @@ from penstock.data.formats.schemas import Schemas
 
 _BATCH_ROWS = 65_536
 _BUFFER = 1 << 20  # bytes of a column chunk that are read ahead
+_BUFFER_REMOTE = 8 << 20  # where each read is a request
 _OPENERS = 8  # footers read at a time
 _REMEMBERED = 1 << 14
 _footers: dict[tuple[str, str], Footer] = {}
@@ -77,7 +79,7 @@ class ParquetSource(FileSource):
         row = sum(footer.rows[:first])
         with opened(input, self.storage) as stream:
             try:
-                file = _open(stream)
+                file = _open(stream, remote.is_remote(input.uri))
                 for group in range(first, end):
                     for batch in self._batches(file, group):
                         table = self.fit(batch, lambda: f"{name} row group {group}")  # noqa: B023
@@ -137,9 +139,10 @@ def _file_of(input: Input) -> File:
     return File(file_name(input), input.uri, input.size, input.stamp)
 
 
-def _open(stream: Any) -> pq.ParquetFile:
+def _open(stream: Any, far: bool = False) -> pq.ParquetFile:
+    size = _BUFFER_REMOTE if far else _BUFFER
     return pq.ParquetFile(
-        stream, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True
+        stream, pre_buffer=False, buffer_size=size, page_checksum_verification=True
     )
 
 
