@@ -228,3 +228,43 @@ def test_endless_differences_end() -> None:
 
     with pytest.raises(BadInput, match="do not have one schema"):
         list(Blocks(endless()))
+
+
+@given(
+    st.lists(st.none() | st.lists(st.integers(-9, 9), max_size=5), min_size=1),
+    st.integers(1, 4),
+    st.booleans(),
+)
+def test_lists_of_any_length_come_back(
+    make: Any, values: list[list[int] | None], shard_rows: int, as_arrow: bool
+) -> None:
+    blobs = open_blobs("memory://")
+    values = [[1], [1, 2], *values]  # of several lengths
+    ids = range(len(values))
+    arrays = [None if v is None else np.array(v, np.int16) for v in values]
+    given = (
+        pa.table({"id": ids, "x": pa.array(values, pa.large_list(pa.int16()))})
+        if as_arrow
+        else [{"id": i, "x": value} for i, value in zip(ids, arrays, strict=True)]
+    )
+    back = read(blobs, make(blobs, given, shard_rows=shard_rows))["x"]
+    assert [None if v is None else v.tolist() for v in back] == values
+    assert {v.dtype.name for v in back if v is not None} == {"int16"}
+
+
+def test_arrays_become_lists_where_their_lengths_vary_in_the_first_rows() -> None:
+    assert schema([{"x": [1]}, {"x": []}, {"x": None}, {"x": [1, 2]}]) == {
+        "x": "list list of int64"
+    }
+    assert schema({"x": [np.ones(2), np.ones(3)]}) == {"x": "list list of float64"}
+    assert schema([{"x": []}, {"x": np.ones(3, np.int8)}]) == {"x": "list list of int8"}
+    with pytest.raises(BadInput, match=r"float64\[2\], not int64\[1\]"):
+        schema([{"x": [1]}, {"x": [1.5, 2.5]}])
+    with pytest.raises(BadInput, match='"x" is missing, which a tensor cannot be'):
+        schema([{"x": [1, 2]}, {"x": None}])
+
+
+def test_a_list_column_takes_equally_long_arrays_of_later_tables() -> None:
+    even = pa.table({"x": pa.array([[1, 2], [3, 4]], pa.list_(pa.int64(), 2))})
+    blocks = list(Blocks([pa.table({"x": [[1], [2, 3]]}), even]))
+    assert [block["x"].to_pylist() for block in blocks] == [[[1], [2, 3]], [[1, 2], [3, 4]]]

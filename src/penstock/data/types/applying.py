@@ -106,10 +106,13 @@ def check_values(
 
 def refuse_wrong(values: pa.ChunkedArray, column: Column, given: Type, first: int = 0) -> None:
     """Raise BadInput where a value is not what its type says, naming the first rows."""
-    wrong = given.wrong(one_chunk(values))
-    if wrong is None or not pc.any(wrong).as_py():
+    array = one_chunk(values)
+    if (found := given.wrong(array)) is None:
         return
-    rows = np.flatnonzero(wrong.fill_null(False).to_numpy(zero_copy_only=False))
+    wrong = pc.and_(array.is_valid(), found.fill_null(False))
+    rows = np.flatnonzero(wrong.to_numpy(zero_copy_only=False))
+    if not len(rows):
+        return
     shown = [int(row) + first for row in rows[:_SHOWN]]
     more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
     raise BadInput(
