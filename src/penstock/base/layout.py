@@ -3,6 +3,7 @@
 meta.db            the meta store (SQLite)
 blobs/             the blob store
 cache/shards/      the node's cache: shards as uncompressed Arrow IPC
+cache/samples/     what is computed once about a split's episodes and lengths
 cache/source/      source snapshots, laid out to be imported
 runs/ID/logs/      controller.log, agent.log, rank-0.log, …
 runs/ID/signals/   segments that are not in the blob store yet
@@ -43,6 +44,10 @@ class Layout:
     @property
     def shards(self) -> Path:
         return self.root / "cache" / "shards"
+
+    @property
+    def samples(self) -> Path:
+        return self.root / "cache" / "samples"
 
     @property
     def sources(self) -> Path:
