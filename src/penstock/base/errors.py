@@ -165,6 +165,42 @@ class MissingExtra(Unavailable):
     code = "missing-extra"
 
 
+class StoreUnreachable(Unavailable):
+    """A remote store does not answer: refused, unknown host, timed out, or failing inside."""
+
+    code = "store-unreachable"
+
+
+class StoreThrottled(Unavailable):
+    """A remote store asks for fewer requests, and went on asking until the deadline."""
+
+    code = "store-throttled"
+
+
+class NoCredentials(Unavailable):
+    """No credentials for a remote store; the variables that were looked at are named."""
+
+    code = "no-credentials"
+
+
+class AccessDenied(Unavailable):
+    """A remote store knows who asks and says no, or does not believe the signature."""
+
+    code = "access-denied"
+
+
+class NoSuchBucket(Unavailable):
+    """The bucket or container of a remote store is not there, or lies in another region."""
+
+    code = "no-bucket"
+
+
+class ClockSkew(Unavailable):
+    """This machine's clock is too far from the store's for a signature to hold."""
+
+    code = "clock-skew"
+
+
 class UserCodeFailed(PenstockError):
     """The user's own function raised; `facts` has rank, step and traceback."""
 
