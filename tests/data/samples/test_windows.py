@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.base.errors import BadInput, NotFound
-from penstock.data.samples import Stream, Windows, over, references, spec_from_json, spec_to_json
+from penstock.data.samples import (
+    Pack,
+    Stream,
+    Windows,
+    over,
+    references,
+    spec_from_json,
+    spec_to_json,
+)
 
 
 def every(source: Any) -> dict[str, Any]:
@@ -126,28 +134,28 @@ def test_a_stream_gives_its_newest_frame_for_each_wanted_time(episodes: Any, mem
     spec = Windows(streams={"camera": Stream("robot-camera", history=2, rate=5)})
     got = every(over(spec, episodes(5, 3), streams={"camera": camera(memory, 3, 2)}))
     # at 10 Hz and 5 Hz: two rows see one frame
-    assert got["camera.frame"].tolist() == [
+    assert got["camera_frame"].tolist() == [
         [0, 0], [0, 0], [0, 1], [0, 1], [1, 2],
         [3, 3], [3, 3], [3, 4],
     ]  # fmt: skip
-    assert got["camera.pad_mask"][:, 0].tolist() == [
+    assert got["camera_pad_mask"][:, 0].tolist() == [
         *(True, True, False, False, False), *(True, True, False),
     ]  # fmt: skip
-    assert not got["camera.pad_mask"][:, 1].any()
+    assert not got["camera_pad_mask"][:, 1].any()
 
 
 def test_the_nearest_frame_may_be_a_later_one(episodes: Any, memory: Any) -> None:
     for align, wanted in (("before", [0, 0, 0, 1]), ("nearest", [0, 0, 1, 1])):
         spec = Windows(streams={"camera": Stream("c", align=align)})
         got = every(over(spec, episodes(4), streams={"camera": camera(memory, 3, late=0.05)}))
-        assert got["camera.frame"][:, 0].tolist() == wanted
-        assert got["camera.pad_mask"][0, 0] == (align == "before")  # nothing was seen yet
+        assert got["camera_frame"][:, 0].tolist() == wanted
+        assert got["camera_pad_mask"][0, 0] == (align == "before")  # nothing was seen yet
 
 
 def test_what_is_further_away_than_the_tolerance_is_padding(episodes: Any, memory: Any) -> None:
     spec = Windows(streams={"camera": Stream("c", tolerance=0.05)}, pad="zero")
     got = every(over(spec, episodes(4), streams={"camera": camera(memory, 2)}))
-    assert got["camera.pad_mask"][:, 0].tolist() == [False, True, False, True]
+    assert got["camera_pad_mask"][:, 0].tolist() == [False, True, False, True]
     drop = over(
         Windows(streams={"camera": Stream("c", tolerance=0.05)}, pad="drop"),
         episodes(4, 1),
@@ -162,8 +170,8 @@ def test_an_episode_that_a_stream_lacks_is_refused_or_padded(episodes: Any, memo
     with pytest.raises(BadInput, match="nothing of 1 of 2 episodes: 'b'"):
         over(Windows(streams={"camera": "c"}), episodes(5, 3), streams=streams)
     got = every(over(Windows(streams={"camera": "c"}, pad="zero"), episodes(5, 3), streams=streams))
-    assert got["camera.pad_mask"][:, 0].tolist() == [False] * 5 + [True] * 3
-    assert got["camera.frame"][5:].tolist() == [[0]] * 3
+    assert got["camera_pad_mask"][:, 0].tolist() == [False] * 5 + [True] * 3
+    assert got["camera_frame"][5:].tolist() == [[0]] * 3
 
 
 def test_clocks_kept_as_float32_meet_those_kept_as_float64(memory: Any) -> None:
@@ -176,7 +184,7 @@ def test_clocks_kept_as_float32_meet_those_kept_as_float64(memory: Any) -> None:
     }
     spec = Windows(streams={"camera": "c"})
     got = every(over(spec, memory(base), streams={"camera": memory(seen)}))
-    assert got["camera.frame"][:, 0].tolist() == (np.arange(n) // 5).tolist()
+    assert got["camera_frame"][:, 0].tolist() == (np.arange(n) // 5).tolist()
 
 
 def brute(times: Any, names: Any, spec: Windows, row: int) -> tuple[list[int], list[bool]]:
@@ -273,6 +281,12 @@ def test_a_spec_survives_json() -> None:
     )
     assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec
     assert references(spec) == {"camera": "robot-camera:train"}
+
+
+def test_a_stream_without_a_split_takes_that_of_the_windows() -> None:
+    spec = Windows(streams={"camera": "robot-camera@3", "force": "robot-force:all"})
+    assert references(spec, "test") == {"camera": "robot-camera@3:test", "force": "robot-force:all"}
+    assert references(Pack(), "test") == {}
 
 
 def test_the_identity_changes_with_the_spec_and_with_nothing_else(episodes: Any) -> None:

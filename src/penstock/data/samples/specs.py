@@ -56,11 +56,18 @@ def over(
     )
 
 
-def references(spec: Samples) -> dict[str, str]:
-    """Name -> reference of every further dataset that a spec needs."""
+def references(spec: Samples, split: str | None = None) -> dict[str, str]:
+    """Name -> reference of every further dataset that a spec needs.
+
+    split  of the windows: a stream whose reference names none takes the same
+    """
     if not isinstance(spec, Windows):
         return {}
-    return {name: each.source for name, each in _streams(spec).items()}
+    found = {name: each.source for name, each in spec.streams.items() if isinstance(each, Stream)}
+    return {
+        name: source if split is None or ":" in source else f"{source}:{split}"
+        for name, source in found.items()
+    }
 
 
 def spec_to_json(spec: Samples) -> dict[str, Any]:
@@ -100,7 +107,3 @@ def _made(kind: Any, values: Mapping[str, Any]) -> Any:
         if name not in known:
             raise BadInput(f'{kind.__name__} has no field "{name}"', did_you_mean(name, known))
     return kind(**values)
-
-
-def _streams(spec: Windows) -> dict[str, Stream]:
-    return {name: each for name, each in spec.streams.items() if isinstance(each, Stream)}

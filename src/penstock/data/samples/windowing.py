@@ -272,7 +272,7 @@ class WindowSource:
             for offsets in offsets_in_time(spec, self._spec.unit)
         ]
         own = {spec.episode or self._spec.episode, spec.time or self._spec.time or ""}
-        return _parts(spec, source, where, own, f"{name}.")
+        return _parts(spec, source, where, own, f"{name}_")
 
     # moments
 

@@ -13,7 +13,7 @@ In a batch (b samples, T steps):
     X_ahead           the horizon's, where X is in both; X where it is in the horizon alone
     pad_mask          bool [b, T]     True where the history is padding
     pad_mask_ahead    bool [b, T]     True where the horizon is
-    STREAM.X, STREAM.X_ahead, STREAM.pad_mask, STREAM.pad_mask_ahead   likewise
+    STREAM_X, STREAM_X_ahead, STREAM_pad_mask, STREAM_pad_mask_ahead   likewise
     episode, time     of the moment, under the names of their columns; and `now_columns`
 """
 
@@ -42,7 +42,8 @@ _WHOLE = 1e-6  # how far a number of steps may be from a whole one
 class Stream:
     """Another dataset's split, aligned by timestamp.
 
-    source           reference, such as "robot-camera:train"; the same episodes by name
+    source           reference, such as "robot-camera:train"; without a split: that of the windows.
+                     Its episodes have the same names
     history          its steps up to now, `rate` a second; in seconds where the windows are
     horizon, lead    its steps from `lead` on
     rate             wanted rows a second (Hz), whatever it recorded; needed for more than one
