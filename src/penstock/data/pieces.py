@@ -32,31 +32,20 @@ class Pieces:
         self._counts = counts
         self._starts = np.cumsum(counts) - counts
         self._store = store
-        self._strips: dict[str, Strip] = {}
+        self._strips: dict[str, Strip | None] = {}  # None: could not be had
         self._shifts: dict[str, Shifts | None] = {}
         self._arrays: dict[str, dict[int, Array]] = {}
         self._readers: dict[str, list[Reader | None]] = {}
         for column in columns:
-            if not column.fixed:
+            if column.fixed:
+                self._shifts[column.name] = shifts(column, counts)
+            else:
                 self._readers[column.name] = [None] * len(counts)
-            elif not self._make_strip(column):
-                self._arrays[column.name] = {}
+
+    @property
+    def simple(self) -> bool:
         moved = any(shift is not None for shift in self._shifts.values())
-        self.simple = not (moved or self._readers or self._arrays)
-
-    def _make_strip(self, column: Column) -> bool:
-        shift = shifts(column, self._counts)
-        try:
-            self._strips[column.name] = Strip(column, int(self._counts.sum() + shift[-1]))
-        except OSError:
-            return False
-        self._shifts[column.name] = shift if shift.any() else None
-        return True
-
-    def _row(self, name: str, number: int) -> int:
-        """Of a strip: where a shard begins."""
-        shift = self._shifts[name]
-        return int(self._starts[number] + (0 if shift is None else shift[number]))
+        return not (moved or self._readers or self._arrays)
 
     # shards
 
@@ -68,18 +57,36 @@ class Pieces:
                 self._readers[column.name][number] = reader(array, column, self._store)
                 continue
             values = _values(array, column)
-            if (strip := self._strips.get(column.name)) is None:
-                self._arrays[column.name][number] = values
+            if (strip := self._strip(column, values, opened)) is None:
+                self._arrays.setdefault(column.name, {})[number] = values
             else:
                 _place(strip, self._row(column.name, number), values, opened)
         opened.close_handle()
         if not self._readers and not self._arrays:
             opened.batch = opened.batch.slice(0, 0)  # the strips hold their own maps
 
+    def _strip(self, column: Column, values: Array, opened: Opened) -> Strip | None:
+        """Of a column; made when its first shard is here."""
+        if column.name not in self._strips:
+            shift = self._shifts[column.name]
+            rows = int(self._counts.sum() + (0 if shift is None else shift[-1]))
+            try:
+                made = Strip(column, rows, values.ctypes.data - opened.address)
+            except OSError:  # no addresses, or not Linux: a take per shard
+                made = None
+            self._strips[column.name] = made
+        return self._strips[column.name]
+
+    def _row(self, name: str, number: int) -> int:
+        """Of a strip: where a shard begins."""
+        shift = self._shifts[name]
+        return int(self._starts[number] + (0 if shift is None else shift[number]))
+
     def remove(self, number: int) -> None:
         """A shard is closed; its rows may not be gathered any more."""
         for name, strip in self._strips.items():
-            strip.clear(self._row(name, number), int(self._counts[number]))
+            if strip is not None:
+                strip.clear(self._row(name, number), int(self._counts[number]))
         for arrays in self._arrays.values():
             arrays.pop(number, None)
         for readers in self._readers.values():
@@ -88,7 +95,8 @@ class Pieces:
     def close(self) -> None:
         """Give the addresses back."""
         for strip in self._strips.values():
-            strip.close()
+            if strip is not None:
+                strip.close()
 
     # rows
 

@@ -93,6 +93,7 @@ class ShardSource:
         self._shards = manifest.shards_of(split)
         self._ends = manifest.ends_of(split)
         self._counts = np.diff(self._ends, prepend=0)
+        self._each = _each(self._counts)
         self._cache = ShardCache(blobs, layout.shards, limit)
         self._pieces = Pieces(self._columns, self._counts, blobs.url)
         self._gate = threading.Lock()
@@ -100,6 +101,7 @@ class ShardSource:
         self._closed = False
         self._open: dict[int, Opened] = {}
         self._is_open = np.zeros(len(self._shards), bool)
+        self._ready = False  # every shard is open, and rows are places in the strips
         self._used = np.zeros(len(self._shards), np.int64)  # when it was gathered from last
         self._past = np.zeros(len(self._shards), np.int64)  # rows that are done
         self._behind: set[int] = set()
@@ -121,10 +123,11 @@ class ShardSource:
 
         Raises IndexError for a row that is not there.
         """
-        self._enter()
+        with self._gate:
+            self._enter()
         try:
             numbers = None
-            if len(self._open) < len(self._shards) or not self._pieces.simple:
+            if not self._ready:
                 numbers = self._numbers(rows)
                 self._open_all(numbers)
             return self._pieces.gather(rows, numbers)
@@ -136,19 +139,20 @@ class ShardSource:
 
     def _numbers(self, rows: Rows) -> npt.NDArray[np.int64]:
         """The shard of each row: int64 [len(rows)]."""
-        if len(rows) and (rows.min() < 0 or rows.max() >= self._rows):
+        if len(rows) and rows.view(np.uint64).max() >= self._rows:  # below 0 is very large
             raise IndexError(f"rows 0..{self._rows - 1} are there, not {rows.min()}..{rows.max()}")
+        if self._each:
+            return rows // self._each
         return np.searchsorted(self._ends, rows, side="right")
 
     def _enter(self) -> None:
-        with self._gate:
-            if self._closed:
-                raise BadInput("rows were asked of a source that is closed", "Open it again.")
-            if self._behind and not self._inside:
-                for number in self._behind & self._open.keys():
-                    self._shut(number, done=True)
-                self._behind.clear()
-            self._inside += 1
+        if self._closed:
+            raise BadInput("rows were asked of a source that is closed", "Open it again.")
+        if self._behind and not self._inside:
+            for number in self._behind & self._open.keys():
+                self._shut(number, done=True)
+            self._behind.clear()
+        self._inside += 1
 
     def _open_all(self, numbers: npt.NDArray[np.int64]) -> None:
         closed = numbers[~self._is_open[numbers]]
@@ -185,6 +189,7 @@ class ShardSource:
                 ) from None
             self._open[number] = opened
             self._is_open[number] = True
+            self._ready = self._pieces.simple and len(self._open) == len(self._is_open)
 
     # how much is open
 
@@ -215,7 +220,7 @@ class ShardSource:
                 self._shut(number, done=False)
 
     def _shut(self, number: int, *, done: bool) -> None:
-        self._is_open[number] = False
+        self._is_open[number] = self._ready = False
         self._pieces.remove(number)
         self._cache.close(self._open.pop(number), done=done)
 
@@ -301,6 +306,12 @@ class shard_errors:  # noqa: N801 - reads like the verb it is
             "again; no batch of it was given out.",
             **{**error.facts, "dataset": dataset, "split": split, "shard": number},
         ) from error
+
+
+def _each(counts: npt.NDArray[np.int64]) -> int:
+    """How many rows every shard has, the last one at most; 0 when they differ."""
+    first = int(counts[0]) if len(counts) else 0
+    return first if (counts[:-1] == first).all() and (counts[-1:] <= first).all() else 0
 
 
 def chosen(manifest: Manifest, columns: Sequence[str] | None) -> list[Column]:
