@@ -28,7 +28,12 @@ def read_processes(runtime: Path) -> list[dict[str, Any]]:
         rows = json.loads((runtime / "processes.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return []
-    return [row for row in rows if process.start_time(row["pid"]) == row["started"]]
+    return [row for row in rows if _is_alive(row)]
+
+
+def _is_alive(row: dict[str, Any]) -> bool:
+    started = process.start_time(row["pid"])
+    return started is not None and started == row["started"]
 
 
 def clear(runtime: Path, timeout: float = 10.0) -> None:
@@ -39,7 +44,7 @@ def clear(runtime: Path, timeout: float = 10.0) -> None:
         return
     deadline = time.monotonic() + timeout
     for row in rows:
-        if process.start_time(row["pid"]) == row["started"]:
+        if _is_alive(row):
             process.kill_quietly(row["pid"], signal.SIGKILL)
         if row["role"] == "rank" and process.start_time(row["pid"]) in (None, row["started"]):
             end_session(row["pid"])

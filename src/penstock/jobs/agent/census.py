@@ -21,7 +21,8 @@ def write(runtime: Path, children: Iterable[Child], image: int | None) -> None:
     owners = {"agent": os.getpid()} | ({"image": image} if image else {})
     for role, pid in owners.items():
         row = {"role": role, "name": role, "rank": None, "pid": pid}
-        rows.append({**row, "started": process.start_time(pid)})
+        if (started := process.start_time(pid)) is not None:  # an image may just have died
+            rows.append({**row, "started": started})
     target = runtime / "processes.json"
     draft = target.with_suffix(".new")
     draft.write_text(json.dumps(rows))
