@@ -21,13 +21,17 @@ _HOME = ROOT / ".bench"
 _PINS = ROOT / "constraints.txt"
 
 
-def make(name: str, packages: list[str], say: Callable[[str], None]) -> Path:
+def make(
+    name: str, packages: list[str], say: Callable[[str], None], pins: Path | None = _PINS
+) -> Path:
     """The interpreter of environment `name` with these packages, installed first if need be.
+
+    pins  None: for a peer that cannot live with ours; it must name its own versions
 
     Raises RuntimeError when they cannot be installed; nothing is left then.
     """
     folder = _HOME / name
-    wanted = _stamp(packages)
+    wanted = _stamp(packages, pins)
     stamp = folder / "made-from"
     if stamp.is_file() and stamp.read_text() == wanted:
         return folder / "bin" / "python"
@@ -35,7 +39,7 @@ def make(name: str, packages: list[str], say: Callable[[str], None]) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(exist_ok=True)
     try:
-        _install(folder, packages)
+        _install(folder, packages, pins)
     except (OSError, subprocess.CalledProcessError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise RuntimeError(f"the environment of {name} cannot be made: {error}") from error
@@ -57,10 +61,10 @@ def versions(python: Path, packages: list[str]) -> dict[str, str]:
     return found
 
 
-def _install(folder: Path, packages: list[str]) -> None:
+def _install(folder: Path, packages: list[str], pins: Path | None) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     python = folder / "bin" / "python"
-    pinned = ["-c", str(_PINS), *packages]
+    pinned = packages if pins is None else ["-c", str(pins), *packages]
     env = {
         **os.environ,
         "UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", ""),
@@ -72,6 +76,6 @@ def _install(folder: Path, packages: list[str]) -> None:
         subprocess.run([*pip, *pinned], check=True)
 
 
-def _stamp(packages: list[str]) -> str:
-    text = json.dumps([sorted(packages), _PINS.read_text(), sys.version])
+def _stamp(packages: list[str], pins: Path | None) -> str:
+    text = json.dumps([sorted(packages), pins.read_text() if pins else "", sys.version])
     return hashlib.sha256(text.encode()).hexdigest()
