@@ -14,12 +14,25 @@ The rotations make every single sample equally likely at every position whatever
 break up neighbours. The definition is part of the format: to change it is to change every
 resumed run, so a test holds it to known values.
 
+A split that no node holds is shuffled in windows, so that an epoch reads each shard about once:
+
+    blocks   rows in fixed blocks of c, the last one of n - (m - 1) c rows, m = ceil(n / c)
+    stream   the full blocks in permuted order; the short one comes at a keyed place among them
+    windows  the stream in pieces of w rows, each permuted by a key of its own
+    epoch    the windows' rows, begun at a keyed place and read round
+
+Reading round from a place that is equally likely everywhere makes every sample equally likely at
+every position, whatever c, w and the short block are. A window of one block (w = c) keeps its rows
+together as they lie in the source: there the rows themselves are turned round instead, so that
+every window but the last is whole batches where c is (`Buckets` need that).
+
 Sources: Black and Rogaway 2002, Ciphers with Arbitrary Finite Domains (generalised Feistel network
 and cycle walking, eprint.iacr.org/2001/012); Steele, Lea and Flood 2014, Fast Splittable
 Pseudorandom Number Generators (SplitMix64); Lemire 2019, Fast Random Integer Generation in an
-Interval (scaling without division).
+Interval (scaling without division); Xu et al. 2022, In-Database Machine Learning with CorgiPile:
+Stochastic Gradient Descent without Full Data Shuffle (blocks, then rows of several blocks).
 
-Letters: n rows of the source, B global batch, W ranks.
+Letters: n rows of the source, B global batch, W ranks, c rows of a block, w of a window.
 """
 
 from __future__ import annotations
@@ -44,6 +57,10 @@ _MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
 _MOST_ROWS = 1 << 62  # beyond, a side would not fit into 32 bits
 
+HELD_BYTES = 1 << 36  # 64 GiB: a split up to here is held by a node, and shuffled as a whole
+BLOCK_BYTES = 1 << 26  # 64 MiB, as much as a shard that Penstock writes
+WINDOW_BLOCKS = 64  # 4 GiB of rows are mixed with each other
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -54,6 +71,9 @@ class Order:
     batch      B, the global batch, the same at every world size
     shuffle    False: as they lie
     drop_last  True: an epoch ends with its last full batch
+    block      c; 0: the whole is shuffled at once
+    window     w, a multiple of c
+    also       what else decides which samples are in a batch, such as "pad_last"
     """
 
     source: str
@@ -62,6 +82,9 @@ class Order:
     seed: int = 0
     shuffle: bool = True
     drop_last: bool = True
+    block: int = 0
+    window: int = 0
+    also: str = ""
 
     @property
     def steps(self) -> int:
@@ -71,8 +94,30 @@ class Order:
     @property
     def fingerprint(self) -> int:
         """A positive int below 2**53 that differs when the order does."""
-        text = "/".join(str(getattr(self, name)) for name in self.__slots__)
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+        parts = [self.source, self.rows, self.batch, self.seed, self.shuffle, self.drop_last]
+        if self.block or self.also:
+            parts += [self.block, self.window, self.also]
+        return fingerprint("/".join(map(str, parts)))
+
+
+def fingerprint(text: str) -> int:
+    """A positive int below 2**53: 48 bits of the SHA-256."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+
+
+def window_of(rows: int, size: int) -> tuple[int, int]:
+    """(c, w) by which a split is shuffled unless the user says otherwise; (0, 0): as a whole.
+
+    size  bytes of the split in memory
+
+    Decided by the dataset alone, never by the machine: 64 GiB are shuffled as a whole; beyond, in
+    blocks of about 64 MiB (a power of two rows) and windows of 64 blocks.
+    """
+    if size <= HELD_BYTES:
+        return 0, 0
+    each = max(1, BLOCK_BYTES * rows // size)
+    block = 1 << (each.bit_length() - 1)
+    return block, block * WINDOW_BLOCKS
 
 
 def batch_indices(order: Order, epoch: int, step: int) -> Rows:
@@ -82,10 +127,42 @@ def batch_indices(order: Order, epoch: int, step: int) -> Rows:
 
 def order_indices(order: Order, epoch: int, start: int, stop: int) -> Rows:
     """Rows at positions start..stop-1 of an epoch: int64 [min(stop, n) - start]."""
-    positions = np.arange(start, min(stop, order.rows), dtype=np.int64)
+    return order_rows(order, epoch, np.arange(start, min(stop, order.rows), dtype=np.int64))
+
+
+def order_rows(order: Order, epoch: int, positions: Rows) -> Rows:
+    """Rows at these positions (each 0..n-1) of an epoch: int64, same shape."""
     if not order.shuffle:
         return positions
-    return permute(positions, order.rows, f"{order.source}/{order.seed}/{epoch}")
+    key = f"{order.source}/{order.seed}/{epoch}"
+    if order.block:
+        return _windowed(positions, order, key)
+    return permute(positions, order.rows, key)
+
+
+def _windowed(positions: Rows, order: Order, key: str) -> Rows:
+    """See the top. Each call computes only what its positions need."""
+    n, block, window = order.rows, order.block, order.window
+    turns = _round_keys(f"{key}/windows")
+    turn = int(turns[0]) % n
+    apart = window > block
+    places = (positions + turn) % n if apart else positions
+    numbers = places // window
+    mixed = np.empty_like(places)
+    for number in np.unique(numbers).tolist():
+        at = numbers == number
+        first = number * window
+        length = min(window, n - first)
+        mixed[at] = first + permute(places[at] - first, length, f"{key}/window/{number}")
+    full, short = divmod(n, block)
+    before = int(turns[1]) % (full + 1) * block if short and apart else full * block
+    in_short = (mixed >= before) & (mixed < before + short)
+    mixed[mixed >= before + short] -= short
+    number, offset = np.divmod(mixed, block)
+    number[in_short] = 0
+    rows = (permute(number, full, f"{key}/blocks") if full else number) * block + offset
+    rows[in_short] = full * block + mixed[in_short] - before
+    return rows if apart else (rows + turn) % n
 
 
 def rank_slice(indices: Rows, rank: int, world_size: int) -> Rows:
@@ -115,6 +192,13 @@ def check_order(order: Order, world_size: int) -> None:
             "number of ranks. Only shuffle=False with the last batch kept may be uneven.",
             batch_size=order.batch,
             world_size=world_size,
+        )
+    if order.block < 0 or (order.block and (order.window < 1 or order.window % order.block)):
+        raise BadInput(
+            f"a shuffle window of {order.window} rows is not whole blocks of {order.block}",
+            "Give window_rows of at least 1.",
+            window=order.window,
+            block=order.block,
         )
     if not 0 < order.rows < _MOST_ROWS:
         raise BadInput(f"there are {order.rows} rows to order", "Give at least one row.")
@@ -162,28 +246,36 @@ def _feistel(x: _U64, a: int, b: int, keys: _U64) -> _U64:
     right = x - left * np.uint64(b)
     for number in range(ROUNDS):
         if number % 2 == 0:
-            left = _rotate(left, _scaled(right, keys[number], a), a)
+            _turn(left, _scaled(right, keys[number], a), a)
         else:
-            right = _rotate(right, _scaled(left, keys[number], b), b)
-    return left * np.uint64(b) + right
+            _turn(right, _scaled(left, keys[number], b), b)
+    left *= np.uint64(b)
+    left += right
+    return left
 
 
 def _rotate(x: _U64, by: Any, size: int) -> _U64:
     """(x + by) mod size, where both are below size."""
-    total: _U64 = x + by
-    total -= np.uint64(size) * (total >= size)
-    return total
+    found = x.copy()
+    _turn(found, by, size)
+    return found
+
+
+def _turn(x: _U64, by: Any, size: int) -> None:
+    """The same, in place. Below 0 an unsigned number wraps round and is the greater one."""
+    x += by
+    np.minimum(x, x - np.uint64(size), out=x)
 
 
 def _scaled(x: _U64, key: np.uint64, size: int) -> _U64:
     """A pseudorandom number below `size` (at most 2**32) for each x."""
     z = x * _GOLDEN
     z += key
-    z ^= z >> np.uint64(30)
+    z ^= (rest := z >> np.uint64(30))
     z *= _MULTIPLY_1
-    z ^= z >> np.uint64(27)
+    z ^= np.right_shift(z, np.uint64(27), out=rest)
     z *= _MULTIPLY_2
-    z ^= z >> np.uint64(31)
+    z ^= np.right_shift(z, np.uint64(31), out=rest)
     z >>= np.uint64(32)
     z *= np.uint64(size)
     z >>= np.uint64(32)
