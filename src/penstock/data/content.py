@@ -1,21 +1,28 @@
 """The digest of a split's content: equal rows in equal order give it, however they are sharded.
 
     canonical JSON of [[name, kind, dtype, shape, V, G], …] in order of the columns, hashed, where
-    V = SHA-256 over the values as `keys.py` encodes them (missing ones left out), and
-    G = SHA-256 over one byte per row: 1 where there is a value, 0 where it is missing
+    V = SHA-256 over the SHA-256 of every 256 rows' values as `keys.py` encodes them (missing ones
+        left out), and
+    G = likewise over one byte per row: 1 where there is a value, 0 where it is missing
 
-It keys the order of law 6, so that a dataset cut into other shards trains the same.
+It keys the order of law 6, so that a dataset cut into other shards trains the same. Blocks of 256
+rows can be digested by many processes; only their digests have to come together in order.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from penstock.base.hashing import Hasher, digest_json
 from penstock.data.columns import Column, fixed_values, one_chunk
 from penstock.data.keys import value_bytes
+
+BLOCK = 256  # rows
 
 
 class Content:
@@ -23,25 +30,102 @@ class Content:
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self._columns = columns
+        self._blocks = BlockDigests(columns)
         self._values = [Hasher() for _ in columns]
         self._there = [Hasher() for _ in columns]
 
     def add(self, table: pa.Table) -> None:
-        for column, values, there in zip(self._columns, self._values, self._there, strict=True):
-            array = one_chunk(table[column.name])
-            valid = array.is_valid().to_numpy(zero_copy_only=False)
-            there.update(valid.astype("u1").tobytes())
-            if column.fixed and not array.null_count:
-                numbers = fixed_values(array, column)
-                values.update(numbers.astype(numbers.dtype.newbyteorder("<"), copy=False).tobytes())
-            else:
-                values.update(b"".join(v for v in value_bytes(array, column) if v is not None))
+        """These rows come next."""
+        self._blocks.add(table)
+        self.join(self._blocks.take())
+
+    def join(self, digests: Sequence[tuple[bytes, bytes]]) -> None:
+        """The blocks that come next were digested elsewhere: `BlockDigests.take` or `end`."""
+        for values, there, found in zip(self._values, self._there, digests, strict=True):
+            values.update(found[0])
+            there.update(found[1])
 
     @property
     def digest(self) -> str:
+        self.join(self._blocks.end())
         return digest_json(
             [
                 [c.name, c.kind, c.dtype, list(c.shape), values.digest, there.digest]
                 for c, values, there in zip(self._columns, self._values, self._there, strict=True)
             ]
         )
+
+
+class BlockDigests:
+    """The digests of blocks of 256 rows: feed rows that begin where a block does.
+
+    `take` gives, per column, the digests (32 bytes each) of the values and of the gaps of every
+    block that is whole by now; `end` gives the last one too, though it is shorter.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._columns = columns
+        self._values = [_Blocks() for _ in columns]
+        self._there = [_Blocks() for _ in columns]
+
+    def add(self, table: pa.Table) -> None:
+        for column, values, there in zip(self._columns, self._values, self._there, strict=True):
+            array = one_chunk(table[column.name])
+            valid = array.is_valid().to_numpy(zero_copy_only=False)
+            there.add_fixed(np.ascontiguousarray(valid, dtype="u1"))
+            if column.fixed and not array.null_count:
+                numbers = fixed_values(array, column)
+                little = numbers.dtype.newbyteorder("<")
+                values.add_fixed(np.ascontiguousarray(numbers.astype(little, copy=False)))
+            else:
+                values.add_each([value or b"" for value in value_bytes(array, column)])
+
+    def take(self) -> list[tuple[bytes, bytes]]:
+        both = zip(self._values, self._there, strict=True)
+        return [(values.take(), there.take()) for values, there in both]
+
+    def end(self) -> list[tuple[bytes, bytes]]:
+        for blocks in (*self._values, *self._there):
+            blocks.close()
+        return self.take()
+
+
+class _Blocks:
+    """SHA-256 of every 256 values of one column."""
+
+    def __init__(self) -> None:
+        self._open: Any = hashlib.sha256()
+        self._rows = 0  # in the open block
+        self._done: list[bytes] = []
+
+    def add_fixed(self, values: np.ndarray[Any, Any]) -> None:
+        """values  [n, …], contiguous"""
+        rows = len(values)
+        data = memoryview(values.reshape(-1).view("u1"))
+        width = len(data) // max(1, rows)
+        for start, stop in self._cuts(rows):
+            self._take(data[start * width : stop * width], stop - start)
+
+    def add_each(self, values: list[bytes]) -> None:
+        for start, stop in self._cuts(len(values)):
+            self._take(b"".join(values[start:stop]), stop - start)
+
+    def _cuts(self, rows: int) -> list[tuple[int, int]]:
+        """Where blocks end among the next rows."""
+        ends = [*range(BLOCK - self._rows, rows, BLOCK), rows]
+        return list(zip([0, *ends[:-1]], ends, strict=True)) if rows else []
+
+    def _take(self, data: bytes | memoryview, rows: int) -> None:
+        self._open.update(data)
+        self._rows += rows
+        if self._rows == BLOCK:
+            self.close()
+
+    def close(self) -> None:
+        if self._rows:
+            self._done.append(self._open.digest())
+            self._open, self._rows = hashlib.sha256(), 0
+
+    def take(self) -> bytes:
+        found, self._done = b"".join(self._done), []
+        return found
