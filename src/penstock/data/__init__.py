@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from penstock.data.columns import Column, to_numpy
+    from penstock.data.dataset import Dataset, open_dataset
     from penstock.data.loader import Loader
     from penstock.data.manifest import Lineage, Manifest, Shard, Split, read_manifest
     from penstock.data.order import Order, batch_indices, order_indices, rank_slice
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "Column": "columns",
+    "Dataset": "dataset",
     "Lineage": "manifest",
     "Loader": "loader",
     "Manifest": "manifest",
@@ -31,6 +33,7 @@ _WHERE = {
     "Split": "manifest",
     "Statistics": "statistics",
     "batch_indices": "order",
+    "open_dataset": "dataset",
     "order_indices": "order",
     "prepare": "preparation",
     "rank_slice": "order",
@@ -44,6 +47,7 @@ _WHERE = {
 
 __all__ = [
     "Column",
+    "Dataset",
     "Lineage",
     "Loader",
     "Manifest",
@@ -55,6 +59,7 @@ __all__ = [
     "Split",
     "Statistics",
     "batch_indices",
+    "open_dataset",
     "order_indices",
     "prepare",
     "rank_slice",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ from penstock.base.errors import BadInput
 from penstock.base.hashing import short
 from penstock.blobs import Blobs
 from penstock.data.at_rest import decode
-from penstock.data.columns import arrow_schema
+from penstock.data.columns import arrow_schema, described
 from penstock.data.manifest import Manifest, no_such_split
 from penstock.data.source import chosen, shard_errors
 from penstock.records import Reference, Version
@@ -65,20 +65,47 @@ def read_rows(
     columns  names; default: all, in the schema's order
     Raises NotFound (split, column), Damaged (names the shard).
     """
-    wanted = chosen(manifest, columns)
+    tables = list(read_tables(blobs, manifest, split, columns, start, stop))
+    if tables:
+        return pa.concat_tables(tables)
+    return arrow_schema(chosen(manifest, columns)).empty_table()
+
+
+def read_tables(
+    blobs: Blobs,
+    manifest: Manifest,
+    split: str,
+    columns: Sequence[str] | None = None,
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[pa.Table]:
+    """Rows start..stop-1 of a split, the part of one shard at a time; see `read_rows`."""
+    names = [each.name for each in chosen(manifest, columns)]
+    for number, low, high in parts_of(manifest, split, start, stop):
+        yield read_shard(blobs, manifest, split, number, names).slice(low, high - low)
+
+
+def parts_of(
+    manifest: Manifest, split: str, start: int = 0, stop: int | None = None
+) -> Iterator[tuple[int, int, int]]:
+    """Where rows start..stop-1 of a split lie: (shard, first row in it, row behind the last)."""
     rows = manifest.split(split).rows
     stop = rows if stop is None else min(stop, rows)
-    shards, ends = manifest.shards_of(split), manifest.ends_of(split)
-    first = int(np.searchsorted(ends, start, side="right"))
-    pieces = []
-    for number in range(first, len(shards)):
-        shard = shards[number]
-        before = int(ends[number]) - shard.rows
+    ends = manifest.ends_of(split)
+    for number in range(int(np.searchsorted(ends, start, side="right")), len(ends)):
+        before = int(ends[number - 1]) if number else 0
         if before >= stop:
-            break
-        with shard_errors(short(manifest.digest), split, number):
-            data = blobs.get(shard.digest)
-            table = decode(data, shard.format, shard.digest, [each.name for each in wanted])
-        low, high = max(start - before, 0), min(stop - before, shard.rows)
-        pieces.append(table.slice(low, high - low))
-    return pa.concat_tables(pieces) if pieces else arrow_schema(wanted).empty_table()
+            return
+        yield number, max(start - before, 0), min(stop, int(ends[number])) - before
+
+
+def read_shard(
+    blobs: Blobs, manifest: Manifest, split: str, number: int, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """One shard, verified, under the columns' schema. Raises Damaged, which names it."""
+    shard = manifest.shards_of(split)[number]
+    wanted = chosen(manifest, columns)
+    with shard_errors(short(manifest.digest), split, number):
+        data = blobs.get(shard.digest)
+        table = decode(data, shard.format, shard.digest, [each.name for each in wanted])
+    return described(table, wanted)

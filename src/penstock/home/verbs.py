@@ -20,9 +20,8 @@ from penstock.home.guard import only_in_scripts
 from penstock.home.local import LocalHome
 
 if TYPE_CHECKING:
-    from penstock.data import Prepared
+    from penstock.data import Dataset, Prepared
     from penstock.evaluation import Report, Suite
-    from penstock.home.opened import OpenedData
     from penstock.records import Alias, Deployment
     from penstock.registry import LoadedModel
     from penstock.training import Trained
@@ -222,14 +221,18 @@ def load(reference: str) -> LoadedModel:
     return registry.load(current().stores, reference)
 
 
-def open_data(reference: str) -> OpenedData:
-    """One split of a dataset version: `len`, slices of rows, `to_arrow()`.
+def open_data(reference: str) -> Dataset:
+    """One split of a dataset version, read when it is asked for.
 
-    reference  NAME[@VERSION]:SPLIT; without a split the dataset must have only one
+    reference  NAME[@VERSION-OR-ALIAS]:SPLIT; without a split the dataset must have only one
+
+    `len(data)`, `data[3]`, `data[:5]`, `data["label"]`, iteration over rows; `.schema`, `.splits`,
+    `.statistics`, `.lineage`; `.to_arrow()`, `.to_pandas()`, `.to_polars()`, `.to_duckdb()`,
+    `.to_numpy()`, `.to_torch()`, and `.to_batches()` for a stream.
     """
-    from penstock.home.opened import OpenedData
+    from penstock.data import open_dataset
 
-    return OpenedData.find(current().stores, reference)
+    return open_dataset(current().stores, reference)
 
 
 def reference_of(model: Any) -> str:
