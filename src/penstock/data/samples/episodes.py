@@ -59,6 +59,11 @@ class Episodes:
         """The episodes (0..E-1) that hold these rows."""
         return np.searchsorted(self.first, rows, side="right") - 1
 
+    def ended(self, episodes: Rows) -> Rows:
+        """When the last rows of these episodes were: nanoseconds."""
+        lasted: Rows = self.base[episodes + 1] - self.base[episodes] - 1
+        return self.began[episodes] + lasted
+
     def times(self, rows: Rows, episodes: Rows) -> Rows:
         """When these rows of these episodes were: nanoseconds."""
         found: Rows = self.ticks[rows] - self.base[episodes] + self.began[episodes]
@@ -67,7 +72,7 @@ class Episodes:
     def newest(self, episodes: Rows, times: Rows) -> Rows:
         """For each (episode, time) the last row not later; first row - 1 where all are later."""
         base = self.base[episodes]
-        wanted = times - self.began[episodes] + base
+        wanted = times + (base - self.began[episodes])
         np.clip(wanted, base - 1, self.base[episodes + 1] - 1, out=wanted)
         return np.searchsorted(self.ticks, wanted, side="right") - 1
 

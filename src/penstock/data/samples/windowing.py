@@ -82,12 +82,12 @@ class ByTime:
     def find(self, rows: Rows, episodes: Rows) -> tuple[Rows, Mask]:
         """Row numbers [b, T] of the stream, and where that is padding."""
         wanted = self.base.times(rows, episodes)[:, None] + self.offsets
-        began = self.base.began[episodes][:, None]
-        lasted = np.diff(self.base.base)[episodes][:, None] - 1
-        padding = (wanted < began - self.slack) | (wanted > began + lasted + self.slack)
-        number = self.numbers[episodes][:, None]
-        padding |= number < 0
-        number = np.broadcast_to(np.maximum(number, 0), wanted.shape)
+        began, ended = self.base.began[episodes], self.base.ended(episodes)
+        padding = wanted < (began - self.slack)[:, None]
+        padding |= wanted > (ended + self.slack)[:, None]
+        number = self.numbers[episodes]
+        padding |= (number < 0)[:, None]
+        number = np.maximum(number, 0)[:, None]
         first, last = self.stream.first[number], self.stream.first[number + 1] - 1
         found = self.stream.newest(number, wanted + self.slack)
         none = found < first
