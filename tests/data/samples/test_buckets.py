@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.base.errors import BadInput, NotFound
+from penstock.data.order import Order, batch_indices
 from penstock.data.samples import Buckets, over, spec_from_json, spec_to_json
 
 
@@ -93,3 +94,18 @@ def test_bad_buckets_are_refused(memory: Any) -> None:
     for options in ({"boundaries": ()}, {"boundaries": (4, 2)}, {"batches": 0}, {"multiple": 0}):
         with pytest.raises(BadInput):
             Buckets(**options)
+
+
+def test_shuffled_in_windows_every_row_comes_once_with_little_padding(memory: Any) -> None:
+    lengths = np.random.default_rng(0).lognormal(4, 0.7, 20_000).astype(int) + 1
+    spec = Buckets(batches=8)
+    source = over(spec, lists(memory, lengths))
+    rows = spec.window_rows(32)
+    order = Order(source.identity, len(source), 32, drop_last=False, block=rows, window=rows)
+    shuffled = Order(source.identity, len(source), 32, drop_last=False)
+    epochs = [[batch_indices(order, epoch, k) for k in range(order.steps)] for epoch in range(2)]
+    for batches in epochs:
+        assert sorted(np.concatenate(batches)) == list(range(20_000))
+        assert source.padding(batches) < 0.1
+    assert not np.array_equal(*(np.concatenate(each) for each in epochs))
+    assert source.padding([batch_indices(shuffled, 0, k) for k in range(order.steps)]) > 0.5
