@@ -132,7 +132,36 @@ class CsvSource(LineSource):
     def _parse(
         self, data: bytes, input: Input, types: Mapping[str, pa.DataType] | None
     ) -> pa.Table:
-        """Lines as a table; types None infers them. Raises ValueError."""
+        """Lines as a table; types None infers them. Raises ValueError.
+
+        Arrow lets an open quotation swallow all lines that follow, so rows are counted.
+        """
+        table = self._arrow(data, input, types)
+        mark = self._quote_char.encode()
+        if mark and mark in data:
+            records = data.count(b"\n") + (not data.endswith(b"\n"))
+            if table.num_rows != records:
+                records = sum(1 for _, each in split(data, self.quote) if each.strip())
+            if table.num_rows != records or self._is_open(data, mark, input, types):
+                raise ValueError("a quoted value is not closed")
+        return table
+
+    def _is_open(
+        self,
+        data: bytes,
+        mark: bytes,
+        input: Input,
+        types: Mapping[str, pa.DataType] | None,
+    ) -> bool:
+        """Whether the last record ends inside a quotation; a mark within plain text opens none."""
+        last = data[data.rfind(b"\n", 0, len(data) - 1) + 1 :].rstrip(b"\r\n") + b"\n"
+        if self.quote is not None or last.count(mark) % 2 == 0:
+            return self.quote is not None and data.count(mark) % 2 == 1
+        return bool(self._arrow(last * 2, input, types).num_rows < 2)
+
+    def _arrow(
+        self, data: bytes, input: Input, types: Mapping[str, pa.DataType] | None
+    ) -> pa.Table:
         if not data.strip():
             return pa.table({name: pa.array([], kind) for name, kind in (types or {}).items()})
         return pacsv.read_csv(
@@ -162,5 +191,11 @@ class CsvSource(LineSource):
             records = [record for _, record in split(data, self.quote)]
             for _, _, got in isolate(records, lambda part, i=input: self._parse(part, i, None)):  # type: ignore[misc]
                 if isinstance(got, pa.Table):
-                    found.append((got.schema, got.num_rows))
+                    found.append((_as_text(got.schema), got.num_rows))
         return merged(self._names_of(files[0].whole()), found)
+
+
+def _as_text(schema: pa.Schema) -> pa.Schema:
+    """Arrow infers bytes where text is not UTF-8; we want those lines told."""
+    kinds = ((f.name, pa.string() if pa.types.is_binary(f.type) else f.type) for f in schema)
+    return pa.schema(list(kinds))

@@ -38,11 +38,16 @@ class Hdf5Source(ArraysSource):
 
     def children(self, group: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         h5py = _h5py()
-        found = {key: group[key] for key in group}
+        found = {_text(key): group[key] for key in group}
         return (
             {key: each for key, each in found.items() if isinstance(each, h5py.Dataset)},
             {key: each for key, each in found.items() if isinstance(each, h5py.Group)},
         )
+
+
+def _text(key: str | bytes) -> str:
+    """h5py gives names that are not UTF-8 as bytes."""
+    return key if isinstance(key, str) else key.decode()
 
 
 def _said(error: Exception) -> str:

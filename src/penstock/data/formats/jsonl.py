@@ -33,7 +33,9 @@ class JsonLinesSource(LineSource):
 
     def parse(self, data: bytes, input: Input) -> pa.Table:
         strict = "error" if self.columns is None else "ignore"
-        return self._parse(data, self.schema, strict).select(self.schema.names)
+        table = self._parse(data, self.schema, strict).select(self.schema.names)
+        _one_each(data, table.num_rows)
+        return table
 
     def _parse(self, data: bytes, schema: pa.Schema | None, unexpected: str) -> pa.Table:
         """Lines as a table; schema None infers it. Raises ValueError."""
@@ -67,6 +69,17 @@ class JsonLinesSource(LineSource):
                 "Check that every line is one JSON object.",
             )
         return merged(list(names), found, text_holds_all=False)
+
+
+def _one_each(data: bytes, objects: int) -> None:
+    """Raise ValueError unless each line is an object: Arrow also takes two on a line, or one on
+    two. Where every line begins an object and there are as many objects as lines, it is so."""
+    lines = data.count(b"\n") + (not data.endswith(b"\n"))
+    if objects == lines == data.count(b"\n{") + data.startswith(b"{"):
+        return
+    stripped = [line for each in data.split(b"\n") if (line := each.strip())]
+    if objects != len(stripped) or not all(line.startswith(b"{") for line in stripped):
+        raise ValueError("it is not one object on one line")
 
 
 def _as_json(kind: pa.DataType) -> pa.DataType:

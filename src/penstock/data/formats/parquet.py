@@ -19,6 +19,7 @@ from penstock.base.errors import BadInput
 from penstock.data.formats import remote
 from penstock.data.formats.base import FileSource, bare, blocks
 from penstock.data.formats.files import File, digest_ranges, digest_whole, file_name, opened
+from penstock.data.formats.parquet_footer import footer_span, spans
 from penstock.data.formats.port import BLOCK_BYTES, BadRecord, Block, Input
 from penstock.data.formats.schemas import Schemas
 
@@ -28,16 +29,16 @@ _BUFFER_REMOTE = 8 << 20  # where each read is a request
 _OPENERS = 8  # footers read at a time
 _REMEMBERED = 1 << 14
 _footers: dict[tuple[str, str], Footer] = {}
+_spans: dict[tuple[str, str], list[tuple[int, int]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """schema without metadata; rows, encoded bytes and (first, end) in the file of each group."""
+    """schema; rows of each row group, and about its bytes in the file."""
 
     schema: pa.Schema
     rows: tuple[int, ...]
     sizes: tuple[int, ...]
-    spans: tuple[tuple[int, int], ...]
 
 
 class ParquetSource(FileSource):
@@ -70,7 +71,7 @@ class ParquetSource(FileSource):
         footer = self._footer(_file_of(input))
         _, first, end = input.piece
         more = footer.schema.serialize().to_pybytes()
-        return digest_ranges(input, list(footer.spans[first:end]), more, self.storage)
+        return digest_ranges(input, self._spans(input)[first:end], more, self.storage)
 
     def read(self, input: Input) -> Iterator[Block | BadRecord]:
         name = file_name(input)
@@ -125,6 +126,23 @@ class ParquetSource(FileSource):
             size += more
         yield file.piece("row-group", first, len(footer.sizes), size)
 
+    def _spans(self, input: Input) -> list[tuple[int, int]]:
+        """Where the row groups of the input's file lie; remembered for the file."""
+        key = (input.uri, input.stamp)
+        if key not in _spans:
+            if len(_spans) >= _REMEMBERED:
+                _spans.clear()
+            with opened(input, self.storage) as stream:
+                size = stream.seek(0, 2)
+                stream.seek(max(0, size - 8))
+                try:
+                    first, end = footer_span(stream.read(8), size)
+                    stream.seek(first)
+                    _spans[key] = spans(stream.read(end - first))
+                except ValueError as error:
+                    raise _no_parquet(file_name(input), error, size) from None
+        return _spans[key]
+
     def _footer(self, file: File) -> Footer:
         key = (file.uri, file.stamp)
         if key not in _footers:
@@ -151,34 +169,24 @@ def _read_footer(name: str, stream: Any) -> Footer:
         file = _open(stream)
         facts = file.metadata
         groups = [facts.row_group(i) for i in range(facts.num_row_groups)]
-        spans = [_span(group) for group in groups]
     except (pa.ArrowException, OSError, EOFError) as error:
-        size = stream.seek(0, 2)
-        raise BadInput(
-            f"{name} is no whole Parquet file: {error} (its footer should end at byte {size})",
-            "Write or copy it again, or leave it out.",
-            path=name,
-            offset=size,
-        ) from None
+        raise _no_parquet(name, error, stream.seek(0, 2)) from None
+    size = stream.seek(0, 2)
+    total = max(1, sum(group.total_byte_size for group in groups))
     return Footer(
         bare(file.schema_arrow),
         tuple(group.num_rows for group in groups),
-        tuple(end - first for first, end in spans),
-        tuple(spans),
+        tuple(group.total_byte_size * size // total for group in groups),
     )
 
 
-def _span(group: Any) -> tuple[int, int]:
-    """First byte of a row group, and the one after its last."""
-    firsts, ends = [0], [0]
-    for number in range(group.num_columns):
-        chunk = group.column(number)
-        first = chunk.data_page_offset
-        if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
-            first = min(first, chunk.dictionary_page_offset)
-        firsts.append(first)
-        ends.append(first + chunk.total_compressed_size)
-    return min(firsts[1:], default=0), max(ends)
+def _no_parquet(name: str, error: Exception, size: int) -> BadInput:
+    return BadInput(
+        f"{name} is no whole Parquet file: {error} (its footer should end at byte {size})",
+        "Write or copy it again, or leave it out.",
+        path=name,
+        offset=size,
+    )
 
 
 def _place(name: str, first: int, group: int) -> Any:

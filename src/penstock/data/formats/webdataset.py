@@ -83,7 +83,7 @@ class WebDatasetSource(FileSource):
                 if rows.full(sample):
                     yield from rows.block()
                 rows.add(sample)
-        yield from rows.block()
+            yield from rows.block()
 
     def _check(self, sample: Sample) -> None:
         """Note what the sample lacks or has too much, and decode texts and numbers."""
@@ -253,13 +253,16 @@ def _members(tar: tarfile.TarFile, input: Input) -> Generator[tarfile.TarInfo]:
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise BadInput(
-            f"{file_name(input)} is damaged or cut off at byte {tar.offset}, after {last}: {error}",
-            "Write or copy it again, or leave it out.",
-            path=input.uri,
-            offset=tar.offset,
-            member=last,
-        ) from None
+        raise _damaged(input, tar.offset, f"after {last}", error) from None
+
+
+def _damaged(input: Input, offset: int, where: str, error: Exception) -> BadInput:
+    return BadInput(
+        f"{file_name(input)} is damaged or cut off at byte {offset}, {where}: {error}",
+        "Write or copy it again, or leave it out.",
+        path=input.uri,
+        offset=offset,
+    )
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
@@ -275,10 +278,15 @@ def _check_end(tar: tarfile.TarFile) -> None:
 
 def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, input: Input) -> bytes:
     stream: Any = tar.fileobj
-    stream.seek(member.offset_data)
-    data: bytes = stream.read(member.size)
-    if len(data) < member.size:
-        raise tarfile.TarError(f"{member.name} has {len(data)} of its {member.size} bytes")
+    try:
+        stream.seek(member.offset_data)
+        data: bytes = stream.read(member.size)
+        if len(data) < member.size:
+            raise EOFError(f"{len(data)} of {member.size} bytes are there")
+    except (EOFError, OSError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise _damaged(input, member.offset_data, f"in {member.name}", error) from None
     return data
 
 

@@ -36,8 +36,9 @@ _STARTS = {
     b"\x89PNG": "png",
     b"GIF8": "gif",
     b"BM": "bmp",
-    b"RIFF": "webp",
-}  # first bytes of pictures -> extension
+    b"WEBP": "webp",
+    b"WAVE": "wav",
+}  # first bytes (of RIFF, those of its kind) -> extension
 _SAME = {"txt": {"txt", "text"}, "jpg": {"jpg", "jpeg"}, "cls": {"cls", "index", "id"}}
 
 
@@ -259,7 +260,8 @@ def _extension(column: Column, value: Any) -> str:
     elif column.kind == "number" and "int" in column.dtype:
         found = "cls"
     elif column.kind == "bytes":
-        found = next((name for start, name in _STARTS.items() if value.startswith(start)), "bin")
+        start = value[8:12] if value.startswith(b"RIFF") else value
+        found = next((name for first, name in _STARTS.items() if start.startswith(first)), "bin")
     else:
         found = "json"
     return column.name if column.name in _SAME.get(found, {found}) else f"{column.name}.{found}"

@@ -34,7 +34,8 @@ def _is_store(path: Path) -> bool:
 class ZarrSource(ArraysSource):
     """`open_source("replay.zarr", group="data")`; only the chunks that hold wanted rows are read.
 
-    A store's stamp is made of all its files' sizes and times.
+    A store's stamp is made of all its files' sizes and times. A chunk without a file is what the
+    format says it is: the array's fill value.
     """
 
     format = "zarr"
@@ -90,6 +91,10 @@ def _look(path: Path) -> tuple[int, str]:
 
 
 def _same(input: Input) -> None:
+    if not Path(input.uri).is_dir():
+        raise BadInput(
+            f"{input.uri} is not there any more", "List the files again.", path=input.uri
+        )
     stamp = _look(Path(input.uri))[1]
     if stamp != input.stamp:
         raise changed(input, stamp)
