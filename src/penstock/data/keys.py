@@ -46,13 +46,16 @@ def key_texts(table: pa.Table, columns: list[Column], key: str | KeyFunction | N
         return [_text(key(row), "what the key function returns") for row in rows_of(table, columns)]
     if key is None:
         return _content_keys(table, columns)
-    if key not in table.column_names:
+    return column_texts(table, key, "the key column")
+
+
+def column_texts(table: pa.Table, name: str, what: str) -> list[str]:
+    """A column's values as keys are written. Raises BadInput: not there, or none can be a key."""
+    if name not in table.column_names:
         raise BadInput(
-            f'the key column "{key}" is not in the data',
-            did_you_mean(key, table.column_names),
-            key=key,
+            f'{what} "{name}" is not in the data', did_you_mean(name, table.column_names), key=name
         )
-    return [_text(value, f'the key column "{key}"') for value in table[key].to_pylist()]
+    return [_text(value, f'{what} "{name}"') for value in table[name].to_pylist()]
 
 
 def _text(value: Any, where: str) -> str:
@@ -69,15 +72,17 @@ def _text(value: Any, where: str) -> str:
 
 
 def rows_of(table: pa.Table, columns: list[Column]) -> Iterator[dict[str, Any]]:
-    """Rows as dictionaries: tensors as NumPy arrays, all else as Python values."""
-    values = {
-        each.name: fixed_values(one_chunk(table[each.name]), each)
-        if each.kind == "tensor"
-        else table[each.name].to_pylist()
-        for each in columns
-    }
+    """Rows as dictionaries: tensors and lists as NumPy arrays, references as `Reference`, all else
+    as Python values."""
+    values = {each.name: _row_values(one_chunk(table[each.name]), each) for each in columns}
     for number in range(table.num_rows):
         yield {name: column[number] for name, column in values.items()}
+
+
+def _row_values(array: pa.Array, column: Column) -> Any:
+    if column.kind == "tensor":
+        return fixed_values(array, column)
+    return values_of(array, column) if column.kind in ("list", "reference") else array.to_pylist()
 
 
 def _content_keys(table: pa.Table, columns: list[Column]) -> list[str]:
@@ -152,12 +157,7 @@ def check_splits(splits: Mapping[str, float] | None) -> dict[str, float]:
     """The shares, checked; the default where none are given. Raises BadInput."""
     shares = dict(DEFAULT_SPLITS if splits is None else splits)
     for name, share in shares.items():
-        if re.fullmatch(r"[\w-]+", name) is None:
-            raise BadInput(
-                f'"{name}" cannot be the name of a split',
-                "Use letters, digits, '_' and '-'.",
-                split=name,
-            )
+        check_split_name(name)
         if isinstance(share, bool) or not isinstance(share, int | float) or not share > 0:
             raise BadInput(
                 f'split "{name}" has a share of {share!r}',
@@ -171,6 +171,16 @@ def check_splits(splits: Mapping[str, float] | None) -> dict[str, float]:
             splits=shares,
         )
     return {name: float(share) for name, share in shares.items()}
+
+
+def check_split_name(name: str) -> None:
+    """Raises BadInput for what no reference could name."""
+    if re.fullmatch(r"[\w-]+", name) is None:
+        raise BadInput(
+            f'"{name}" cannot be the name of a split',
+            "Use letters, digits, '_' and '-'.",
+            split=name,
+        )
 
 
 def split_numbers(keys: list[str], splits: Mapping[str, float]) -> npt.NDArray[np.int64]:
