@@ -1,12 +1,17 @@
-"""What any room's tests may ask for: a seed, deaths at a chosen line, a disk that is full soon."""
+"""What any room's tests may ask for: a seed, deaths at a chosen line, small disks, an S3 server."""
 
 from __future__ import annotations
 
+import ctypes
+import http.client
+import itertools
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,3 +84,57 @@ def small_disk(tmp_path: Path, disk_size: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """moto's S3 server in a process of its own, which dies with this one: http://127.0.0.1:PORT.
+
+    While it runs, the environment has keys that it takes.
+    """
+    log = tmp_path_factory.mktemp("moto") / "log"
+    with log.open("wb") as stream, pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ACCESS_KEY_ID", "AKIDTEST")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+        server = subprocess.Popen(command, stdout=stream, stderr=stream, preexec_fn=_die_with_me)
+        try:
+            yield _running(server, log)
+        finally:
+            server.kill()
+            server.wait()
+
+
+_buckets = itertools.count()
+
+
+@pytest.fixture
+def bucket(moto: str) -> str:
+    """The name of a new bucket."""
+    name = f"bucket-{next(_buckets)}"
+    connection = http.client.HTTPConnection(moto.removeprefix("http://"), timeout=30)
+    connection.request("PUT", f"/{name}")
+    assert connection.getresponse().status == 200
+    connection.close()
+    return name
+
+
+@pytest.fixture
+def s3(moto: str, bucket: str) -> str:
+    """The URL of a new store on moto."""
+    return f"s3://{bucket}/some/prefix?endpoint={moto}&region=us-east-1"
+
+
+def _running(server: subprocess.Popen[bytes], log: Path) -> str:
+    end = time.monotonic() + 60
+    while time.monotonic() < end and server.poll() is None:
+        if found := re.search(r"Running on (http://127\.0\.0\.1:\d+)", log.read_text()):
+            return found[1]
+        time.sleep(0.02)
+    raise AssertionError(f"moto does not start: {log.read_text()}")
+
+
+def _die_with_me() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

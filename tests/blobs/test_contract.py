@@ -78,9 +78,19 @@ def test_a_put_whose_source_fails_leaves_nothing(blobs: Blobs) -> None:
 
 @pytest.mark.parametrize("question", ["get", "read", "path", "verify"])
 def test_a_missing_blob_is_not_found(blobs: Blobs, question: str) -> None:
+    if question == "path" and blobs.path(blobs.put(b"x")) is None:
+        assert blobs.path(NOWHERE) is None, "an engine without files does not look"
+        return
     with pytest.raises(NotFound) as caught:
         getattr(blobs, question)(NOWHERE)
     assert caught.value.facts["digest"] == NOWHERE
+
+
+def test_a_put_that_mends_changes_nothing_that_is_whole(blobs: Blobs) -> None:
+    digest = blobs.put(b"whole", mend=True)
+    assert blobs.put(b"whole", mend=True) == blobs.put([b"whole"], mend=True) == digest
+    assert blobs.get(digest) == b"whole"
+    assert len(list(blobs.list())) == 1
 
 
 def test_a_missing_blob_cannot_be_opened_and_has_no_stat(blobs: Blobs) -> None:

@@ -77,6 +77,21 @@ def test_a_torn_blob_is_healed_by_the_next_put(local: Blobs) -> None:
     assert local.get(digest) == b"whole content"
 
 
+@pytest.mark.parametrize(
+    "data", [b"whole content", [b"whole", b" content"]], ids=["whole", "parts"]
+)
+def test_damage_of_the_same_size_is_healed_by_a_put_that_mends(local: Blobs, data: object) -> None:
+    digest = local.put(data)  # type: ignore[arg-type]
+    path = _file(local, digest)
+    path.chmod(0o644)
+    path.write_bytes(b"hole content!")
+    assert local.put(data) == digest  # type: ignore[arg-type]
+    with pytest.raises(Damaged):
+        local.get(digest)
+    assert local.put(data, mend=True) == digest  # type: ignore[arg-type]
+    assert local.get(digest) == b"whole content"
+
+
 def test_names_that_are_no_blobs_are_not_listed(local: Blobs) -> None:
     digest = local.put(b"x")
     path = _file(local, digest)

@@ -25,6 +25,7 @@ from penstock.base.hashing import (
     Hasher,
     digest_bytes,
     digest_chunks,
+    digest_file,
     is_digest,
     read_chunks,
 )
@@ -54,13 +55,13 @@ class LocalBlobs:
 
     # writing
 
-    def put(self, data: bytes | memoryview | Iterable[bytes]) -> str:
+    def put(self, data: bytes | memoryview | Iterable[bytes], *, mend: bool = False) -> str:
         if not isinstance(data, bytes | bytearray | memoryview):
-            return self._put_stream(data)
+            return self._put_stream(data, mend)
         view = memoryview(data).cast("B") if memoryview(data).nbytes else memoryview(b"")
         digest = digest_bytes(view)
         with os_errors("writing a blob", self._root):
-            if not self._settled(digest, view.nbytes):
+            if not self._settled(digest, view.nbytes, mend):
                 with self._scratch() as (path, stream):
                     stream.write(view)
                     self._place(path, stream, digest)
@@ -74,26 +75,29 @@ class LocalBlobs:
         with stream:
             return self.put(read_chunks(stream))
 
-    def _put_stream(self, chunks: Iterable[bytes]) -> str:
+    def _put_stream(self, chunks: Iterable[bytes], mend: bool) -> str:
         hasher = Hasher()
         pieces = iter(chunks)
         with os_errors("writing a blob", self._root), self._scratch() as (path, stream):
             for piece in pieces:
                 hasher.update(piece)
                 stream.write(piece)
-            if not self._settled(hasher.digest, hasher.size):
+            if not self._settled(hasher.digest, hasher.size, mend):
                 self._place(path, stream, hasher.digest)
         return hasher.digest
 
-    def _settled(self, digest: str, size: int) -> bool:
+    def _settled(self, digest: str, size: int, mend: bool) -> bool:
         """Whether the blob is there already, with the right size, and its name is durable.
 
+        mend  also whether it has the right bytes
         Another writer may have renamed it a moment ago without having flushed the folder yet.
         """
         path = self._visible(digest)
         try:
             if path.stat().st_size != size:
                 return False  # torn by a failing disk: write it anew
+            if mend and digest_file(path) != digest:
+                return False
         except FileNotFoundError:
             return False
         sync_folder(path.parent)

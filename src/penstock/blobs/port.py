@@ -38,9 +38,11 @@ class Blobs(Protocol):
         """Where it is, such that `open_blobs(url)` opens the same store in another process."""
         ...
 
-    def put(self, data: bytes | memoryview | Iterable[bytes]) -> str:
+    def put(self, data: bytes | memoryview | Iterable[bytes], *, mend: bool = False) -> str:
         """Store bytes (streamed when an iterable) and return their digest. Durable on return.
 
+        mend  read what lies under the address already, and write it anew where it is damaged;
+              otherwise its size is all that is looked at
         Raises DiskFull, ReadOnly, Unavailable; nothing is visible then.
         """
         ...
@@ -65,7 +67,10 @@ class Blobs(Protocol):
         ...
 
     def path(self, digest: str) -> Path | None:
-        """A local file to memory-map, or None where the engine has none. Raises NotFound."""
+        """A local file to memory-map. Raises NotFound.
+
+        None, without a look, where the engine has no files.
+        """
         ...
 
     def stat(self, digest: str) -> Stat | None:
