@@ -2,33 +2,68 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import random
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from penstock.base.errors import Damaged
 from penstock.base.layout import Layout
 from penstock.blobs import Blobs, open_blobs
-from penstock.data import Loader, Manifest
-from penstock.data import cache as cache_module
-from penstock.data.cache import ShardCache
+from penstock.blobs.local import LocalBlobs
+from penstock.data import Loader, Manifest, Shard, ShardSource
+from penstock.data.cache import ShardCache, form, ledger, locks, node
 
 
 @pytest.fixture(autouse=True)
 def another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a process has checked and said is its own."""
-    monkeypatch.setattr(cache_module, "_checked", set())
-    monkeypatch.setattr(cache_module, "_said", set())
+    """What a process has said is its own."""
+    monkeypatch.setattr(node, "_said", set())
+
+
+class Remote(LocalBlobs):
+    """A store whose files are not ours to map, as in an object store; counts what is read."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.tally = root.parent / "tally"
+
+    def path(self, digest: str) -> Path | None:
+        return None
+
+    def get(self, digest: str) -> bytes:
+        with self.tally.open("ab") as stream:
+            stream.write(b".")
+        return super().get(digest)
+
+    @property
+    def fetched(self) -> int:
+        """Whole blobs, by any process."""
+        return self.tally.stat().st_size if self.tally.exists() else 0
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Remote:
+    return Remote(tmp_path / "blobs")
+
+
+@pytest.fixture
+def damage(blobs: Remote) -> Callable[[str], None]:
+    def run(digest: str) -> None:
+        path = LocalBlobs.path(blobs, digest)
+        assert path is not None
+        path.chmod(0o644)
+        flip(path, 0.5)
+
+    return run
 
 
 def batches(blobs: Blobs, layout: Layout, data: Manifest) -> list[Any]:
@@ -37,7 +72,7 @@ def batches(blobs: Blobs, layout: Layout, data: Manifest) -> list[Any]:
 
 
 def cached(layout: Layout) -> list[Path]:
-    return sorted(layout.shards.glob("*.v1"))
+    return sorted(layout.shards.glob("v2/*.arrow"))
 
 
 def flip(path: Path, at: float) -> None:
@@ -51,16 +86,6 @@ def test_a_warm_cache_needs_no_blob(make: Any, blobs: Blobs, layout: Layout) -> 
     data = make(blobs, shard_rows=40)
     first = batches(blobs, layout, data)
     assert batches(open_blobs("memory://"), layout, data) == first
-
-
-def test_gathering_maps_the_cache_and_copies_no_shard(
-    make: Any, blobs: Blobs, layout: Layout
-) -> None:
-    data = make(blobs, {"id": np.arange(4000), "x": np.zeros((4000, 256))})  # 8 MB
-    before = pa.total_allocated_bytes()
-    loader = Loader(blobs, layout, data, "all", batch_size=10)
-    loader.example()
-    assert pa.total_allocated_bytes() - before < 1 << 20
 
 
 @pytest.mark.parametrize("at", [0.0, 0.3, 0.6, 0.99, 1.0])
@@ -90,13 +115,21 @@ def test_a_torn_cached_shard_is_built_anew(
     assert path.read_bytes() == whole
 
 
-def test_a_cached_shard_is_checked_once_per_process(
-    make: Any, blobs: Blobs, layout: Layout, monkeypatch: pytest.MonkeyPatch
+def test_a_shard_is_checked_once_per_node_and_after_a_reboot(
+    make: Any, blobs: Blobs, layout: Layout, monkeypatch: pytest.MonkeyPatch, in_child: Any
 ) -> None:
     data = make(blobs)
+    batches(blobs, layout, data)
     checks = []
-    whole = cache_module._is_whole
-    monkeypatch.setattr(cache_module, "_is_whole", lambda *a: checks.append(1) or whole(*a))
+    whole = form.is_whole
+    monkeypatch.setattr(form, "is_whole", lambda *a: checks.append(1) or whole(*a))
+
+    def another() -> None:
+        batches(blobs, layout, data)
+        assert not checks
+
+    assert in_child(another) == 0
+    monkeypatch.setattr(ledger, "_boot", lambda: "another boot")
     for _ in range(3):
         batches(blobs, layout, data)
     assert len(checks) == 1
@@ -131,10 +164,11 @@ def test_a_lost_shard_is_named_too(make: Any, blobs: Blobs, layout: Layout) -> N
         batches(blobs, layout, data)
 
 
-def test_a_blob_that_is_no_parquet_is_damaged(blobs: Blobs, layout: Layout) -> None:
+def test_a_blob_that_is_no_shard_is_damaged(blobs: Blobs, layout: Layout) -> None:
     digest = blobs.put(b"PAR1 but not quite PAR1")
-    with pytest.raises(Damaged, match="not a shard of format parquet"):
-        ShardCache(blobs, layout.shards).open(digest)
+    for format in ("parquet", "arrow"):
+        with pytest.raises(Damaged, match=f"not a shard of format {format}"):
+            ShardCache(blobs, layout.shards).open(Shard("all", 0, digest, 1, 23, format))
 
 
 def test_a_damaged_blob_does_not_matter_while_the_cache_is_whole(
@@ -176,51 +210,53 @@ def test_a_full_disk_means_reading_in_memory(
 ) -> None:
     values = np.random.default_rng(0).integers(0, 255, (1000, 1024), dtype=np.uint8)
     data = make(blobs, {"id": np.arange(1000), "x": values}, shard_rows=100)  # 100 KB each
+    layout = Layout(small_disk)
     with caplog.at_level(logging.WARNING, logger="penstock"):
-        loader = Loader(blobs, Layout(small_disk), data, "all", batch_size=100)
-        for batch in loader:
-            assert np.array_equal(batch["x"].numpy(), values[batch["id"].numpy()])
+        source = ShardSource(blobs, layout, data, "all", limit=1 << 30)
+        for start in range(0, 1000, 100):
+            rows = np.arange(start, start + 100)
+            assert np.array_equal(source.gather(rows)["x"], values[rows])
     assert "No space left" in caplog.records[0].facts["why"]
-    assert len(cached(Layout(small_disk))) == 2
-    assert not list(Layout(small_disk).shards.glob("*.tmp"))
+    assert len(caplog.records) == 1
+    assert len(cached(layout)) == 2
+    assert not list(layout.shards.rglob("*.tmp"))
 
 
-class Counting:
-    """A blob store that counts reads of whole blobs in a file, over all processes."""
-
-    def __init__(self, blobs: Blobs, tally: Path) -> None:
-        self._blobs, self._tally = blobs, tally
-
-    def get(self, digest: str) -> bytes:
-        with self._tally.open("ab") as stream:
-            stream.write(b".")
-        return self._blobs.get(digest)
-
-
-def test_processes_that_open_a_shard_at_once_fetch_it_once(
-    make: Any, blobs: Blobs, layout: Layout, tmp_path: Path
-) -> None:
-    data = make(blobs, {"id": np.arange(20_000), "x": np.random.default_rng(0).random((20_000, 8))})
-    counting = Counting(blobs, tmp_path / "tally")
-    shard = data.shards[0].digest, data.shards[0].format
+def in_processes(many: int, work: Callable[[], object]) -> list[int]:
+    """Run `work` in forked processes that start at once; returns their wait statuses."""
     ready, go = os.pipe()
     children = []
-    for _ in range(6):
+    for _ in range(many):
         child = os.fork()
         if child == 0:
             status = 70
             try:
                 os.close(go)
                 os.read(ready, 1)  # all start when the pipe closes
-                batch = ShardCache(counting, layout.shards).open(*shard)  # type: ignore[arg-type]
-                status = 0 if batch.num_rows == 20_000 else 71
+                work()
+                status = 0
             finally:
                 os._exit(status)
         children.append(child)
     os.close(go)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 6
+    statuses = [os.waitpid(child, 0)[1] for child in children]
     os.close(ready)
-    assert (tmp_path / "tally").read_bytes() == b"."
+    return statuses
+
+
+def test_processes_that_open_a_shard_at_once_fetch_it_once(
+    make: Any, blobs: Remote, layout: Layout
+) -> None:
+    rows = 20_000
+    data = make(blobs, {"id": np.arange(rows), "x": np.random.default_rng(0).random((rows, 8))})
+    before = blobs.fetched
+
+    def work() -> None:
+        opened = ShardCache(blobs, layout.shards).open(data.shards[0])
+        assert opened.batch.num_rows == rows
+
+    assert in_processes(6, work) == [0] * 6
+    assert blobs.fetched - before == 1
 
 
 @pytest.mark.faults
@@ -232,19 +268,19 @@ def test_killed_on_any_line_the_next_one_finds_a_whole_shard_or_none(
     in_child: Callable[..., int],
 ) -> None:
     data = make(blobs)
-    shard = data.shards[0].digest, data.shards[0].format
+    shard = data.shards[0]
 
     def work() -> object:
-        return ShardCache(blobs, layout.shards).open(*shard)
+        return ShardCache(blobs, layout.shards).open(shard)
 
-    expected = ShardCache(blobs, layout.root / "other").open(*shard)
+    expected = ShardCache(blobs, layout.root / "other").open(shard).batch
     deaths = 0
     for line in sorted({1, 2, 3, *(chance.randrange(4, 120) for _ in range(25))}):
         for path in cached(layout):
             path.unlink()
-        deaths += in_child(work, die_at=line, part="data/cache.py") != 0
-        assert ShardCache(blobs, layout.shards).open(*shard).equals(expected)
-        assert not list(layout.shards.glob("*.tmp"))
+        deaths += in_child(work, die_at=line, part="data/cache/") != 0
+        assert ShardCache(blobs, layout.shards).open(shard).batch.equals(expected)
+        assert not list(layout.shards.rglob("*.tmp"))
     assert deaths >= 10
 
 
@@ -252,27 +288,46 @@ def test_a_builder_that_hangs_delays_the_others_only_for_a_while(
     make: Any, blobs: Blobs, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = make(blobs)
-    layout.shards.mkdir(parents=True)
-    monkeypatch.setattr(cache_module, "_PATIENCE", 0.05)
-    hanging = []
-    for number in range(64):
-        hanging.append(os.open(layout.shards / f"{number:02}.lock", os.O_RDWR | os.O_CREAT))
-        fcntl.flock(hanging[-1], fcntl.LOCK_EX)
-    try:
+    batches(blobs, layout, data)
+    (path,) = cached(layout)
+    path.unlink()
+    monkeypatch.setattr(node, "PATIENCE", 0.05)
+    others = locks.Locks(path.parent)
+    with others.building(path.name, wait=True, moved=lambda: 0, patience=1) as alone:
+        assert alone
         assert len(batches(blobs, layout, data)) == 10
-        assert len(cached(layout)) == 1
-    finally:
-        for handle in hanging:
-            os.close(handle)
+    assert cached(layout) == [path]
 
 
-def test_a_file_of_another_format_is_left_alone(make: Any, blobs: Blobs, layout: Layout) -> None:
+def test_a_builder_that_gets_on_is_waited_for(layout: Layout) -> None:
+    layout.shards.mkdir(parents=True)
+    mine, others = locks.Locks(layout.shards), locks.Locks(layout.shards)
+    steps = iter(range(100))
+    with ExitStack() as holding:
+        holding.enter_context(others.building("x", wait=True, moved=lambda: 0, patience=1))
+
+        def moved() -> int:
+            if (step := next(steps)) == 20:
+                holding.close()  # done
+            return step
+
+        with mine.building("x", wait=True, moved=moved, patience=0.001) as alone:
+            assert alone
+
+
+def test_what_another_version_cached_is_left_alone_and_told(
+    make: Any, blobs: Blobs, layout: Layout, caplog: pytest.LogCaptureFixture
+) -> None:
     data = make(blobs)
     layout.shards.mkdir(parents=True)
-    older = layout.shards / f"{data.shards[0].digest[7:]}.v0"
+    older = layout.shards / f"{data.shards[0].digest[7:]}.v1"
     older.write_bytes(b"of another Penstock")
-    batches(blobs, layout, data)
+    with caplog.at_level(logging.WARNING, logger="penstock"):
+        batches(blobs, layout, data)
+        batches(blobs, layout, data)
     assert older.read_bytes() == b"of another Penstock"
+    said = [each for each in caplog.records if "another version" in each.message]
+    assert [each.facts["first"] for each in said] == [older.name]
 
 
 def test_a_process_that_reads_opens_no_database(make: Any, blobs: Blobs, layout: Layout) -> None:

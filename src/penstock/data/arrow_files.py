@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from penstock.data.columns import one_chunk
+from penstock.data.plain import array_of
 
 PAGE = 4096
 _SMALL = 64
@@ -45,7 +46,7 @@ def one_batch(table: pa.Table) -> pa.RecordBatch:
 
 def _without_rubbish(array: pa.Array) -> pa.Array:
     """Whatever lies where a value is missing would be part of the bytes: take leaves zeros."""
-    return array.take(pa.array(np.arange(len(array)))) if array.null_count else array
+    return array.take(array_of(np.arange(len(array)))) if array.null_count else array
 
 
 def pieces(batch: pa.RecordBatch) -> list[memoryview]:

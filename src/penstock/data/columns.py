@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 
 from penstock.base.errors import BadInput
 from penstock.base.hashing import canonical_json
+from penstock.data.plain import numbers, present
 from penstock.data.references import REFERENCE, Reference, reference_of
 
 Array = npt.NDArray[Any]
@@ -347,9 +348,8 @@ def _plain(array: pa.Array, column: Column) -> Array:
                 "Fill them in the prepare function, or leave the column out with columns=[…].",
                 column=column.name,
             )
-        array = pc.fill_null(array, pa.scalar(float("nan"), array.type))
-    values: Array = array.to_numpy(zero_copy_only=column.dtype != "bool")
-    return values
+        return np.where(present(array), numbers(array), np.array(np.nan, column.dtype))
+    return numbers(array)
 
 
 def values_of(array: pa.Array, column: Column, store: str = "") -> list[Any]:
@@ -363,7 +363,7 @@ def values_of(array: pa.Array, column: Column, store: str = "") -> list[Any]:
     if column.kind != "list":
         found: list[Any] = array.to_pylist()
         return found
-    ends = array.offsets.to_numpy()
+    ends = numbers(array.offsets)
     start = int(ends[0]) if len(ends) else 0
     flat = _plain(array.flatten() if not array.null_count else _slots(array), column)
     pieces = [flat[a:b] for a, b in zip(ends[:-1] - start, ends[1:] - start, strict=True)]

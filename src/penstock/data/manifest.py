@@ -27,6 +27,7 @@ from penstock.base.hashing import is_digest, short
 from penstock.base.nearest import did_you_mean
 from penstock.blobs import Blobs
 from penstock.data.columns import Column
+from penstock.data.plain import numbers
 from penstock.data.statistics import Statistics
 from penstock.records import from_json, to_json
 
@@ -121,6 +122,11 @@ class Shards(Sequence[Shard]):
             for row in batch.to_pylist():
                 yield Shard(**row)
 
+    def numbers(self, name: str) -> npt.NDArray[np.int64]:
+        """A column of whole numbers: int64 [shards]."""
+        chunks = [numbers(chunk) for chunk in self.table[name].chunks]
+        return np.concatenate(chunks) if chunks else np.empty(0, np.int64)
+
     def digests(self) -> list[str]:
         found: list[str] = self.table["digest"].to_pylist()
         return found
@@ -199,7 +205,7 @@ class Manifest:
 
     def ends_of(self, split: str) -> npt.NDArray[np.int64]:
         """For each shard of a split the number of rows up to its end: int64 [shards]."""
-        rows = self.shards_of(split).table["rows"].to_numpy()
+        rows = self.shards_of(split).numbers("rows")
         ends: npt.NDArray[np.int64] = np.cumsum(rows, dtype=np.int64)
         return ends
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from penstock.data.cache import Opened
 from penstock.data.columns import Array, Column, Values, fixed_values
 from penstock.data.order import Rows
+from penstock.data.plain import numbers
 from penstock.data.strips import Shifts, Strip, shifts
 from penstock.data.values import Reader, reader
 
@@ -100,33 +101,31 @@ class Pieces:
 
     # rows
 
-    def gather(self, rows: Rows, numbers: Numbers | None) -> dict[str, Values]:
-        """The rows of shards that are all there. numbers: their shards; None only if `simple`."""
+    def gather(self, rows: Rows, shards: Numbers | None) -> dict[str, Values]:
+        """The rows of shards that are all there. shards: of each row; None only if `simple`."""
         places: list[tuple[int, int]] = []
-        if numbers is not None and self._readers:
-            local = rows - self._starts[numbers]
-            places = list(zip(numbers.tolist(), local.tolist(), strict=True))
+        if shards is not None and self._readers:
+            local = rows - self._starts[shards]
+            places = list(zip(shards.tolist(), local.tolist(), strict=True))
         found: dict[str, Values] = {}
         for column in self._columns:
             name = column.name
             if (strip := self._strips.get(name)) is not None:
                 shift = self._shifts[name]
-                moved = rows if shift is None or numbers is None else rows + shift[numbers]
+                moved = rows if shift is None or shards is None else rows + shift[shards]
                 found[name] = np.take(strip.array, moved, axis=0)
-            elif (arrays := self._arrays.get(name)) is not None and numbers is not None:
-                found[name] = self._take(column, arrays, rows, numbers)
+            elif column.fixed and shards is not None:  # no strips, or no shard yet: no rows
+                found[name] = self._take(column, self._arrays.get(name, {}), rows, shards)
             else:
                 readers = self._readers[name]
                 found[name] = [readers[number](row) for number, row in places]  # type: ignore[misc]
         return found
 
-    def _take(
-        self, column: Column, arrays: dict[int, Array], rows: Rows, numbers: Numbers
-    ) -> Array:
+    def _take(self, column: Column, arrays: dict[int, Array], rows: Rows, shards: Numbers) -> Array:
         """Where there are no strips: a take per shard."""
         out = np.empty((len(rows), *column.shape), column.dtype)
-        for number in np.unique(numbers).tolist():
-            at = np.flatnonzero(numbers == number)
+        for number in np.unique(shards).tolist():
+            at = np.flatnonzero(shards == number)
             out[at] = np.take(arrays[number], rows[at] - self._starts[number], axis=0)
         return out
 
@@ -138,8 +137,7 @@ def _values(array: pa.Array, column: Column) -> Array:
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     flat = array.flatten() if column.shape else array
-    values: Array = flat.to_numpy(zero_copy_only=True)
-    return values.view(column.dtype).reshape(len(array), *column.shape)
+    return numbers(flat).view(column.dtype).reshape(len(array), *column.shape)
 
 
 def _is_bits(array: pa.Array) -> bool:

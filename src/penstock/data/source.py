@@ -198,7 +198,7 @@ class ShardSource:
         """Whether not all shards of the split can stay open."""
         if self._budget < 0:
             self._budget = max(1, self._cache.limit // 2)
-            sizes = int(self._shards.table["bytes"].to_numpy().sum())
+            sizes = int(self._shards.numbers("bytes").sum())
             self._may_stay = sizes <= self._budget and len(self._shards) <= self._most_open
         return not self._may_stay or sum(o.bytes for o in self._open.values()) > self._budget
 
@@ -235,7 +235,7 @@ class ShardSource:
 
     def _want(self, numbers: Iterable[int]) -> None:
         if self._ahead is None and not self._closed:
-            sizes = self._shards.table["bytes"].to_numpy()
+            sizes = self._shards.numbers("bytes")
             cache, shards = self._cache, self._shards
             self._ahead = Ahead(
                 lambda number: cache.bring(shards[number]),

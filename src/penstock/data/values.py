@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from penstock.data.columns import Column, fixed_values, values_of
+from penstock.data.plain import present
 
 Reader = Callable[[int], Any]
 
@@ -25,7 +26,7 @@ def reader(array: pa.Array, column: Column, store: str = "") -> Reader:
     read = _reader(array, column, store)
     if not array.null_count:
         return read
-    there = array.is_valid().to_numpy(zero_copy_only=False).tobytes()
+    there = present(array).tobytes()
     return lambda row: read(row) if there[row] else None
 
 

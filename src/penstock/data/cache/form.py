@@ -19,6 +19,7 @@ import xxhash
 
 from penstock.data.arrow_files import one_batch, open_batch
 from penstock.data.columns import Column, column_of_type, fixed_values, one_chunk
+from penstock.data.plain import array_of
 
 MARK = b"PSTKSHD2"
 TRAILER = struct.Struct("<8sQ16s")
@@ -106,7 +107,8 @@ def _viewable(array: pa.Array, column: Column) -> bool:
 
 def _numbers(array: pa.Array, column: Column) -> pa.Array:
     values = np.ascontiguousarray(fixed_values(array, column))
-    flat = pa.array((values.view(np.uint8) if values.dtype == bool else values).reshape(-1))
+    values = (values.view(np.uint8) if values.dtype == bool else values).reshape(-1)
+    flat = array_of(values)
     return (
         pa.FixedSizeListArray.from_arrays(flat, math.prod(column.shape)) if column.shape else flat
     )
