@@ -9,6 +9,7 @@ A commit whose answer is lost may have happened: every write that matters carrie
 key (ids, producers, unit keys), so doing it again finds it done.
 
 Events that the store appends by itself, because the change is one call: `version.added` and
+`version.tagged`, `version.untagged`, `version.dropped`,
 `alias.moved` (subject "KIND/NAME"), `evaluation.added` ("evaluation/ID"), `deployment.changed`
 ("deployment/NAME"). All others are appended by the caller, in the transaction of the change.
 
@@ -35,6 +36,7 @@ from penstock.records import (
     Kind,
     Lease,
     Run,
+    Tag,
     Unit,
     Version,
 )
@@ -90,6 +92,14 @@ class Reader(Protocol):
 
     def find_alias(self, kind: Kind, name: str, alias: str) -> Alias | None: ...
     def aliases(self, kind: Kind, name: str | None = None) -> list[Alias]: ...
+    def tags(self, kind: Kind, name: str | None = None) -> list[Tag]:
+        """Ordered by name, version and tag."""
+        ...
+
+    def uses(self, kind: Kind, name: str) -> dict[int, list[str]]:
+        """Version -> which rows name it, as "run/ID", "evaluation/ID", "deployment/NAME" or
+        "dataset/NAME@VERSION" (one whose summary names it under "sources")."""
+        ...
 
     # evaluations and deployments
     def find_evaluation(self, key: str) -> Evaluation | None: ...
@@ -204,6 +214,23 @@ class Writer(Reader, Protocol):
         reason: Mapping[str, Any] | None = None,
     ) -> Alias:
         """Compare-and-swap on the revision; None expects that there is no such alias. Conflict."""
+        ...
+
+    def tag(self, kind: Kind, name: str, version: int, tag: str) -> Tag:
+        """Label a version; one that has the label keeps it. NotFound, BadInput."""
+        ...
+
+    def untag(self, kind: Kind, name: str, version: int, tag: str) -> bool:
+        """Take a label away; returns whether it was there."""
+        ...
+
+    def drop_version(self, kind: Kind, name: str, version: int) -> Version:
+        """Forget the row, its references, and what calls remember of it.
+
+        Refused when it is the newest of its name (its number would come again), when an alias
+        points at it, when it has a tag, or when a row names it (`uses`). NotFound. The bytes go
+        with garbage collections after that.
+        """
         ...
 
     # evaluations and deployments

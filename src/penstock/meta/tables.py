@@ -136,6 +136,19 @@ aliases = Table(
     ),
 )
 
+tags = Table(  # free labels of versions
+    "tags",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("tag", Text, primary_key=True),
+    Column("made_at", Double, nullable=False),
+    ForeignKeyConstraint(
+        ["kind", "name", "version"], ["versions.kind", "versions.name", "versions.version"]
+    ),
+)
+
 evaluations = Table(
     "evaluations",
     metadata,

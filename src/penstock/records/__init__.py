@@ -8,7 +8,7 @@ from penstock.records.leases import Lease
 from penstock.records.references import Reference
 from penstock.records.runs import Attempt, Checkpoint, Run, RunState
 from penstock.records.units import Unit
-from penstock.records.versions import Alias, Kind, Version
+from penstock.records.versions import Alias, Kind, Tag, Version
 
 __all__ = [
     "Alias",
@@ -22,6 +22,7 @@ __all__ = [
     "Reference",
     "Run",
     "RunState",
+    "Tag",
     "Unit",
     "Version",
     "from_json",

@@ -1,4 +1,4 @@
-"""Versions of datasets and models: a row that names a manifest, and aliases that move."""
+"""Versions of datasets and models: a row that names a manifest, aliases that move, labels."""
 
 from __future__ import annotations
 
@@ -41,3 +41,14 @@ class Alias:
     revision: int
     moved_at: float
     reason: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A free label of a version; it never moves, several versions may have the same one."""
+
+    kind: Kind
+    name: str
+    version: int
+    tag: str
+    made_at: float

@@ -7,21 +7,21 @@ from penstock.meta.rows.blobs import BlobReader, BlobWriter
 from penstock.meta.rows.checkpoints import CheckpointReader, CheckpointWriter
 from penstock.meta.rows.deployments import DeploymentReader, DeploymentWriter
 from penstock.meta.rows.evaluations import EvaluationReader, EvaluationWriter
+from penstock.meta.rows.labels import LabelReader, LabelWriter
 from penstock.meta.rows.leases import LeaseReader, LeaseWriter
 from penstock.meta.rows.runs import RunReader, RunWriter
 from penstock.meta.rows.units import UnitReader, UnitWriter
-from penstock.meta.rows.versions import VersionReader, VersionWriter
 
 
 class SqlReader(
     RunReader,
     CheckpointReader,
     UnitReader,
-    VersionReader,
     EvaluationReader,
     DeploymentReader,
     LeaseReader,
     BlobReader,
+    LabelReader,
     Reader,
 ):
     """A consistent view over SQL."""
@@ -31,7 +31,7 @@ class SqlWriter(
     RunWriter,
     CheckpointWriter,
     UnitWriter,
-    VersionWriter,
+    LabelWriter,
     EvaluationWriter,
     DeploymentWriter,
     LeaseWriter,
