@@ -106,7 +106,8 @@ class ShardSource:
         self._past = np.zeros(len(self._shards), np.int64)  # rows that are done
         self._behind: set[int] = set()
         self._now = 0
-        self._budget = -1
+        self._taken = 0  # bytes of disk or memory, beside the blob store
+        self._budget = -1  # of them; until it is asked for
         self._ahead: Ahead | None = None
 
     @property
@@ -161,8 +162,7 @@ class ShardSource:
         if self._limited:
             self._now += 1
             self._used[numbers] = self._now
-            if len(closed):
-                self._make_room()
+            self._make_room()
 
     def _open_one(self, number: int) -> None:
         began = time.monotonic_ns()
@@ -188,6 +188,7 @@ class ShardSource:
                     shards=len(self._open),
                 ) from None
             self._open[number] = opened
+            self._taken += opened.bytes
             self._is_open[number] = True
             self._ready = self._pieces.simple and len(self._open) == len(self._is_open)
 
@@ -200,7 +201,7 @@ class ShardSource:
             self._budget = max(1, self._cache.limit // 2)
             sizes = int(self._shards.numbers("bytes").sum())
             self._may_stay = sizes <= self._budget and len(self._shards) <= self._most_open
-        return not self._may_stay or sum(o.bytes for o in self._open.values()) > self._budget
+        return not self._may_stay or self._taken > self._budget
 
     @property
     def _most_open(self) -> int:
@@ -209,20 +210,22 @@ class ShardSource:
     def _make_room(self) -> None:
         """Close what was not used for longest, but nothing of this batch, and if nobody reads."""
         with self._gate:
-            if self._inside > 1:
+            if self._inside > 1 or self._fits():
                 return
-            taken = sum(opened.bytes for opened in self._open.values())
             for number in sorted(self._open, key=lambda n: int(self._used[n])):
-                fits = taken <= self._budget and len(self._open) <= self._most_open
-                if fits or self._used[number] == self._now:
+                if self._fits() or self._used[number] == self._now:
                     return
-                taken -= self._open[number].bytes
                 self._shut(number, done=False)
+
+    def _fits(self) -> bool:
+        return self._taken <= self._budget and len(self._open) <= self._most_open
 
     def _shut(self, number: int, *, done: bool) -> None:
         self._is_open[number] = self._ready = False
+        opened = self._open.pop(number)
+        self._taken -= opened.bytes
         self._pieces.remove(number)
-        self._cache.close(self._open.pop(number), done=done)
+        self._cache.close(opened, done=done)
 
     # hints
 
