@@ -190,7 +190,8 @@ class ShardSource:
             self._open[number] = opened
             self._taken += opened.bytes
             self._is_open[number] = True
-            self._ready = self._pieces.simple and len(self._open) == len(self._is_open)
+            whole = self._pieces.simple and len(self._open) == len(self._is_open)
+            self._ready = whole and not self._limited
 
     # how much is open
 
