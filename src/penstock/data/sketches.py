@@ -143,8 +143,13 @@ class Distinct:
         self.add(other.smallest)
 
     @property
+    def exact(self) -> bool:
+        """Whether `count` is no estimate."""
+        return len(self.smallest) < SMALLEST
+
+    @property
     def count(self) -> int:
-        if len(self.smallest) < SMALLEST:
+        if self.exact:
             return len(self.smallest)
         return round((SMALLEST - 1) / (float(self.smallest[-1]) / 2.0**64))
 

@@ -106,6 +106,11 @@ class Gatherer:
         )
         self.counts: Counter[str] | None = Counter() if countable else None
 
+    @property
+    def elements(self) -> int:
+        """Finite numbers that were seen: of tensors and lists, their elements."""
+        return self._elements
+
     def add(self, values: pa.ChunkedArray) -> None:
         """Take one block of the column into account."""
         array = one_chunk(values)

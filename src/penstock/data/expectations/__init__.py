@@ -1,0 +1,36 @@
+"""Expectations: what a version looks like, kept in a file, and asked of the next one.
+
+expectations = infer(blobs, manifest, "digits@3")     # from a version
+text = expectations.to_toml()                         # a file that people edit
+violations = check(blobs, manifest, Expectations.from_toml(text))
+refuse(violations, "dataset digits")                  # raises when one of them refuses
+"""
+
+from __future__ import annotations
+
+from penstock.data.expectations.checking import Checker, check, check_manifest, check_tables
+from penstock.data.expectations.inference import infer
+from penstock.data.expectations.model import (
+    SEVERITIES,
+    Expectation,
+    Expectations,
+    Place,
+    Severity,
+    Violation,
+    refuse,
+)
+
+__all__ = [
+    "SEVERITIES",
+    "Checker",
+    "Expectation",
+    "Expectations",
+    "Place",
+    "Severity",
+    "Violation",
+    "check",
+    "check_manifest",
+    "check_tables",
+    "infer",
+    "refuse",
+]
