@@ -101,14 +101,20 @@ class Pieces:
 
     # rows
 
-    def gather(self, rows: Rows, shards: Numbers | None) -> dict[str, Values]:
-        """The rows of shards that are all there. shards: of each row; None only if `simple`."""
+    def gather(
+        self, rows: Rows, shards: Numbers | None, names: Sequence[str] | None = None
+    ) -> dict[str, Values]:
+        """The rows of shards that are all there, all columns or the named ones.
+
+        shards  of each row; None only if `simple`
+        """
         places: list[tuple[int, int]] = []
-        if shards is not None and self._readers:
+        columns = [c for c in self._columns if names is None or c.name in names]
+        if shards is not None and any(each.name in self._readers for each in columns):
             local = rows - self._starts[shards]
             places = list(zip(shards.tolist(), local.tolist(), strict=True))
         found: dict[str, Values] = {}
-        for column in self._columns:
+        for column in columns:
             name = column.name
             if (strip := self._strips.get(name)) is not None:
                 shift = self._shifts[name]

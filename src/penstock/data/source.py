@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from penstock.base.errors import BadInput, Damaged, NotFound, Unavailable
 from penstock.base.hashing import short
@@ -124,6 +125,10 @@ class ShardSource:
 
         Raises IndexError for a row that is not there.
         """
+        return self.pick(rows, None)
+
+    def pick(self, rows: Rows, names: Sequence[str] | None) -> dict[str, Values]:
+        """As `gather`, of the named columns alone."""
         with self._gate:
             self._enter()
         try:
@@ -131,12 +136,25 @@ class ShardSource:
             if not self._ready:
                 numbers = self._numbers(rows)
                 self._open_all(numbers)
-            return self._pieces.gather(rows, numbers)
+            return self._pieces.gather(rows, numbers, names)
         finally:
             with self._gate:
                 self._inside -= 1
                 if self._closed and not self._inside:
                     self._release()
+
+    def scan(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """All rows of some columns, a batch per shard, as they are kept in the node's cache.
+
+        Raises Damaged, naming split and shard.
+        """
+        for number in range(len(self._shards)):
+            with shard_errors(*self._where, number):
+                opened = self._cache.open(self._shards[number])
+            try:
+                yield opened.batch.select(list(names))
+            finally:
+                self._cache.close(opened)
 
     def _numbers(self, rows: Rows) -> npt.NDArray[np.int64]:
         """The shard of each row: int64 [len(rows)]."""
