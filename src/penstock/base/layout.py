@@ -50,6 +50,11 @@ class Layout:
         return self.root / "cache" / "samples"
 
     @property
+    def cache_limit(self) -> Path:
+        """A file with the bytes that the cache of shards may take, where a setting says so."""
+        return self.shards / "limit"
+
+    @property
     def sources(self) -> Path:
         return self.root / "cache" / "source"
 

@@ -50,8 +50,19 @@ class Settings(BaseModel):
         description="Shared memory for checkpoints on their way to disk; default: a fourth of "
         "what the cgroup and /dev/shm leave.",
     )
+    cache_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Disk for the node's cache of shards; default: half of what is free there.",
+    )
     keep_checkpoints: int = Field(
         5, ge=1, description="Newest checkpoints of a run that are kept, beside the best."
+    )
+    keep_versions: int = Field(
+        20,
+        ge=0,
+        description="Newest versions of a dataset that `penstock data gc` keeps, beside those with "
+        "an alias or tag and those that something refers to.",
     )
     tensorboard: Path | None = Field(
         None, description="Folder to which scalars of every run are forwarded as TensorBoard files."

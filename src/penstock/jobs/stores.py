@@ -48,6 +48,7 @@ def open_stores(settings: Settings | None = None) -> Stores:
     meta = open_meta(settings.meta or layout.meta_url)  # refuses before anything is made
     try:
         _make_home(layout.root)
+        _say_cache_limit(layout.cache_limit, settings.cache_bytes)
     except BaseException:
         meta.close()
         raise
@@ -76,3 +77,13 @@ def _make_home(root: Path) -> None:
         ignore = root / ".gitignore"
         if not ignore.exists():
             ignore.write_text("*\n")
+
+
+def _say_cache_limit(path: Path, limit: int | None) -> None:
+    """Ranks and workers know the home, not the settings: so the home says what they may take."""
+    text = "" if limit is None else str(limit)
+    with os_errors("writing the limit of the cache", path):
+        if text == (path.read_text() if path.is_file() else ""):
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)

@@ -21,7 +21,7 @@ from penstock.data.cache.counters import ROW, Tally
 from penstock.data.cache.ledger import change
 from penstock.data.cache.locks import Locks
 
-LIMIT = "limit"  # file beside the folder: the bytes that the setting `cache_bytes` allows
+LIMIT = "limit"  # file beside the folder (`Layout.cache_limit`): what `cache_bytes` allows
 BUILDING = "building"  # folder of what is being written
 _SHARE = 2  # by default the cache may take one half of what is free and its own
 _LONG_AGO = 10**9 * 3600 * 24 * 365  # ns; so that among the least wanted the oldest goes first
@@ -43,7 +43,8 @@ class Space:
     @property
     def limit(self) -> int:
         if self._limit is None:
-            self._limit = self._said() or self._default()
+            said = self._said()
+            self._limit = self._default() if said is None else said
         return self._limit
 
     def _said(self) -> int | None:

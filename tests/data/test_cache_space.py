@@ -1,0 +1,261 @@
+"""The cache is bounded: what is least wanted goes, what is open stays, and it all is counted."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock.base.layout import Layout
+from penstock.base.settings import load_settings
+from penstock.blobs import Blobs
+from penstock.blobs.local import LocalBlobs
+from penstock.data import Manifest, ShardSource
+from penstock.data.cache import Counters, ShardCache, node_counters
+from penstock.data.cache import fetch as fetch_module
+from penstock.data.cache.ahead import Ahead
+from penstock.jobs.stores import open_stores
+
+SIZE = 22_000  # bytes: a cached shard takes a little less
+SHARDS = 10
+
+
+class Remote(LocalBlobs):
+    """A store whose files are not ours to map; remembers what was read."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.reads: list[tuple[str, int]] = []
+        self.hold = threading.Event()
+        self.hold.set()
+
+    def path(self, digest: str) -> Path | None:
+        return None
+
+    def get(self, digest: str) -> bytes:
+        self.hold.wait(10)
+        data = super().get(digest)
+        self.reads.append((digest, len(data)))
+        return data
+
+    def read(self, digest: str, start: int = 0, length: int | None = None) -> bytes:
+        data = super().read(digest, start, length)
+        self.reads.append((digest, len(data)))
+        return data
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Remote:
+    return Remote(tmp_path / "blobs")
+
+
+@pytest.fixture
+def data(make: Any, blobs: Blobs) -> Manifest:
+    """10 shards of 16 KiB."""
+    x = np.random.default_rng(0).integers(0, 255, (160, 1024), dtype=np.uint8)
+    return make(blobs, {"id": np.arange(160), "x": x}, shard_rows=16)  # type: ignore[no-any-return]
+
+
+def names(layout: Layout) -> set[str]:
+    return {path.name[:64] for path in layout.shards.glob("v2/*.arrow")}
+
+
+def used(layout: Layout) -> int:
+    return sum(p.stat().st_size for p in layout.shards.rglob("*") if p.suffix in (".arrow", ".tmp"))
+
+
+def digests(data: Manifest, *numbers: int) -> set[str]:
+    return {data.shards[number].digest[7:] for number in numbers}
+
+
+def test_the_cache_keeps_to_its_limit_and_the_oldest_goes(data: Manifest, layout: Layout) -> None:
+    blobs = Remote(layout.root / "blobs")
+    cache = ShardCache(blobs, layout.shards, 4 * SIZE)
+    for number in [0, 1, 2, 3, 0, 4, 5]:
+        cache.close(cache.open(data.shards[number]))
+        assert used(layout) <= 4 * SIZE
+    assert names(layout) == digests(data, 0, 3, 4, 5)
+    counted = cache.counters()
+    assert (counted.hits, counted.misses) == (1, 6)
+    assert counted.fetched == sum(size for _, size in blobs.reads)
+    assert counted.evicted == 2 * (counted.fetched // 6 + 32)
+
+
+def test_what_is_done_goes_first_and_what_is_open_stays(
+    data: Manifest, blobs: Blobs, layout: Layout
+) -> None:
+    cache, another = (ShardCache(blobs, layout.shards, 4 * SIZE) for _ in range(2))
+    opened = another.open(data.shards[0])
+    for number in (1, 2, 3):
+        cache.close(cache.open(data.shards[number]), done=number == 3)
+    cache.close(cache.open(data.shards[4]))
+    assert names(layout) == digests(data, 0, 1, 2, 4)
+    cache.close(cache.open(data.shards[5]))
+    assert names(layout) == digests(data, 0, 2, 4, 5)
+    another.close(opened)
+    cache.close(cache.open(data.shards[6]))
+    assert names(layout) == digests(data, 2, 4, 5, 6)
+
+
+def test_a_shard_that_finds_no_room_is_read_into_memory(
+    data: Manifest, blobs: Blobs, layout: Layout
+) -> None:
+    cache = ShardCache(blobs, layout.shards, 2 * SIZE)
+    held = [cache.open(data.shards[number]) for number in (0, 1)]
+    third = cache.open(data.shards[2])
+    assert (third.name, third.batch.num_rows) == ("", 16)
+    assert names(layout) == digests(data, 0, 1)
+    for opened in (*held, third):
+        cache.close(opened)
+    nothing = ShardCache(blobs, layout.shards, 0).open(data.shards[3])
+    assert nothing.batch.num_rows == 16
+
+
+def test_an_epoch_through_a_small_cache_gives_every_row(
+    data: Manifest, blobs: Remote, layout: Layout
+) -> None:
+    whole = ShardSource(blobs, layout, data, "all")
+    wanted = whole.gather(np.arange(160))["x"]
+    whole.close()
+    small = Layout(layout.root / "small")
+    source = ShardSource(blobs, small, data, "all", limit=4 * SIZE)
+    blobs.reads.clear()
+    for start in range(0, 160, 8):
+        rows = np.arange(start, start + 8)
+        source.ahead(rows)
+        assert np.array_equal(source.gather(rows)["x"], wanted[rows])
+        source.done(rows)
+        assert used(small) <= 4 * SIZE
+    source.close()
+    assert len(blobs.reads) == len({digest for digest, _ in blobs.reads}) == SHARDS
+
+
+def test_counters_add_up_over_the_node(
+    data: Manifest, blobs: Blobs, layout: Layout, in_child: Callable[..., int]
+) -> None:
+    def work() -> None:
+        source = ShardSource(blobs, layout, data, "all")
+        source.gather(np.arange(160))
+        source.close()
+
+    assert [in_child(work), in_child(work)] == [0, 0]
+    found = node_counters(layout.shards / "v2")
+    assert (found.hits, found.misses) == (SHARDS, SHARDS)
+    assert found.fetched == sum(shard.bytes for shard in data.shards)
+    assert node_counters(layout.root / "nowhere") == Counters()
+
+
+def test_stalls_are_counted(data: Manifest, blobs: Remote, layout: Layout) -> None:
+    source = ShardSource(blobs, layout, data, "all")
+    blobs.hold.clear()
+    timer = threading.Timer(0.02, blobs.hold.set)
+    timer.start()
+    source.gather(np.arange(4))
+    timer.join()
+    assert source.counters().stalls == 1
+    assert source.counters().stalled_ns >= 10_000_000
+    source.close()
+
+
+def test_ahead_brings_what_is_wanted_in_its_order_as_far_as_there_is_room() -> None:
+    brought: list[int] = []
+    ready = threading.Condition()
+
+    def bring(number: int) -> None:
+        with ready:
+            brought.append(number)
+            ready.notify_all()
+
+    ahead = Ahead(bring, lambda number: 10, 30)
+    ahead.want([5, 3, 9, 1, 7])
+    with ready:
+        assert ready.wait_for(lambda: len(brought) == 3, 10)
+    assert set(brought) == {5, 3, 9}
+    ahead.take(3)
+    with ready:
+        assert ready.wait_for(lambda: len(brought) == 4, 10)
+    assert brought[3] == 1
+    ahead.take(7)  # taken by hand: nobody needs to bring it
+    ahead.take(5)
+    ahead.close()
+    assert brought[4:] == []
+
+
+def test_what_fails_ahead_is_told_to_who_gathers(
+    data: Manifest, blobs: Remote, layout: Layout
+) -> None:
+    blobs.condemn(data.shards[0].digest)
+    blobs.purge(data.shards[0].digest)
+    source = ShardSource(blobs, layout, data, "all")
+    source.ahead(np.arange(32))
+    with pytest.raises(Exception, match="shard 0 of split"):
+        source.gather(np.arange(4))
+    assert len(source.gather(np.arange(16, 20))["id"]) == 4
+    source.close()
+
+
+def test_large_blobs_are_fetched_in_ranges_and_verified(
+    data: Manifest, blobs: Remote, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch_module, "RANGE", 5000)
+    shard = data.shards[0]
+    cache = ShardCache(blobs, layout.shards)
+    cache.close(cache.open(shard))
+    assert len(blobs.reads) == -(-shard.bytes // 5000)
+    assert sum(size for _, size in blobs.reads) == shard.bytes
+    path = LocalBlobs.path(blobs, data.shards[1].digest)
+    assert path is not None
+    whole = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(whole[:-9000] + bytes(9000))
+    with pytest.raises(Exception, match="damaged"):
+        cache.open(data.shards[1])
+    assert names(layout) == digests(data, 0)
+    assert used(layout) == next(layout.shards.glob("v2/*.arrow")).stat().st_size
+
+
+@pytest.mark.faults
+def test_killed_while_evicting_the_next_one_keeps_to_the_limit(
+    data: Manifest,
+    blobs: Remote,
+    layout: Layout,
+    chance: random.Random,
+    in_child: Callable[..., int],
+) -> None:
+    limit = 3 * SIZE
+    order = list(range(SHARDS)) * 2
+
+    def work() -> None:
+        cache = ShardCache(blobs, layout.shards, limit)
+        for number in order[:4]:
+            cache.close(cache.open(data.shards[number]))
+
+    deaths = 0
+    for _ in range(12):
+        chance.shuffle(order)
+        deaths += in_child(work, die_at=chance.randrange(1, 900), part="data/cache/") != 0
+        cache = ShardCache(blobs, layout.shards, limit)
+        for number in range(SHARDS):
+            opened = cache.open(data.shards[number])
+            assert opened.batch["id"][0].as_py() == 16 * number
+            assert opened.name, "there is room"
+            cache.close(opened)
+            assert used(layout) <= limit
+        assert not list(layout.shards.rglob("*.tmp"))
+    assert deaths >= 4
+
+
+def test_the_setting_reaches_processes_that_know_only_the_home(tmp_path: Path) -> None:
+    blobs = LocalBlobs(tmp_path / "blobs")
+    for given, expected in ((1 << 30, 1 << 30), (0, 0), (None, None)):
+        settings = load_settings(folder=tmp_path, home=tmp_path / "home", cache_bytes=given)
+        with open_stores(settings) as stores:
+            found = ShardCache(blobs, stores.layout.shards).limit
+        free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+        assert found == expected if expected is not None else 0.3 * free < found < 0.7 * free
