@@ -53,7 +53,7 @@ class ArrowSource(FileSource):
 
     def digest(self, input: Input) -> str:
         if input.piece is None:
-            return digest_whole(input, self.storage)
+            return digest_whole(input)
 
         def compute() -> str:
             hasher = Hasher()
@@ -76,7 +76,7 @@ class ArrowSource(FileSource):
     @contextmanager
     def _open(self, input: Input) -> Iterator[Any]:
         """A reader of the file or stream; damage in the block becomes BadInput."""
-        with steady(input, self.storage), self._bytes(input) as stream:
+        with steady(input), self._bytes(input) as stream:
             try:
                 start = bytes(stream.read(len(_FILE)))
                 stream.seek(0)
@@ -97,7 +97,7 @@ class ArrowSource(FileSource):
 
     def _bytes(self, input: Input) -> Any:
         if remote.is_remote(input.uri):
-            return pa.PythonFile(open_bytes(input.uri, self.storage), "r")
+            return pa.PythonFile(open_bytes(input.uri), "r")
         return pa.memory_map(input.uri) if input.size else pa.BufferReader(b"")
 
     def _pieces(self, file: File, reader: Any) -> Iterator[Input]:

@@ -50,10 +50,6 @@ class FileSource(InputSource):
         self.options: dict[str, Any] = {}
         self._schema: pa.Schema | None = None
 
-    @property
-    def storage(self) -> dict[str, Any]:
-        return self.given.storage
-
     # the same source elsewhere
 
     def spec(self) -> dict[str, Any]:
@@ -131,7 +127,7 @@ class FileSource(InputSource):
         return ours or found
 
     def digest(self, input: Input) -> str:
-        return digest_whole(input, self.storage)
+        return digest_whole(input)
 
 
 def arrow_type_named(text: str | pa.DataType) -> pa.DataType:

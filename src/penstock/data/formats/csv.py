@@ -82,8 +82,8 @@ class CsvSource(LineSource):
             return b""
         key = (input.uri, input.stamp)
         if key not in self._headers:
-            with opened(input, self.storage) as stream:
-                self._headers[key] = self._read_header(Reader(stream, input.uri))
+            with opened(input) as stream:
+                self._headers[key] = self._read_header(Reader(stream, file_name(input)))
         return self._headers[key]
 
     def _read_header(self, reader: Reader) -> bytes:
@@ -103,7 +103,7 @@ class CsvSource(LineSource):
             lines = io.StringIO(header.decode(self._encoding), newline="")
             found = csv.reader(
                 lines,
-                delimiter=self._delimiter_of(input.uri),
+                delimiter=self._delimiter_of(file_name(input)),
                 quotechar=self._quote_char or None,
                 quoting=csv.QUOTE_MINIMAL if self._quote_char else csv.QUOTE_NONE,
             )
@@ -115,8 +115,8 @@ class CsvSource(LineSource):
                 path=input.uri,
             ) from None
 
-    def _delimiter_of(self, uri: str) -> str:
-        tabs = ".tsv" in uri.lower().rpartition("/")[2]
+    def _delimiter_of(self, name: str) -> str:
+        tabs = ".tsv" in name.lower().rpartition("/")[2]
         return self._delimiter or ("\t" if tabs else ",")
 
     def parse(self, data: bytes, input: Input) -> pa.Table:
@@ -173,7 +173,7 @@ class CsvSource(LineSource):
                 encoding=self._encoding,
             ),
             pacsv.ParseOptions(
-                delimiter=self._delimiter_of(input.uri),
+                delimiter=self._delimiter_of(file_name(input)),
                 quote_char=self._quote_char or False,
                 newlines_in_values=self._newlines,
             ),

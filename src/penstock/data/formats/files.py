@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from penstock.base.errors import BadInput, PenstockError
 from penstock.base.files import from_os_error
@@ -41,10 +41,10 @@ def file_name(input: Input) -> str:
     return input.name if input.piece is None else input.name.rpartition("#")[0]
 
 
-def look(uri: str, storage: dict[str, Any]) -> tuple[int, str]:
+def look(uri: str) -> tuple[int, str]:
     """(size, stamp) of a file. Raises BadInput when it is not there."""
     if remote.is_remote(uri):
-        return remote.look(uri, storage)
+        return remote.look(uri)
     try:
         found = Path(uri).stat()
     except FileNotFoundError:
@@ -54,10 +54,10 @@ def look(uri: str, storage: dict[str, Any]) -> tuple[int, str]:
     return found.st_size, f"{found.st_size}-{found.st_mtime_ns}"
 
 
-def open_bytes(uri: str, storage: dict[str, Any]) -> BinaryIO:
+def open_bytes(uri: str) -> BinaryIO:
     """A seekable stream of a file's bytes; the caller closes it."""
     if remote.is_remote(uri):
-        return remote.open_bytes(uri, storage)
+        return remote.open_bytes(uri)
     try:
         return Path(uri).open("rb", buffering=CHUNK)
     except OSError as error:
@@ -65,22 +65,22 @@ def open_bytes(uri: str, storage: dict[str, Any]) -> BinaryIO:
 
 
 @contextmanager
-def steady(input: Input, storage: dict[str, Any]) -> Iterator[None]:
+def steady(input: Input) -> Iterator[None]:
     """Hold that the file is the one that was listed, before the block and after it.
 
     An error inside the block is told as the change of the file where that is the cause.
     """
-    _same(input, storage)
+    _same(input)
     try:
         yield
     except (PenstockError, OSError, ValueError):
-        _same(input, storage)
+        _same(input)
         raise
-    _same(input, storage)
+    _same(input)
 
 
-def _same(input: Input, storage: dict[str, Any]) -> None:
-    stamp = look(input.uri, storage)[1]
+def _same(input: Input) -> None:
+    stamp = look(input.uri)[1]
     if stamp != input.stamp:
         raise changed(input, stamp)
 
@@ -97,9 +97,9 @@ def changed(input: Input, stamp: str) -> BadInput:
 
 
 @contextmanager
-def opened(input: Input, storage: dict[str, Any]) -> Iterator[BinaryIO]:
+def opened(input: Input) -> Iterator[BinaryIO]:
     """The bytes of an input's file, which stays as it was listed."""
-    with steady(input, storage), open_bytes(input.uri, storage) as stream:
+    with steady(input), open_bytes(input.uri) as stream:
         try:
             yield stream
         except OSError as error:
@@ -118,12 +118,12 @@ def remembered(input: Input, what: str, compute: Callable[[], str]) -> str:
     return _digests[key]
 
 
-def digest_whole(input: Input, storage: dict[str, Any]) -> str:
+def digest_whole(input: Input) -> str:
     """SHA-256 of the whole file of an input, read in pieces of 1 MiB."""
 
     def compute() -> str:
         hasher = Hasher()
-        with opened(input, storage) as stream:
+        with opened(input) as stream:
             while chunk := stream.read(CHUNK):
                 hasher.update(chunk)
         return hasher.digest
@@ -131,15 +131,13 @@ def digest_whole(input: Input, storage: dict[str, Any]) -> str:
     return remembered(Input(input.name, input.uri, input.size, input.stamp), "whole", compute)
 
 
-def digest_ranges(
-    input: Input, ranges: list[tuple[int, int]], more: bytes, storage: dict[str, Any]
-) -> str:
+def digest_ranges(input: Input, ranges: list[tuple[int, int]], more: bytes) -> str:
     """SHA-256 of `more` and of the bytes first..end of the input's file, in the order given."""
 
     def compute() -> str:
         hasher = Hasher()
         hasher.update(more)
-        with opened(input, storage) as stream:
+        with opened(input) as stream:
             for first, end in ranges:
                 stream.seek(first)
                 while first < end and (chunk := stream.read(min(CHUNK, end - first))):
@@ -160,12 +158,12 @@ def count_newlines(stream: BinaryIO, first: int, end: int) -> int:
     return count
 
 
-def read_whole(input: Input, storage: dict[str, Any]) -> bytes:
+def read_whole(input: Input) -> bytes:
     """All bytes of a small file."""
     if remote.is_remote(input.uri):
-        data, stamp = remote.read_whole(input.uri, storage)
-        if stamp != input.stamp:
-            raise changed(input, stamp)
+        with open_bytes(input.uri) as stream:  # one look at its stamp is enough
+            data = stream.read()
+        _same(input)
         return data
-    with opened(input, storage) as stream:
+    with opened(input) as stream:
         return stream.read()

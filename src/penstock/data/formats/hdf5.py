@@ -21,7 +21,7 @@ class Hdf5Source(ArraysSource):
     @contextmanager
     def open_root(self, input: Input) -> Generator[Any]:
         h5py = _h5py()
-        with opened(input, self.storage) as stream:
+        with opened(input) as stream:
             try:
                 with h5py.File(stream, "r") as file:
                     yield file

@@ -69,7 +69,7 @@ class HuggingFaceSource(ArrowSource):
             for folder in folders
             for name in _streams(folder)
         ]
-        listed = Given(names, str(root), {}).files()
+        listed = Given(names, str(root)).files()
         by_uri = {os.path.normpath(root / name): name for name in names}
         found = [File(by_uri[each.uri], each.uri, each.size, each.stamp) for each in listed]
         return sorted(found, key=lambda each: each.name)
@@ -186,7 +186,7 @@ def from_object(given: Any, options: Mapping[str, Any]) -> InputSource:
         )
     files = [str(each["filename"]) for each in given.cache_files]
     if files and getattr(given, "_indices", None) is None:
-        return ArrowSource(Given(files, str(Path.cwd()), {}), **options)
+        return ArrowSource(Given(files, str(Path.cwd())), **options)
     if options:
         raise BadInput(
             f"{', '.join(options)}: not for a dataset in memory", "Select and cast with datasets."

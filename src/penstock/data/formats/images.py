@@ -75,7 +75,7 @@ class ImagesSource(SmallFiles):
             return meant("image", pa.binary(), "encoded-image")
         size = self._size
         for file in () if size else files:
-            pixels = self._pixels(read_whole(file.whole(), self.storage))
+            pixels = self._pixels(read_whole(file.whole()))
             if not isinstance(pixels, Bad):
                 size = pixels.shape[:2]
                 break

@@ -61,7 +61,7 @@ class LeRobotSource(ParquetSource):
         root = self.layout.root
         found = [
             File(f"data/{each.name}", each.uri, each.size, each.stamp)
-            for each in Given([str(root / "data")], str(root), {}).files()
+            for each in Given([str(root / "data")], str(root)).files()
             if each.name.endswith(".parquet")
         ]
         self.layout.check_videos()
@@ -165,7 +165,7 @@ def read_layout(root: Path) -> Layout:
             )
         tasks = _tasks(root, version)
         videos = (_videos_2 if version == 2 else _videos_3)(root, info)
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, StopIteration) as error:
         raise BadInput(
             f"the meta files of {root} cannot be read: {type(error).__name__}: {error}",
             "Download the folder again.",

@@ -61,7 +61,7 @@ class LineSource(FileSource):
 
     def digest(self, input: Input) -> str:
         if input.piece is None:
-            return digest_whole(input, self.storage)
+            return digest_whole(input)
 
         def compute() -> str:
             hasher = Hasher()
@@ -76,8 +76,8 @@ class LineSource(FileSource):
         """(offset, whole lines) of the input, about 4 MiB at a time, without the preamble."""
         _, first, end = input.piece or ("bytes", 0, None)
         start = max(first, len(self.preamble(input)))
-        with opened(input, self.storage) as stream:
-            reader = Reader(stream, input.uri)
+        with opened(input) as stream:
+            reader = Reader(stream, file_name(input))
             if start > first or first == 0:
                 reader.skip(start)
                 yield from whole_lines(reader, start, end, self.quote)
@@ -86,7 +86,7 @@ class LineSource(FileSource):
                 yield from whole_lines(reader, first - 1, end, None, after_newline=True)
 
     def read(self, input: Input) -> Iterator[Block | BadRecord]:
-        lines = Places(input, self.storage)
+        lines = Places(input)
         for offset, data in self.chunks(input):
             try:
                 table = self.parse(data, input)
@@ -129,9 +129,8 @@ class LineSource(FileSource):
 class Places:
     """Line numbers by offset, counted only when they are asked for."""
 
-    def __init__(self, input: Input, storage: dict[str, Any]) -> None:
+    def __init__(self, input: Input) -> None:
         self._input = input
-        self._storage = storage
         self._name = file_name(input)
         self._offset, self._line = 0, 1
 
@@ -139,8 +138,8 @@ class Places:
         """`file:line` of the line that starts at an offset of the (decompressed) file."""
         if offset < self._offset:
             self._offset, self._line = 0, 1
-        with open_bytes(self._input.uri, self._storage) as stream:
-            reader = Reader(stream, self._input.uri)
+        with open_bytes(self._input.uri) as stream:
+            reader = Reader(stream, self._name)
             if reader.plain is None:
                 reader.skip(self._offset)
                 self._line += reader.skip(offset - self._offset)
@@ -167,15 +166,15 @@ class Reader:
     plain  the stream itself where it is not compressed, so that it can be sought
     """
 
-    def __init__(self, stream: BinaryIO, uri: str) -> None:
+    def __init__(self, stream: BinaryIO, name: str) -> None:
         self._stream = stream
-        self._uri = uri
+        self._name = name
         self.offset = 0
         self.plain: BinaryIO | None = None
         self._from: Any = stream
-        if uri.lower().endswith(".gz"):
+        if name.lower().endswith(".gz"):
             self._from = gzip.GzipFile(fileobj=stream)
-        elif uri.lower().endswith(".zst"):
+        elif name.lower().endswith(".zst"):
             self._from = pa.CompressedInputStream(pa.PythonFile(stream, "r"), "zstd")
         else:
             self.plain = stream
@@ -209,10 +208,10 @@ class Reader:
                 raise
             at = self.offset + size - left
             raise BadInput(
-                f"{self._uri} is damaged or cut off: {error} (near byte {self._stream.tell()} of "
+                f"{self._name} is damaged or cut off: {error} (near byte {self._stream.tell()} of "
                 f"the file, byte {at} of its content)",
                 "Write or copy it again, or leave it out.",
-                path=self._uri,
+                path=self._name,
                 offset=self._stream.tell(),
             ) from None
         return b"".join(parts)

@@ -29,24 +29,21 @@ class Given:
 
     entries  paths, globs or URLs as given
     base     folder that relative ones start from
-    storage  options of the object store (JSON-able)
     """
 
-    def __init__(self, entries: Sequence[str], base: str, storage: Mapping[str, Any]) -> None:
+    def __init__(self, entries: Sequence[str], base: str) -> None:
         self.entries = list(entries)
         self.base = base
-        self.storage = dict(storage)
         self._first: list[File] | None = None
-        lasts = [each.rstrip("/").rpartition("/")[2] for each in self.entries]
+        lasts = [_last(each) for each in self.entries]
         self._alike = len(set(lasts)) < len(lasts)
 
     def spec(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"entries": self.entries, "base": self.base}
-        return found | ({"storage": self.storage} if self.storage else {})
+        return {"entries": self.entries, "base": self.base}
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> Given:
-        return cls(spec["entries"], spec["base"], spec.get("storage") or {})
+        return cls(spec["entries"], spec["base"])
 
     def __str__(self) -> str:
         more = len(self.entries) - 1
@@ -107,7 +104,7 @@ class Given:
         many = len(self.entries) > 1
         return [
             File(f"{self._prefix(entry)}/{name}" if many else name, uri, size, stamp)
-            for name, uri, size, stamp in remote.listing(entry, self.storage)
+            for name, uri, size, stamp in remote.listing(entry)
         ]
 
     def _local(self, entry: str, missing: list[str]) -> Iterator[File]:
@@ -126,8 +123,7 @@ class Given:
             raise from_os_error(error, "listing files", path) from error
 
     def _prefix(self, entry: str) -> str:
-        entry = entry.rstrip("/")
-        return entry if self._alike else entry.rpartition("/")[2]
+        return entry.rstrip("/") if self._alike else _last(entry)
 
     def _glob(self, entry: str, missing: list[str]) -> Iterator[File]:
         root, parts = _pattern(Path(os.path.normpath(Path(self.base, entry))))
@@ -147,6 +143,10 @@ class Given:
                 "Check the pattern; ** matches folders of any depth, as in data/**/*.parquet.",
                 pattern=entry,
             )
+
+
+def _last(entry: str) -> str:
+    return remote.without_options(entry).rstrip("/").rpartition("/")[2]
 
 
 def _is_pattern(text: str) -> bool:

@@ -53,11 +53,11 @@ _COMPRESSED = {".gz", ".zst"}
 def open_source(given: Any, format: str | None = None, **options: Any) -> InputSource:
     """A source of raw files, which are read where they are.
 
-    given    a file, folder, glob, `s3://` URL, a list of them, or a dictionary: `spec()` of a
-             source, or {"given": …, "format": …, and options}
+    given    a file, folder, glob, URL of an object store (`s3://…`), a list of them, or a
+             dictionary: `spec()` of a source, or {"given": …, "format": …, and options}
     format   one of FORMATS; by default it follows from the extensions
     options  of the format: `columns` (which), `cast` (column -> Arrow type), `piece_bytes` and
-             others, see the format's class; `storage`: options of the object store
+             others, see the format's class
 
     Raises BadInput: missing files (all named), nothing found, extensions of several formats (all
     listed), an unknown format or option; MissingExtra: a package that the format needs.
@@ -68,8 +68,7 @@ def open_source(given: Any, format: str | None = None, **options: Any) -> InputS
         return _from_dict(given, format, options)
     if type(given).__module__.split(".")[0] == "datasets":
         return huggingface.from_object(given, options)
-    storage = options.pop("storage", None) or {}
-    place = Given(_entries(given), str(Path.cwd()), storage)
+    place = Given(_entries(given), str(Path.cwd()))
     return _make(format or _format_of(place), place, options)
 
 
@@ -110,9 +109,7 @@ def _make(format: str, place: Given, options: dict[str, Any]) -> FileSource:
     known = list(inspect.signature(kind).parameters)[1:]
     for option in options:
         if option not in known:
-            raise BadInput(
-                f'{format} has no option "{option}"', did_you_mean(option, [*known, "storage"])
-            )
+            raise BadInput(f'{format} has no option "{option}"', did_you_mean(option, known))
     made = kind(place, **options)
     made.options = options
     return made

@@ -53,7 +53,7 @@ class SmallFiles(FileSource):
             if rows and (size + self.size(each) > BLOCK_BYTES or len(rows) >= _ROWS):
                 yield self._block(rows, names)
                 rows, names, size = [], [], 0
-            data = read_whole(each, self.storage)
+            data = read_whole(each)
             found = self.row(each, data)
             if isinstance(found, Bad):
                 if rows:

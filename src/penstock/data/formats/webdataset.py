@@ -65,14 +65,14 @@ class WebDatasetSource(FileSource):
 
     def digest(self, input: Input) -> str:
         if input.piece is None:
-            return digest_whole(input, self.storage)
+            return digest_whole(input)
         _, first, end = input.piece
-        return digest_ranges(input, [(first, end)], b"", self.storage)
+        return digest_ranges(input, [(first, end)], b"")
 
     def read(self, input: Input) -> Iterator[Block | BadRecord]:
         name = file_name(input)
         rows = _Rows(self.schema, name)
-        with _tar(input, self.storage) as tar:
+        with _tar(input) as tar:
             for sample in _samples(tar, input):
                 self._check(sample)
                 if sample.faults:
@@ -108,7 +108,7 @@ class WebDatasetSource(FileSource):
             names = [name for name in self.columns if name != "key"]
         else:
             whole = files[0].whole()
-            with _tar(whole, self.storage) as tar:
+            with _tar(whole) as tar:
                 first = next(_samples(tar, whole), None)
             if first is None:
                 raise BadInput(f"{files[0].name} has no samples", "Leave it out.")
@@ -137,7 +137,7 @@ class WebDatasetSource(FileSource):
         """(first, end) of pieces, each beginning with a sample; from headers alone."""
         whole = file.whole()
         found, start, key = [], 0, ""
-        with _tar(whole, self.storage) as tar:
+        with _tar(whole) as tar:
             for member in _members(tar, whole):
                 base, _ = _split(member.name)
                 if base != key and member.offset - start >= self.piece_bytes:
@@ -291,11 +291,11 @@ def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, input: Input) -> bytes
 
 
 @contextmanager
-def _tar(input: Input, storage: dict[str, Any]) -> Generator[tarfile.TarFile]:
+def _tar(input: Input) -> Generator[tarfile.TarFile]:
     """An input's file, to be read from its piece's first header on."""
-    with opened(input, storage) as stream:
+    with opened(input) as stream:
         source: BinaryIO = stream
-        if not input.uri.lower().endswith(".tar"):
+        if not file_name(input).lower().endswith(".tar"):
             source = gzip.GzipFile(fileobj=stream)  # type: ignore[assignment]
         if input.piece is not None:
             source.seek(input.piece[1])
