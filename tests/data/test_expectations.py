@@ -81,7 +81,7 @@ def test_the_file_says_what_every_rule_means_and_comes_back(expected: Expectatio
     assert text.startswith("# What is expected of things@1.")
     for rule in {each.rule for each in expected.rules}:
         assert f"# {rule}:" in text
-    assert max(map(len, text.splitlines())) <= 130
+    assert max(map(len, text.splitlines())) <= 125
     assert 'categories = { are = [0, 1, 2, 3, 4], severity = "refuse" }' in text
 
 

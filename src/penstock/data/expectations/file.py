@@ -24,7 +24,7 @@ from penstock.data.expectations.rules import DATASET_RULES, LEAKAGE_RULES, RULES
 
 FORMAT = 1
 _WIDTH = 100
-_ONE_LINE = 40  # letters of a list; longer ones get lines of their own
+_ONE_LINE = 32  # letters of a list; longer ones get lines of their own
 _COLUMNS = "columns"
 _HEAD = """\
 Each rule says with its severity what happens where it does not hold: "warn" tells; "quarantine"
