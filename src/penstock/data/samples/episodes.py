@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from penstock.base.errors import BadInput
-from penstock.data.columns import Array, Column
+from penstock.data import plain
+from penstock.data.columns import Array, Column, one_chunk
 from penstock.data.order import Rows
 from penstock.data.samples import reading
 from penstock.data.samples.index import kept, numbers
@@ -76,11 +77,10 @@ class Episodes:
         np.clip(wanted, base - 1, self.base[episodes + 1] - 1, out=wanted)
         return np.searchsorted(self.ticks, wanted, side="right") - 1
 
-    def numbers_of(self, names: pa.Array) -> Rows:
-        """The episodes of these names; -1 where there is none."""
+    def named(self, names: pa.Array) -> Rows:
+        """The numbers of the episodes of these names; -1 where there is none."""
         found = pc.index_in(names.cast(self.names.type), value_set=self.names)
-        numbers_: Rows = found.fill_null(-1).to_numpy().astype(np.int64)
-        return numbers_
+        return np.where(plain.present(found), plain.numbers(found), -1).astype(np.int64)
 
 
 def episodes_of(
@@ -112,9 +112,7 @@ def episodes_of(
     lines = kept(folder, [*key, "episodes"], lambda: make().lines)
     ticks = kept(folder, [*key, "ticks"], lambda: make().ticks) if times else None
     return Episodes(
-        names=lines["name"].combine_chunks()
-        if lines["name"].num_chunks != 1
-        else lines["name"].chunk(0),
+        names=one_chunk(lines["name"]),
         first=np.append(numbers(lines, "first"), len(source)),
         began=numbers(lines, "began"),
         base=np.append(numbers(lines, "base"), _end_of(lines)),
@@ -286,7 +284,7 @@ def _scaled(values: pa.Array, unit: str) -> Array:
 def match(base: Episodes, other: Episodes, stream: str) -> Rows:
     """For each episode of the windows its number in a stream, -1 where it has none."""
     try:
-        return other.numbers_of(base.names)
+        return other.named(base.names)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise BadInput(
             f'stream "{stream}" names its episodes in {other.names.type}, the windows in '

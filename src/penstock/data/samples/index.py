@@ -23,13 +23,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import xxhash
 
 from penstock.base.hashing import canonical_json
 from penstock.base.ids import new_id
 from penstock.base.log import facts, logger
+from penstock.data import plain
+from penstock.data.columns import one_chunk
 from penstock.data.order import Rows
 
 FORMAT = "v1"
@@ -72,12 +73,9 @@ def kept(folder: Path | None, key: object, build: Callable[[], pa.Table]) -> pa.
 
 
 def numbers(table: pa.Table, name: str) -> Rows:
-    """A column of numbers as NumPy; a view of the map."""
-    column = table[name]
-    if column.num_chunks == 1:
-        values: Rows = column.chunk(0).to_numpy()
-        return values
-    return column.to_numpy() if column.num_chunks else np.empty(0, np.int64)
+    """A column of whole numbers as NumPy; a view of the map."""
+    found: Rows = plain.numbers(one_chunk(table[name]))
+    return found
 
 
 def _degraded(folder: Path, error: OSError, table: pa.Table) -> pa.Table:

@@ -258,8 +258,9 @@ class WindowSource:
         assert isinstance(spec, Stream)
         episodes = _episodes(spec, self._spec, source, True, folder)
         found = match(self._base, episodes, name)
-        missing = self._base.names.filter(pa.array(found < 0))
-        if len(missing) and self._spec.pad == "edge":
+        lost = np.flatnonzero(found < 0)
+        if len(lost) and self._spec.pad == "edge":
+            missing = self._base.names.take(pa.array(lost))
             raise BadInput(
                 f'stream "{name}" has nothing of {len(missing)} of {len(found)} episodes: '
                 f"{shown(missing)}",
