@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.base.errors import BadInput, Refused
@@ -348,6 +348,7 @@ def test_what_is_no_toml_and_a_later_format_are_clear_errors() -> None:
 names = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(names, st.lists(names | st.integers(), max_size=40), min_size=1, max_size=4),
     st.floats(0, 1),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.blobs import Blobs
@@ -81,6 +81,7 @@ def test_a_key_is_its_text() -> None:
     assert (hash_keys(pa.array([b"\x0a"])) == hash_keys(pa.array(["0a"]))).all()
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 20), max_size=30), max_size=6), st.integers(0, 400))
 def test_a_sorter_brings_equal_hashes_together_whatever_its_memory(
     groups: list[list[int]], budget: int

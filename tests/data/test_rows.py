@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -33,6 +33,7 @@ def schema(given: Any) -> dict[str, str]:
 DTYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64"
 
 
+@settings(deadline=None)
 @given(
     values=st.sampled_from(DTYPES.split()).flatmap(
         lambda dtype: hnp.arrays(
@@ -58,6 +59,7 @@ def test_arrays_of_every_dtype_and_shape_come_back_bit_by_bit(
     assert back.tobytes() == np.ascontiguousarray(values).tobytes()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(), st.binary(), st.none() | st.floats()), min_size=1))
 def test_words_bytes_and_missing_numbers_come_back(make: Any, values: list[Any]) -> None:
     blobs = open_blobs("memory://")
@@ -230,6 +232,7 @@ def test_endless_differences_end() -> None:
         list(Blocks(endless()))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.none() | st.lists(st.integers(-9, 9), max_size=5), min_size=1),
     st.integers(1, 4),

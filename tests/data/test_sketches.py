@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -33,6 +33,7 @@ def wide(seed: int, size: int) -> np.ndarray:
     return chance.normal(size=size) * 2.0 ** chance.integers(-300, 300, size)
 
 
+@settings(deadline=None)
 @given(st.lists(numbers, max_size=6), st.randoms(use_true_random=False))
 def test_a_distribution_is_the_same_however_values_come(
     parts: list[np.ndarray], chance: Any
@@ -62,6 +63,7 @@ def test_a_full_distribution_is_the_same_however_values_come(order: int) -> None
     assert same(whole, merged)
 
 
+@settings(deadline=None)
 @given(numbers.filter(len))
 def test_every_value_lies_in_a_bucket_and_buckets_are_narrow(values: np.ndarray) -> None:
     found = Distribution()
@@ -91,6 +93,7 @@ def test_zero_and_minus_zero_are_one_value() -> None:
     assert len(set(hashes.tolist())) == 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=300))
 def test_few_distinct_values_are_counted_exactly(values: list[int]) -> None:
     found = Distinct()

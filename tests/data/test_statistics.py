@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.data.columns import Column, column_of_type, tensor_array
@@ -114,6 +114,7 @@ def test_nothing_and_only_gaps_are_no_numbers(kind: str) -> None:
     assert result.nulls == result.rows
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(-1000, 1000) | st.none(), max_size=20), min_size=1))
 def test_units_that_merge_are_as_one(units: list[list[int | None]]) -> None:
     column = Column("x", "number", "int64")
