@@ -97,7 +97,7 @@ class ArrowSource(FileSource):
 
     def _bytes(self, input: Input) -> Any:
         if remote.is_remote(input.uri):
-            return pa.PythonFile(open_bytes(input.uri), "r")
+            return pa.PythonFile(open_bytes(input.uri, ahead=0), "r")
         return pa.memory_map(input.uri) if input.size else pa.BufferReader(b"")
 
     def _pieces(self, file: File, reader: Any) -> Iterator[Input]:

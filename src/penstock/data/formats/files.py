@@ -15,6 +15,7 @@ from penstock.base.hashing import CHUNK, Hasher
 from penstock.data.formats import remote
 from penstock.data.formats.port import Input
 
+AHEAD = 256 << 10
 _REMEMBERED = 1 << 16  # digests of this process; beyond, the oldest are computed again
 _digests: dict[tuple[object, ...], str] = {}
 
@@ -54,10 +55,13 @@ def look(uri: str) -> tuple[int, str]:
     return found.st_size, f"{found.st_size}-{found.st_mtime_ns}"
 
 
-def open_bytes(uri: str) -> BinaryIO:
-    """A seekable stream of a file's bytes; the caller closes it."""
+def open_bytes(uri: str, ahead: int = AHEAD) -> BinaryIO:
+    """A seekable stream of a file's bytes; the caller closes it.
+
+    ahead  bytes of one request to an object store, at least; 0 for what is asked for
+    """
     if remote.is_remote(uri):
-        return remote.open_bytes(uri)
+        return remote.open_bytes(uri, ahead)
     try:
         return Path(uri).open("rb", buffering=CHUNK)
     except OSError as error:
@@ -97,9 +101,9 @@ def changed(input: Input, stamp: str) -> BadInput:
 
 
 @contextmanager
-def opened(input: Input) -> Iterator[BinaryIO]:
+def opened(input: Input, ahead: int = AHEAD) -> Iterator[BinaryIO]:
     """The bytes of an input's file, which stays as it was listed."""
-    with steady(input), open_bytes(input.uri) as stream:
+    with steady(input), open_bytes(input.uri, ahead) as stream:
         try:
             yield stream
         except OSError as error:

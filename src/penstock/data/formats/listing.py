@@ -101,11 +101,13 @@ class Given:
         return [found[name] for name in sorted(found)]
 
     def _remote(self, entry: str) -> list[File]:
-        many = len(self.entries) > 1
-        return [
-            File(f"{self._prefix(entry)}/{name}" if many else name, uri, size, stamp)
-            for name, uri, size, stamp in remote.listing(entry)
-        ]
+        found = remote.listing(entry)
+        prefix = ""
+        if len(self.entries) > 1 and [each[1] for each in found] != [entry]:
+            prefix = self._prefix(entry) + "/"
+        elif len(self.entries) > 1 and self._alike:
+            return [File(entry, *each[1:]) for each in found]
+        return [File(prefix + name, uri, size, stamp) for name, uri, size, stamp in found]
 
     def _local(self, entry: str, missing: list[str]) -> Iterator[File]:
         prefix = self._prefix(entry) if len(self.entries) > 1 else ""

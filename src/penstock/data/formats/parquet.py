@@ -78,7 +78,7 @@ class ParquetSource(FileSource):
         footer = self._footer(_file_of(input))
         _, first, end = input.piece or ("row-group", 0, len(footer.rows))
         row = sum(footer.rows[:first])
-        with opened(input) as stream:
+        with opened(input, ahead=0) as stream:
             try:
                 file = _open(stream, remote.is_remote(input.uri))
                 for group in range(first, end):
@@ -132,7 +132,7 @@ class ParquetSource(FileSource):
         if key not in _spans:
             if len(_spans) >= _REMEMBERED:
                 _spans.clear()
-            with opened(input) as stream:
+            with opened(input, ahead=0) as stream:
                 size = stream.seek(0, 2)
                 stream.seek(max(0, size - 8))
                 try:
@@ -148,7 +148,7 @@ class ParquetSource(FileSource):
         if key not in _footers:
             if len(_footers) >= _REMEMBERED:
                 _footers.clear()
-            with opened(file.whole()) as stream:
+            with opened(file.whole(), ahead=0) as stream:
                 _footers[key] = _read_footer(file.name, stream)
         return _footers[key]
 

@@ -17,7 +17,6 @@ from penstock.base.errors import BadInput
 from penstock.blobs.remote.address import SCHEMES, Address, parse
 from penstock.blobs.remote.client import Client, Meta
 
-_REQUEST = 8 << 20  # bytes of one request, unless more are asked for at once
 _OPTIONS = re.compile(r"\?(?=\w+=[^?]*$)")  # a ? elsewhere is part of a pattern
 _clients: dict[Address, Client] = {}
 
@@ -40,10 +39,14 @@ def look(uri: str) -> tuple[int, str]:
     return found.size, _stamp(found)
 
 
-def open_bytes(uri: str) -> BinaryIO:
-    """A seekable stream that reads ranges; a seek costs nothing."""
+def open_bytes(uri: str, ahead: int) -> BinaryIO:
+    """A seekable stream that reads ranges; a seek costs nothing.
+
+    ahead  bytes of one request, unless more are asked for at once; 0 for no more than is asked for
+    """
     size, _ = look(uri)
-    return cast(BinaryIO, io.BufferedReader(_Ranges(uri, size), _REQUEST))
+    ranges = _Ranges(uri, size)
+    return cast(BinaryIO, io.BufferedReader(ranges, ahead) if ahead else ranges)
 
 
 def listing(url: str) -> list[tuple[str, str, int, str]]:

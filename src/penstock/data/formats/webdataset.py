@@ -32,6 +32,7 @@ _IMAGES = {"jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "ppm"}
 _NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)")
 _LONGEST = 1 << 30  # bytes of a member; a larger one belongs beside the tar file
 _ROWS = 4096  # of a block
+_AHEAD = 8 << 20  # bytes of one request to an object store
 _SEEN = 256  # pieces' bounds of how many files are remembered
 _bounds: dict[tuple[str, str, int], list[tuple[int, int]]] = {}
 
@@ -293,7 +294,7 @@ def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, input: Input) -> bytes
 @contextmanager
 def _tar(input: Input) -> Generator[tarfile.TarFile]:
     """An input's file, to be read from its piece's first header on."""
-    with opened(input) as stream:
+    with opened(input, ahead=_AHEAD) as stream:
         source: BinaryIO = stream
         if not file_name(input).lower().endswith(".tar"):
             source = gzip.GzipFile(fileobj=stream)  # type: ignore[assignment]

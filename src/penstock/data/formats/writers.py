@@ -98,10 +98,15 @@ def write_files(
         with _beside(path) as stream:
             writer = kind(stream, part.schema, columns)
             size = 0
-            while part is not None and size < file_bytes:
-                writer.write(part)
-                size += part.nbytes
-                part = next(parts, None)
+            try:
+                while part is not None and size < file_bytes:
+                    writer.write(part)
+                    size += part.nbytes
+                    part = next(parts, None)
+            except BaseException:
+                with suppress(OSError, ValueError):  # or the library ends the file later
+                    writer.close()
+                raise
             writer.close()
         paths.append(path)
     if not paths:
