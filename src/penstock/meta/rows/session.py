@@ -17,6 +17,7 @@ from penstock.meta.columns import mentioned
 
 T = TypeVar("T")
 MANY = 500  # values in one IN (...): below every database's limit
+AT_ONCE = 5000  # rows of one statement: a hundred thousand digests never lie in memory as rows
 
 
 class Session:
@@ -77,8 +78,8 @@ class Session:
     def keep(self, owner: str, digests: Iterable[str] = (), *values: Any) -> None:
         """Record that `owner` needs `digests` and every digest that `values` mention."""
         needed = {digest for digest in digests if digest} | mentioned(values)
-        rows = [{"owner": owner, "digest": digest} for digest in sorted(needed)]
-        self.insert_new(tables.refs, rows)
+        for part in in_parts(sorted(needed), AT_ONCE):
+            self.insert_new(tables.refs, [{"owner": owner, "digest": each} for each in part])
 
     def let_go(self, owner: str) -> None:
         self.execute(delete(tables.refs).where(tables.refs.c.owner == owner))
@@ -89,7 +90,7 @@ def columns(table: Table, kind: type[Any]) -> Select[Any]:
     return select(*(table.c[field.name] for field in dataclasses.fields(kind)))
 
 
-def in_parts(values: Iterable[str]) -> Iterable[list[str]]:
-    """The values in lists of at most MANY."""
+def in_parts(values: Iterable[str], most: int = MANY) -> Iterable[list[str]]:
+    """The values in lists of at most `most`."""
     ordered = list(values)
-    return (ordered[at : at + MANY] for at in range(0, len(ordered), MANY))
+    return (ordered[at : at + most] for at in range(0, len(ordered), most))

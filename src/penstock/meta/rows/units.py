@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import and_, bindparam, func, or_, select, update
 
 from penstock.base.errors import NotFound
 from penstock.base.nearest import did_you_mean
-from penstock.meta.rows.session import Session, columns, in_parts
+from penstock.meta.rows.session import AT_ONCE, Session, columns, in_parts
 from penstock.meta.tables import units
 from penstock.records import Unit
 
@@ -46,8 +46,10 @@ class UnitReader(Session):
 
 class UnitWriter(UnitReader):
     def add_units(self, run_id: str, units: Mapping[str, Mapping[str, Any]]) -> int:
-        rows = [_waiting(run_id, key, payload) for key, payload in units.items()]
-        return self.insert_new(_units, rows)
+        new = 0
+        for part in in_parts(units, AT_ONCE):
+            new += self.insert_new(_units, [_waiting(run_id, key, units[key]) for key in part])
+        return new
 
     def lease_units(self, run_id: str, generation: int, limit: int) -> list[Unit]:
         free = or_(
@@ -79,19 +81,21 @@ class UnitWriter(UnitReader):
     ) -> list[str]:
         states = self._states(run_id, results)
         new = [key for key in results if states[key] != "done"]
-        for key in new:
-            self._settle(run_id, key, "done", results[key])
+        self._settle(run_id, "done", {key: results[key] for key in new})
         self.keep(f"run/{run_id}", refs, [dict(results[key]) for key in new])
         return new
 
     def fail_unit(self, run_id: str, key: str, error: Mapping[str, Any]) -> None:
         """The error becomes the unit's result; a unit that is done stays so."""
         if self._states(run_id, [key])[key] != "done":
-            self._settle(run_id, key, "failed", error)
+            self._settle(run_id, "failed", {key: error})
 
-    def _settle(self, run_id: str, key: str, state: str, result: Mapping[str, Any]) -> None:
-        where = (units.c.run_id == run_id, units.c.key == key)
-        self.execute(update(units).where(*where).values(state=state, result=dict(result)))
+    def _settle(self, run_id: str, state: str, results: Mapping[str, Mapping[str, Any]]) -> None:
+        """One statement for all: a commit of many units costs little more than their rows."""
+        where = (units.c.run_id == run_id, units.c.key == bindparam("unit"))
+        change = update(units).where(*where).values(state=state, result=bindparam("outcome"))
+        for part in in_parts(results, AT_ONCE):
+            self.execute(change, [{"unit": key, "outcome": dict(results[key])} for key in part])
 
 
 _units = units  # `add_units` has an argument of that name
