@@ -250,6 +250,8 @@ class ShardSource:
 
     def ahead(self, rows: Rows) -> None:
         """Bring the shards of these rows to the node, in this order; at once, by threads."""
+        if len(self._open) == len(self._is_open):
+            return
         numbers = self._numbers(rows)
         _, first = np.unique(numbers, return_index=True)
         wanted = numbers[np.sort(first)]
@@ -279,6 +281,11 @@ class ShardSource:
         self._past[behind] = 0
         with self._gate:
             self._behind.update(behind.tolist())
+
+    @property
+    def bounded(self) -> bool:
+        """Whether `done` changes anything: not all shards of the split can stay open."""
+        return self._limited
 
     def counters(self) -> Counters:
         """What the cache did for this source."""
