@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.base.layout import Layout
 from penstock.base.settings import Settings, load_settings
+from penstock.home.local_data import LocalData
 from penstock.home.views import (
     Check,
     CheckpointVerdict,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from penstock.records import Alias, Deployment, Evaluation, Event
 
 
-class LocalHome:
+class LocalHome(LocalData):
     """A `Home` over the stores that the settings name.
 
     The stores are opened with the first question that needs them and closed by `close`; a door
@@ -119,17 +120,7 @@ class LocalHome:
         with self.stores.meta.read() as meta:
             return meta.get_run(run).id
 
-    # data and models
-
-    def datasets(self, name: str | None = None, limit: int = 100) -> list[VersionView]:
-        from penstock.home import versions
-
-        return versions.listed(self.stores, "dataset", name, limit)
-
-    def dataset(self, reference: str) -> VersionDetail:
-        from penstock.home import versions
-
-        return versions.detail(self.stores, "dataset", reference)
+    # models
 
     def models(self, name: str | None = None, limit: int = 100) -> list[VersionView]:
         from penstock.home import versions

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from penstock.home.data_port import DataHome
 from penstock.home.views import (
     Check,
     CheckpointVerdict,
@@ -23,7 +24,7 @@ from penstock.home.views import (
 from penstock.records import Alias, Deployment, Evaluation, Event
 
 
-class Home(Protocol):
+class Home(DataHome, Protocol):
     """Safe for many threads. Nothing is opened or created before the first question."""
 
     @property
@@ -75,13 +76,7 @@ class Home(Protocol):
         """Start again every interrupted run that was detached; returns their ids."""
         ...
 
-    # data and models
-    def datasets(self, name: str | None = None, limit: int = 100) -> list[VersionView]:
-        """Newest first; of one name when it is given."""
-        ...
-
-    def dataset(self, reference: str) -> VersionDetail: ...
-
+    # models
     def models(self, name: str | None = None, limit: int = 100) -> list[VersionView]:
         """Newest first; of one name when it is given."""
         ...

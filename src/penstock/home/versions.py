@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from penstock.base.errors import Damaged, Refused
@@ -20,13 +21,22 @@ def listed(stores: Stores, kind: Kind, name: str | None, limit: int) -> list[Ver
         if name is not None:
             name = meta.get_version(kind, Reference.parse(name).name).name  # or offer the nearest
         versions = meta.versions(kind, name=name, limit=limit)
-        aliases = meta.aliases(kind, name)
-    pointing: dict[tuple[str, int], list[str]] = {}
-    for alias in aliases:
-        pointing.setdefault((alias.name, alias.version), []).append(alias.alias)
+        aliases, tags = meta.aliases(kind, name), meta.tags(kind, name)
+    pointing = _grouped((each.name, each.version, each.alias) for each in aliases)
+    labels = _grouped((each.name, each.version, each.tag) for each in tags)
+    keys = [(each.name, each.version) for each in versions]
     return [
-        VersionView(each, sorted(pointing.get((each.name, each.version), []))) for each in versions
+        VersionView(each, pointing.get(key, []), labels.get(key, []))
+        for each, key in zip(versions, keys, strict=True)
     ]
+
+
+def _grouped(found: Iterable[tuple[str, int, str]]) -> dict[tuple[str, int], list[str]]:
+    """(name, version) -> its texts in order."""
+    groups: dict[tuple[str, int], list[str]] = {}
+    for name, version, text in sorted(found):
+        groups.setdefault((name, version), []).append(text)
+    return groups
 
 
 def resolved(meta: Reader, kind: Kind, reference: str) -> str:
@@ -39,7 +49,8 @@ def detail(stores: Stores, kind: Kind, reference: str) -> VersionDetail:
     with stores.meta.read() as meta:
         version = meta.get_version(kind, reference)
         aliases = [a for a in meta.aliases(kind, version.name) if a.version == version.version]
-    return VersionDetail(version, aliases, read_json(stores, version.digest))
+        tags = [t.tag for t in meta.tags(kind, version.name) if t.version == version.version]
+    return VersionDetail(version, aliases, read_json(stores, version.digest), tags)
 
 
 def read_json(stores: Stores, digest: str) -> dict[str, Any]:

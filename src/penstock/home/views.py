@@ -80,11 +80,12 @@ class CheckpointVerdict:
 
 @dataclass(frozen=True, slots=True)
 class VersionDetail:
-    """A dataset or model version with the aliases that point at it and its manifest."""
+    """A dataset or model version with the aliases that point at it, its tags and manifest."""
 
     version: Version
     aliases: list[Alias]
     manifest: dict[str, Any]
+    tags: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class VersionView:
 
     version: Version
     aliases: list[str]
+    tags: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

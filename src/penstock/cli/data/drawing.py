@@ -1,14 +1,10 @@
-"""`penstock data`: list, show."""
+"""How versions look on a terminal; models look the same."""
 
 from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
-
-from penstock.cli.frame import Answer, command, group, home
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from penstock.cli.draw import Drawing
@@ -16,29 +12,6 @@ if TYPE_CHECKING:
 
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{8})[0-9a-f]{56}")
 _SHOWN = 20  # entries of a long list
-
-app = group("Datasets: versions, splits, schema, where they came from.")
-
-Reference = Annotated[
-    str, typer.Argument(metavar="NAME[@VERSION]", help="The newest version when none is said.")
-]
-
-
-@command(app, "list", ["penstock data list", "penstock data list digits --json"])
-def list_data(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only this name.")] = None,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many, newest first.")] = 50,
-) -> Answer:
-    """Dataset versions, newest first."""
-    views = home().datasets(name, limit=limit)
-    return Answer(views, lambda draw: draw_versions(draw, views, "no datasets"))
-
-
-@command(app, "show", ["penstock data show digits", "penstock data show digits@1 --json"])
-def show_data(reference: Reference) -> Answer:
-    """One dataset version: splits, columns, statistics, lineage."""
-    detail = home().dataset(reference)
-    return Answer(detail, lambda draw: draw_version(draw, detail))
 
 
 def draw_versions(draw: Drawing, views: list[VersionView], empty: str) -> None:
@@ -50,7 +23,7 @@ def draw_versions(draw: Drawing, views: list[VersionView], empty: str) -> None:
         [
             (
                 each.version.reference,
-                ", ".join(each.aliases),
+                ", ".join([*each.aliases, *(f'"{tag}"' for tag in each.tags)]),
                 age(each.version.created_at),
                 pairs(each.version.summary),
                 pairs(each.version.producer),
@@ -74,6 +47,7 @@ def draw_version(draw: Drawing, detail: VersionDetail) -> None:
         {
             "made": age(version.created_at),
             "by": pairs(version.producer),
+            "tags": ", ".join(detail.tags),
             "digest": version.digest,
             **{key: pairs(value) for key, value in version.summary.items()},
         }
