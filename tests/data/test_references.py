@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from penstock.base.errors import BadInput, NotFound
-from penstock.blobs import Blobs
+from penstock.blobs import Blobs, open_blobs
 from penstock.data import read_split, to_numpy
+from penstock.data.formats.remote import listing
 from penstock.data.manifest import read_manifest
 from penstock.data.references import Reference
 from penstock.data.rows import Blocks
@@ -42,6 +43,8 @@ def test_what_is_not_there_and_what_is_no_range_are_clear_errors(tmp_path: Path)
         Reference("sha256:" + "0" * 64).read()
     with pytest.raises(BadInput, match="from byte -1"):
         Reference("x", -1)
+    with pytest.raises(BadInput, match="knows no such addresses"):
+        Reference("ftp://there/film").read()
     with pytest.raises(BadInput, match="no bytes -1"):
         Reference("x").read(-1)
 
@@ -87,3 +90,13 @@ def test_content_names_samples_with_lists_and_references(make: Any, blobs: Blobs
 
     assert len({digest(1, [1, 2]), digest(2, [1, 2]), digest(1, [1, 3]), digest(1, [])}) == 4
     assert digest(1, [1, 2]) == digest(1, [1, 2])
+
+
+@pytest.mark.s3
+def test_a_reference_into_an_object_store_reads_its_range(s3: str) -> None:
+    open_blobs(s3).put(FILM)
+    (url,) = [url for _, url, size, _ in listing(s3) if size == len(FILM)]
+    assert Reference(url, 10, 20).read(5, 5) == FILM[15:20]
+    assert Reference(url).read() == FILM
+    with pytest.raises(NotFound, match="a dataset refers to it"):
+        Reference(url.replace("?", "-gone?")).read()

@@ -2,7 +2,8 @@
 
 In Arrow a struct of three fields, so that any reader understands it:
 
-    uri     string  a path, a URL, or `sha256:…` for a blob of the dataset's own store
+    uri     string  a path, a URL (file, s3, gs, az), or `sha256:…` for a blob of the dataset's own
+                    store
     start   int64   first byte
     length  int64   how many bytes; missing: up to the end
 
@@ -15,14 +16,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
-from penstock.base.errors import BadInput, MissingExtra, NotFound, Unavailable
+from penstock.base.errors import BadInput, NotFound, Unavailable
 from penstock.base.hashing import is_digest
 from penstock.blobs import open_blobs
 
@@ -54,7 +54,7 @@ class Reference:
     def read(self, start: int = 0, length: int | None = None) -> bytes:
         """Bytes start..start+length-1 of the range, cut at its end; all of them by default.
 
-        Raises NotFound, Unavailable, MissingExtra (a remote URL without obstore), BadInput.
+        Raises NotFound, Unavailable, BadInput (no address that Penstock knows).
         """
         if start < 0 or (length is not None and length < 0):
             raise BadInput(f"no bytes {start}, {length} to read", "Count bytes from 0 on.")
@@ -103,27 +103,20 @@ def _read_file(path: Path, at: int, length: int | None) -> bytes:
 
 
 def _read_url(url: str, at: int, length: int | None) -> bytes:
-    try:
-        obstore = import_module("obstore")  # optional: only remote references need it
-        from_url = import_module("obstore.store").from_url
-    except ImportError:
-        raise MissingExtra(
-            f"{url} lies elsewhere, and reading it needs obstore",
-            "pip install obstore",
+    from penstock.data.formats.remote import is_remote, open_bytes  # few columns need a network
+
+    if not is_remote(url):
+        raise BadInput(
+            f"{url} cannot be read: Penstock knows no such addresses",
+            "Refer to a path, a file://, s3://, gs:// or az:// URL, or a blob (sha256:…).",
             uri=url,
-        ) from None
-    base, _, name = url.rpartition("/")
+        )
     try:
-        store = from_url(base)
-        if length is not None:
-            return bytes(obstore.get_range(store, name, start=at, length=length)) if length else b""
-        return bytes(obstore.get(store, name, options={"range": {"offset": at}}).bytes())
-    except FileNotFoundError:
-        raise NotFound(f"{url}, which a dataset refers to, is not there", "", uri=url) from None
-    except Exception as error:  # noqa: BLE001 - whatever the network says becomes one error
-        raise Unavailable(
-            f"{url} cannot be read: {error}", "Check the address and the credentials.", uri=url
-        ) from None
+        with open_bytes(url, 0) as stream:
+            stream.seek(at)
+            return stream.read(-1 if length is None else length)
+    except BadInput as error:
+        raise NotFound(f"{error.what}, but a dataset refers to it", error.fix, uri=url) from None
 
 
 def reference_of(value: Mapping[str, Any] | None, store: str = "") -> Reference | None:
