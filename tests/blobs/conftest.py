@@ -1,7 +1,15 @@
-"""Blob stores to test."""
+"""Blob stores to test, and a proxy that breaks what goes through it."""
 
 from __future__ import annotations
 
+import http.client
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,3 +28,146 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
 @pytest.fixture
 def local(tmp_path: Path) -> Blobs:
     return open_blobs(f"file://{tmp_path}/blobs")
+
+
+@dataclass
+class Seen:
+    """One request that reached the proxy, and the status of its answer (0: none was sent)."""
+
+    method: str
+    path: str
+    status: int = 0
+
+
+@dataclass
+class Proxy:
+    """An HTTP proxy before moto, on a port of its own; every fault happens on real sockets.
+
+    fault  asked for every request; returns what to do with it:
+           None           forward it and its answer
+           "drop before"  break the connection without forwarding it
+           "drop after"   forward it, then break the connection instead of answering
+           "cut"          forward it, answer with half of the body
+           "flip"         forward it, answer with one bit of the body changed
+           "hang"         neither forward nor answer until `release`
+           (status, code) answer so, without forwarding it
+    """
+
+    upstream: str
+    fault: Callable[[Seen], object] = lambda seen: None
+    seen: list[Seen] = field(default_factory=list)
+    release: threading.Event = field(default_factory=threading.Event)
+    port: int = 0
+    _server: ThreadingHTTPServer | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        proxy = self
+
+        class Handler(_Handler):
+            owner = proxy
+
+        self._server = _Server(("127.0.0.1", self.port), Handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Refuse connections from now on; `start` takes the same port again."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+
+    def methods(self) -> list[str]:
+        return [seen.method for seen in self.seen]
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 128
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is part of the game."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet, or delayed acknowledgements cost 40 ms each
+    owner: Proxy
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        seen = Seen(self.command, self.path)
+        self.owner.seen.append(seen)
+        fault = self.owner.fault(seen)
+        if fault == "hang":
+            self.owner.release.wait(60)
+            fault = None
+        if self.owner._server is None or fault == "drop before":
+            return self._break()
+        if isinstance(fault, tuple):
+            status, code = fault
+            text = f"<?xml version='1.0'?><Error><Code>{code}</Code></Error>".encode()
+            seen.status = status
+            return self._answer(status, {}, b"" if self.command == "HEAD" else text)
+        status, headers, data = self._forward(body)
+        if fault == "drop after":
+            return self._break()
+        seen.status = status
+        if fault == "flip" and data:
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        return self._answer(status, headers, data, cut=fault == "cut")
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve  # noqa: N815
+
+    def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        upstream = http.client.HTTPConnection(self.owner.upstream.removeprefix("http://"))
+        upstream.request(self.command, self.path, body, dict(self.headers.items()))
+        answer = upstream.getresponse()
+        data = answer.read()
+        upstream.close()
+        return answer.status, dict(answer.getheaders()), data
+
+    def _answer(self, status: int, headers: dict[str, str], data: bytes, cut: bool = False) -> None:
+        self.send_response_only(status)
+        length = next((v for k, v in headers.items() if k.lower() == "content-length"), len(data))
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "connection", "transfer-encoding"):
+                self.send_header(name, value)
+        if status != 204:
+            self.send_header("content-length", str(length if self.command == "HEAD" else len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data[: len(data) // 2] if cut else data)
+        self.wfile.flush()
+        if cut:
+            self._break()
+
+    def _break(self) -> None:
+        self.close_connection = True
+        with suppress(OSError):  # a reset, not a polite end
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.wfile.flush()
+            self.connection.close()
+
+
+@pytest.fixture
+def proxy(moto: str) -> Iterator[Proxy]:
+    proxy = Proxy(moto)
+    proxy.start()
+    yield proxy
+    proxy.release.set()
+    proxy.stop()
+
+
+@pytest.fixture
+def through(proxy: Proxy, bucket: str) -> Blobs:
+    """A store behind the proxy; it gives up after 20 s, and a request after 5."""
+    return open_blobs(f"s3://{bucket}/p?endpoint={proxy.url}&deadline=20&timeout=5")

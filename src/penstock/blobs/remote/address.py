@@ -67,7 +67,7 @@ _DEFAULT = Address("s3", "default")
 def parse(url: str) -> Address:
     """Read the URL of an object store. Raises BadInput; what may be a secret is not repeated."""
     scheme, _, rest = url.partition("://")
-    if "@" in rest.split("?")[0]:
+    if "@" in rest:
         raise BadInput(
             f"a URL {scheme}://…@… has credentials in it",
             "Take them out; they belong into the environment, see docs/blobs.md.",

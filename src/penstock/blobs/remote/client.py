@@ -83,15 +83,11 @@ class Client:
         try:
             found, _ = here.runtime.run(here.sender.send("head", attempt, read=0))
         except Final as final:
-            if final.failure.kind == "denied" and not final.failure.code:
-                return self._denied_head(key)  # an answer to HEAD has no body to tell why
+            if final.failure.kind in ("denied", "other") and not final.failure.code:
+                self.get(key, 0, 1)  # an answer to HEAD has no body to tell why; this one has
             self._absent(final)
             return None
         return _meta(found)
-
-    def _denied_head(self, key: str) -> Meta | None:
-        self.get(key, 0, 1)
-        return None
 
     def get(self, key: str, start: int, end: int) -> Piece | None:
         """Bytes start..end, cut at the object's end; None when it is not there.

@@ -93,7 +93,7 @@ def understand(error: BaseException) -> Failure:
         return Failure("bucket", status, code)
     if code in _CLOCKS:
         return Failure("clock", status, code)
-    if code in _REGIONS or status in (301, 307, 308):
+    if code in _REGIONS or status in (301, 307, 308) or "BareRedirect" in text:
         return Failure("region", status, code)
     if code in _THROTTLES or status == 429:
         return Failure("throttled", status, code)
@@ -111,7 +111,7 @@ def understand(error: BaseException) -> Failure:
         return Failure("denied", status, code)
     if status is not None and (status >= 500 or status == 408 or code == "RequestTimeout"):
         return Failure("failing", status, code)
-    return Failure("other", status, code)
+    return Failure("other", status, code or ("" if status else kind))
 
 
 def _status(text: str) -> int | None:
