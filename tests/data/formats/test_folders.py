@@ -186,19 +186,27 @@ def test_meta_files_that_do_not_hold_are_told(
 def saved(folder: Path, first: int = 0) -> None:
     """A folder as `save_to_disk` writes it, in two streams."""
     folder.mkdir(parents=True)
+    told = _features()
     names = [f"data-{i:05d}-of-00002.arrow" for i in range(2)]
     for i, name in enumerate(names):
         ids = [first + 2 * i, first + 2 * i + 1]
-        table = pa.table({"id": ids, "m": [[[1, 2], [3, 4]]] * 2, "label": [0, 1]})
+        picture = [{"bytes": b"\xff\xd8", "path": None}] * 2
+        columns = {"id": ids, "m": [[[1, 2], [3, 4]]] * 2, "label": [0, 1], "picture": picture}
+        table = pa.table(columns).replace_schema_metadata(told)
         with pa.ipc.new_stream(folder / name, table.schema) as out:
             out.write_table(table)
     write_json(folder / "state.json", {"_data_files": [{"filename": name} for name in names]})
+    write_json(folder / "dataset_info.json", {})
+
+
+def _features() -> dict[str, str]:
     features = {
         "id": {"dtype": "int64", "_type": "Value"},
         "m": {"shape": [2, 2], "dtype": "int64", "_type": "Array2D"},
         "label": {"names": ["no", "yes"], "_type": "ClassLabel"},
+        "picture": {"_type": "Image"},
     }
-    write_json(folder / "dataset_info.json", {"features": features})
+    return {"huggingface": json.dumps({"info": {"features": features}})}
 
 
 def test_a_saved_hugging_face_dataset_is_read_without_the_package(tmp_path: Path) -> None:
@@ -207,7 +215,8 @@ def test_a_saved_hugging_face_dataset_is_read_without_the_package(tmp_path: Path
     table = read(source).table
     assert table["id"].to_pylist() == [0, 1, 2, 3]
     assert table["m"].type == pa.fixed_shape_tensor(pa.int64(), [2, 2])
-    assert source.meanings == {"label": "category"}
+    assert table["picture"].to_pylist() == [b"\xff\xd8"] * 4
+    assert source.meanings == {"label": "category", "picture": "encoded-image"}
     assert b'"names":["no","yes"]' in table.schema.field("label").metadata[b"penstock.options"]
 
 

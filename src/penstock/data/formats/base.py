@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from penstock.data.formats.files import File, digest_whole
 from penstock.data.formats.listing import Given
 from penstock.data.formats.port import BLOCK_BYTES, PIECE_BYTES, Block, Input, InputSource
 
+_FEATURES = b"huggingface"  # metadata of a schema
 _UNSAID = ("piece_bytes",)  # options that change how work is cut, not what is read
 
 
@@ -114,7 +116,7 @@ class FileSource(InputSource):
 
     @property
     def meanings(self) -> dict[str, str]:
-        return {field.name: told for field in self.schema if (told := _told(field))}
+        return meanings_of(self.schema)
 
     # inputs
 
@@ -159,10 +161,43 @@ def meant(name: str, kind: pa.DataType, meaning: str = "", **options: Any) -> pa
     return pa.field(name, kind, metadata=told)
 
 
+def meanings_of(schema: pa.Schema) -> dict[str, str]:
+    """Columns whose semantic type the fields tell."""
+    return {field.name: told for field in schema if (told := _told(field))}
+
+
 def bare(schema: pa.Schema) -> pa.Schema:
     """A file's schema as we compare and keep it: semantic types are all the metadata that stays,
-    and an extension that only another library knows is what it is stored as."""
-    return pa.schema([_bare(field) for field in schema])
+    those that Hugging Face wrote among them, and an extension that only another library knows is
+    what it is stored as."""
+    found = pa.schema([_bare(field) for field in schema])
+    try:
+        told = json.loads((schema.metadata or {}).get(_FEATURES, b"{}"))
+        return with_features(found, told["info"]["features"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return found
+
+
+def with_features(schema: pa.Schema, features: Mapping[str, Any]) -> pa.Schema:
+    """Tensors, categories and pictures as the features of Hugging Face tell them."""
+    fields = []
+    for field in schema:
+        told: Any = features.get(field.name)
+        kind = str(told.get("_type")) if isinstance(told, dict) else ""
+        if kind.startswith("Array") and None not in told["shape"]:
+            value = pa.from_numpy_dtype(told["dtype"])
+            field = pa.field(field.name, pa.fixed_shape_tensor(value, told["shape"]))
+        elif kind == "ClassLabel" and told.get("names"):
+            field = meant(field.name, field.type, "category", names=list(told["names"]))
+        elif kind == "Image" and is_bytes_and_path(field.type):
+            field = meant(field.name, pa.binary(), "encoded-image")
+        fields.append(field)
+    return pa.schema(fields)
+
+
+def is_bytes_and_path(kind: pa.DataType) -> bool:
+    """Whether it is how Hugging Face keeps a file: its bytes, or where it lies."""
+    return pa.types.is_struct(kind) and {each.name for each in kind} == {"bytes", "path"}
 
 
 def _bare(field: pa.Field) -> pa.Field:
@@ -177,9 +212,18 @@ def as_type(found: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     """A column cast; an extension through what it is stored as. Raises ValueError."""
     if isinstance(found.type, pa.BaseExtensionType) and found.type != kind:
         found = pa.chunked_array([c.storage for c in found.chunks], found.type.storage_type)
+    if is_bytes_and_path(found.type) and pa.types.is_binary(kind):
+        return _bytes_of(found)
     if isinstance(kind, pa.FixedShapeTensorType) and found.type != kind:
         return pa.chunked_array([_as_tensor(chunk, kind) for chunk in found.chunks], kind)
     return found if found.type == kind else found.cast(kind)
+
+
+def _bytes_of(files: pa.ChunkedArray) -> pa.ChunkedArray:
+    found = pc.struct_field(files, "bytes")
+    if pc.any(pc.and_(pc.is_null(found), pc.is_valid(pc.struct_field(files, "path")))).as_py():
+        raise ValueError("it names files that lie elsewhere; embed them when saving")
+    return found
 
 
 def _as_tensor(lists: pa.Array, kind: pa.FixedShapeTensorType) -> pa.Array:

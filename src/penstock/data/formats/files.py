@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from penstock.base.errors import BadInput, PenstockError
-from penstock.base.files import from_os_error
+from penstock.base.files import from_os_error, os_errors
 from penstock.base.hashing import CHUNK, Hasher
 from penstock.data.formats import remote
 from penstock.data.formats.port import Input
@@ -49,21 +49,29 @@ def look(uri: str) -> tuple[int, str]:
     try:
         found = Path(uri).stat()
     except FileNotFoundError:
-        raise BadInput(f"{uri} is not there any more", "List the files again.", path=uri) from None
+        raise _gone(uri) from None
     except OSError as error:
         raise from_os_error(error, "reading a file", uri) from error
     return found.st_size, f"{found.st_size}-{found.st_mtime_ns}"
 
 
-def open_bytes(uri: str, ahead: int = AHEAD) -> BinaryIO:
-    """A seekable stream of a file's bytes; the caller closes it.
+def _gone(uri: str) -> BadInput:
+    return BadInput(f"{uri} is not there any more", "List the files again.", path=uri)
+
+
+def open_bytes(uri: str, ahead: int = AHEAD, *, small: bool = False) -> BinaryIO:
+    """A seekable stream of a file's bytes; the caller closes it. Raises BadInput, Unavailable.
 
     ahead  bytes of one request to an object store, at least; 0 for what is asked for
+    small  it is read at once: no buffer
     """
     if remote.is_remote(uri):
         return remote.open_bytes(uri, ahead)
     try:
-        return Path(uri).open("rb", buffering=CHUNK)
+        path = Path(uri)
+        return cast(BinaryIO, path.open("rb", buffering=0)) if small else path.open("rb", CHUNK)
+    except FileNotFoundError:
+        raise _gone(uri) from None
     except OSError as error:
         raise from_os_error(error, "reading a file", uri) from error
 
@@ -163,11 +171,8 @@ def count_newlines(stream: BinaryIO, first: int, end: int) -> int:
 
 
 def read_whole(input: Input) -> bytes:
-    """All bytes of a small file."""
-    if remote.is_remote(input.uri):
-        with open_bytes(input.uri) as stream:  # one look at its stamp is enough
-            data = stream.read()
-        _same(input)
-        return data
-    with opened(input) as stream:
-        return stream.read()
+    """All bytes of a small file, which is the one that was listed: one look, after reading."""
+    with open_bytes(input.uri, small=True) as stream, os_errors("reading a file", input.uri):
+        data = stream.read()
+    _same(input)
+    return data

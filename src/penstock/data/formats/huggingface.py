@@ -19,7 +19,7 @@ from penstock.base.errors import BadInput, CannotTravel
 from penstock.base.hashing import Hasher
 from penstock.base.nearest import did_you_mean
 from penstock.data.formats.arrow import ArrowSource
-from penstock.data.formats.base import as_type, bare, blocks, meant
+from penstock.data.formats.base import as_type, bare, blocks, meanings_of, with_features
 from penstock.data.formats.files import File
 from penstock.data.formats.listing import Given
 from penstock.data.formats.port import (
@@ -74,12 +74,6 @@ class HuggingFaceSource(ArrowSource):
         found = [File(by_uri[each.uri], each.uri, each.size, each.stamp) for each in listed]
         return sorted(found, key=lambda each: each.name)
 
-    def settle(self, found: pa.Schema) -> pa.Schema:
-        root = self.given.only()
-        assert root is not None
-        features = _json(self._folders(root)[0] / _INFO).get("features") or {}
-        return super().settle(_with_features(found, features))
-
     def _folders(self, root: Path) -> list[Path]:
         if not (root / _DICT).is_file():
             if self._split is not None:
@@ -121,21 +115,6 @@ def _json(path: Path) -> dict[str, Any]:
     raise BadInput(f"{path} cannot be read: {reason}", "Save the dataset again.", path=str(path))
 
 
-def _with_features(schema: pa.Schema, features: Mapping[str, Any]) -> pa.Schema:
-    """Tensors and categories as the features tell them."""
-    fields = []
-    for field in schema:
-        told: Any = features.get(field.name)
-        kind = str(told.get("_type")) if isinstance(told, dict) else ""
-        if kind.startswith("Array") and None not in told["shape"]:
-            value = pa.from_numpy_dtype(told["dtype"])
-            field = pa.field(field.name, pa.fixed_shape_tensor(value, told["shape"]))
-        elif kind == "ClassLabel" and told.get("names"):
-            field = meant(field.name, field.type, "category", names=list(told["names"]))
-        fields.append(field)
-    return pa.schema(fields)
-
-
 class ObjectSource(InputSource):
     """A `datasets.Dataset` that only this process has."""
 
@@ -144,7 +123,11 @@ class ObjectSource(InputSource):
     def __init__(self, given: Any) -> None:
         self._given = given.with_format("arrow")
         features = given.features.to_dict()
-        self._schema = _with_features(bare(given.features.arrow_schema), features)
+        self._schema = with_features(bare(given.features.arrow_schema), features)
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        return meanings_of(self._schema)
 
     def spec(self) -> dict[str, Any]:
         raise CannotTravel(
@@ -179,7 +162,7 @@ class ObjectSource(InputSource):
 
 def from_object(given: Any, options: Mapping[str, Any]) -> InputSource:
     """The source for a `datasets.Dataset`; options are those of the format arrow."""
-    if not hasattr(given, "with_format") or not hasattr(given, "data"):
+    if isinstance(given, Mapping) or not hasattr(given, "cache_files"):
         raise BadInput(
             f"{type(given).__name__} is not one dataset of Hugging Face",
             'Give one split, as in dataset["train"]; streams are saved first.',

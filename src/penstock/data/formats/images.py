@@ -139,7 +139,7 @@ def _pillow() -> Any:
 def fault_of(data: bytes) -> str:
     """Why the bytes are no whole JPEG or PNG; "" where they are, or are something else."""
     if data.startswith(b"\xff\xd8"):
-        return "" if b"\xff\xd9" in data[-65_536:] else f"JPEG is cut off at byte {len(data)}"
+        return "" if b"\xff\xd9" in data[-4096:] else f"JPEG is cut off at byte {len(data)}"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return _png_fault(data)
     if not data:

@@ -13,7 +13,7 @@ each video NAME, NAME (a reference to the whole file) and `NAME.time` (seconds i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from penstock.base.errors import BadInput
@@ -85,11 +84,7 @@ class LeRobotSource(ParquetSource):
     def chosen(self, schema: pa.Schema) -> pa.Schema:
         return schema
 
-    def fit(self, table: pa.Table, where: Any) -> pa.Table:
-        for field in self.schema:
-            if field.name in table.column_names and pa.types.is_struct(table[field.name].type):
-                whole = pc.struct_field(table[field.name], "bytes")
-                table = table.set_column(table.column_names.index(field.name), field.name, whole)
+    def fit(self, table: pa.Table, where: Callable[[], str]) -> pa.Table:
         return super().fit(self.layout.extend(table), where)
 
 
