@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import and_, bindparam, func, or_, select, update
+from sqlalchemy import and_, bindparam, func, select, update
 
 from penstock.base.errors import NotFound
 from penstock.base.nearest import did_you_mean
@@ -52,14 +52,16 @@ class UnitWriter(UnitReader):
         return new
 
     def lease_units(self, run_id: str, generation: int, limit: int) -> list[Unit]:
-        free = or_(
-            units.c.state == "waiting",
-            and_(units.c.state == "leased", units.c.generation < generation),
-        )
-        query = select(units.c.seq).where(units.c.run_id == run_id, free)
-        chosen = list(
-            self.execute(query.order_by(units.c.seq).limit(limit).with_for_update()).scalars()
-        )
+        # Two questions, each answered by the index on (run, state): one question about both states
+        # would pass over every unit that is done.
+        waiting = units.c.state == "waiting"
+        lost = and_(units.c.state == "leased", units.c.generation < generation)
+        found: list[int] = []
+        for free in (waiting, lost):
+            query = select(units.c.seq).where(units.c.run_id == run_id, free)
+            first = query.order_by(units.c.seq).limit(limit).with_for_update()
+            found += self.execute(first).scalars()
+        chosen = sorted(found)[:limit]
         if not chosen:
             return []
         lease = {"state": "leased", "generation": generation, "tries": units.c.tries + 1}
