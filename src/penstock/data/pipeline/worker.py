@@ -1,0 +1,104 @@
+"""A data worker: a process that makes batches for one rank. Forked from the image, never from a
+rank.
+
+    <- {"work": see `travel`} first, once
+    <- {"job": id, "rows", "epochs", "cuts", "padded", "free": [segments], "soon"}
+    -> {"done": id, "segment", "bytes", "places"} + [the segment, when it is new]
+    -> {"failed": id, "error"}
+
+It ends when its rank closes the channel or dies; the agent (or the image, where there is no agent)
+ends it when it is busy then. It keeps nothing: another one does the same work with the same result.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import sys
+from typing import Any
+
+import numpy as np
+
+from penstock.base.errors import PenstockError
+from penstock.data.pipeline.plan import Picks
+from penstock.data.pipeline.shared import Segments
+from penstock.data.pipeline.travel import unpacked
+from penstock.data.pipeline.work import failed
+from penstock.jobs.wire import Channel, Closed
+
+
+def main(channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
+    """The entry that the image calls. fds[0]: the rank's end, where the agent keeps `channel`."""
+    rank = Channel(socket.socket(fileno=fds[0])) if fds else channel
+    try:
+        rank.send({"hello": os.getpid()})
+        _serve(rank)
+    except Closed:
+        sys.exit(0)
+
+
+def _serve(rank: Channel) -> None:
+    segments = Segments()
+    source: Any = None
+    work: Any = None
+    broken: PenstockError | None = None
+    while True:
+        found = rank.receive()
+        assert found is not None
+        message, _ = found
+        if "work" in message:
+            try:
+                source, work = unpacked(message["work"])
+            except Exception as error:  # noqa: BLE001 - every job tells it
+                broken = failed(error, "a data worker", None, None)
+            continue
+        segments.release(message.get("free", ()))
+        if "soon" in message and source is not None and hasattr(source, "ahead"):
+            source.ahead(_numbers(message["soon"]))
+        if "job" not in message:
+            continue
+        try:
+            if broken is not None:
+                raise broken
+            picks = picks_of(message)
+            if hasattr(source, "ahead"):
+                source.ahead(picks.rows)
+            where, handle = segments.write(work.run(picks))
+        except Exception as error:  # noqa: BLE001 - it is the step's
+            told = failed(error, "a data worker", None, None).as_dict()
+            rank.send({"failed": message["job"], "error": told})
+        else:
+            rank.send({"done": message["job"], **where}, () if handle is None else (handle,))
+
+
+def job_of(number: int, picks: Picks) -> dict[str, Any]:
+    """Picks as a message."""
+    return {
+        "job": number,
+        "first": picks.first,
+        "rows": _text(picks.rows),
+        "epochs": _text(picks.epochs),
+        "cuts": list(picks.cuts),
+        "padded": None if picks.padded is None else _text(picks.padded.astype(np.int64)),
+    }
+
+
+def picks_of(message: dict[str, Any]) -> Picks:
+    """The opposite of `job_of`."""
+    padded = message["padded"]
+    return Picks(
+        message["first"],
+        _numbers(message["rows"]),
+        _numbers(message["epochs"]),
+        message["cuts"],
+        None if padded is None else _numbers(padded).astype(bool),
+    )
+
+
+def _text(numbers: Any) -> str:
+    return base64.b64encode(np.ascontiguousarray(numbers, np.int64).tobytes()).decode()
+
+
+def _numbers(text: str) -> Any:
+    return np.frombuffer(base64.b64decode(text), np.int64)
