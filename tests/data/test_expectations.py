@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.base.errors import BadInput, Refused
+from penstock.base.errors import BadInput, NotFound, Refused
+from penstock.base.hashing import canonical_json
 from penstock.blobs import Blobs, open_blobs
 from penstock.data.columns import column_of_field, tensor_array
 from penstock.data.expectations import (
@@ -24,6 +27,8 @@ from penstock.data.expectations import (
     check_manifest,
     check_tables,
     infer,
+    load,
+    outcome,
     refuse,
 )
 from penstock.data.expectations.rules import RULES
@@ -380,3 +385,19 @@ def test_episodes_are_inferred_as_what_must_not_leak(make: Any, store: Blobs) ->
     data = make(store, {"id": [1, 2], "drive": ["a", "b"]}, types={"drive": Episode()})
     (leak,) = (each for each in infer(store, data).rules if each.rule == "episode")
     assert (leak.values, leak.severity) == ({"column": "drive"}, "refuse")
+
+
+def test_a_file_is_loaded_or_said_to_be_missing(tmp_path: Path, expected: Expectations) -> None:
+    path = tmp_path / "things.toml"
+    path.write_text(expected.to_toml(), encoding="utf-8")
+    assert load(path) == load(str(path)) == load(expected) == expected
+    with pytest.raises(NotFound, match=r"gone.toml cannot be read"):
+        load(tmp_path / "gone.toml")
+
+
+def test_a_manifest_can_note_the_outcome(make: Any, store: Blobs, expected: Expectations) -> None:
+    bad = make(store, rows(1000) | {"label": np.full(1000, 8)}, types=TYPES)
+    noted = outcome(expected, check(store, bad, expected))
+    assert json.loads(canonical_json(noted)) == noted
+    assert noted["violations"][0]["expectation"] == "columns.label.categories"
+    assert noted["violations"][0]["rows"][0] == ["all", 0, "0"]

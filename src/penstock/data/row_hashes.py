@@ -8,16 +8,20 @@ Source: XXH3, Collet 2021.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
+from penstock.base.files import os_errors
 from penstock.data.columns import Column, fixed_values, one_chunk
 from penstock.data.keys import value_bytes
 from penstock.data.sketches import slices, words
@@ -91,9 +95,10 @@ def records(hashes: Hashes, group: int, first: int) -> Records:
 class Sorter:
     """Takes records in any order and gives them back with equal hashes side by side.
 
-    Up to BUDGET bytes are held in memory; beyond, they lie in 256 files of a folder of its own
-    under the system's place for temporary files (or `folder`), which `close` removes. Memory is
-    then bounded by the budget and the largest file. Use it as a context manager.
+    Up to `budget` bytes are held in memory; beyond, they lie in one unnamed file under the system's
+    place for temporary files (or `folder`), in 256 parts by the first 8 bits of the hash. Memory is
+    then bounded by the budget and the largest part. The file goes with `close`, and with the
+    process however it ends. Use it as a context manager.
     """
 
     def __init__(
@@ -101,10 +106,11 @@ class Sorter:
     ) -> None:
         self._dtype = dtype
         self._budget = budget
-        self._above = folder
+        self._folder = folder
         self._held: list[Records] = []
         self._bytes = 0
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._file: IO[bytes] | None = None
+        self._parts: list[list[tuple[int, int]]] = [[] for _ in range(_PARTS)]  # offset, bytes
 
     def __enter__(self) -> Sorter:
         return self
@@ -115,12 +121,13 @@ class Sorter:
     def close(self) -> None:
         """Forget all; safe to call twice."""
         self._held, self._bytes = [], 0
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        if self._file is not None:
+            with suppress(OSError):  # what a full disk left unwritten
+                self._file.close()
+            self._file = None
 
     def add(self, found: Records) -> None:
-        """Take records; raises OSError where their folder is full."""
+        """Take records. Raises DiskFull where the file has no room."""
         if len(found):
             self._held.append(found)
             self._bytes += found.nbytes
@@ -128,29 +135,38 @@ class Sorter:
             self._spill()
 
     def _spill(self) -> None:
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="penstock-rows-", dir=self._above)
         together = np.concatenate(self._held)
         self._held, self._bytes = [], 0
         part = (together["high"] >> np.uint64(56)).astype(np.int64)
         order = np.argsort(part, kind="stable")
-        ends = np.cumsum(np.bincount(part, minlength=_PARTS))
-        for number, piece in enumerate(np.split(together[order], ends[:-1])):
-            if len(piece):
-                with (Path(self._folder.name) / f"{number:02x}").open("ab") as stream:
-                    stream.write(piece.tobytes())
+        ends = np.cumsum(np.bincount(part, minlength=_PARTS)) * self._dtype.itemsize
+        with os_errors("keeping the hashes of rows", self._folder or tempfile.gettempdir()):
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - see close
+            at = self._file.seek(0, os.SEEK_END)
+            self._file.write(together[order].tobytes())
+            self._file.flush()
+        for number, (start, stop) in enumerate(pairwise([0, *ends.tolist()])):
+            if stop > start:
+                self._parts[number].append((at + start, stop - start))
 
     def sorted(self) -> Iterator[Records]:
         """All records, in parts, sorted by hash; equal hashes are in one part and keep the order
         in which they were added."""
-        if self._folder is None:
-            parts: Iterator[Records] = iter([np.concatenate(self._held)] if self._held else [])
-        else:
-            self._spill() if self._held else None
-            files = sorted(Path(self._folder.name).iterdir())
-            parts = (np.fromfile(each, self._dtype) for each in files)
-        for part in parts:
+        if self._file is not None and self._held:
+            self._spill()
+        parts = self._read() if self._file is not None else iter([self._held] if self._held else [])
+        for pieces in parts:
+            part = np.concatenate(pieces)
             yield part[np.lexsort((part["low"], part["high"]))]
+
+    def _read(self) -> Iterator[list[Records]]:
+        for segments in self._parts:
+            if self._file is not None and segments:
+                number = self._file.fileno()
+                yield [
+                    np.frombuffer(os.pread(number, size, at), self._dtype) for at, size in segments
+                ]
 
 
 def runs(part: Records) -> npt.NDArray[np.int64]:

@@ -17,6 +17,8 @@ from penstock.data.expectations.model import (
     Place,
     Severity,
     Violation,
+    load,
+    outcome,
     refuse,
 )
 
@@ -32,5 +34,7 @@ __all__ = [
     "check_manifest",
     "check_tables",
     "infer",
+    "load",
+    "outcome",
     "refuse",
 ]

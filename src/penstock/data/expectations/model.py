@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
-from penstock.base.errors import Refused
+from penstock.base.errors import NotFound, Refused
+from penstock.base.hashing import digest_bytes
 
 Severity = Literal["warn", "quarantine", "refuse"]
 SEVERITIES: tuple[str, ...] = get_args(Severity)
@@ -144,6 +146,30 @@ def refuse(violations: Iterable[Violation], where: str) -> None:
             'Mend the data, or edit the expectations: another value, or severity = "warn".',
             violations=[each.as_dict() for each in found],
         )
+
+
+def outcome(expectations: Expectations, violations: Iterable[Violation]) -> dict[str, Any]:
+    """What a manifest notes under "expectations": digest of the file, rules, violations."""
+    return {
+        "digest": digest_bytes(expectations.to_toml().encode()),
+        "rules": len(expectations),
+        "violations": [each.as_dict() for each in violations],
+    }
+
+
+def load(given: str | Path | Expectations) -> Expectations:
+    """Expectations as they are, or from the file at a path. Raises NotFound, BadInput."""
+    if isinstance(given, Expectations):
+        return given
+    try:
+        text = Path(given).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotFound(
+            f"the expectations at {given} cannot be read: {error}",
+            "Infer them from a version and keep the file: infer(blobs, manifest).to_toml().",
+            path=str(given),
+        ) from None
+    return Expectations.from_toml(text, str(given))
 
 
 def shown(value: Any) -> Any:
