@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import glob
+import io
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -121,3 +122,35 @@ def _is_dead(holder: str) -> bool:
         return Identity.parse(holder.replace(",", "/")).is_dead() is True
     except ValueError:
         return False
+
+
+def arrow_stream(data: Dataset) -> Iterator[bytes]:
+    """A dataset as an Arrow IPC stream, in pieces; a schema comes with the first rows.
+
+    Raises Damaged and Unavailable from the piece that meets it.
+    """
+    sink = _Pieces()
+    with pa.ipc.new_stream(sink, data.arrow_schema) as writer:
+        for batch in data.to_batches():
+            writer.write_batch(batch)
+            yield sink.taken()
+    yield sink.taken()
+
+
+class _Pieces(io.RawIOBase):
+    """A file that gives away what was written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._parts.append(bytes(data))
+        return len(self._parts[-1])
+
+    def taken(self) -> bytes:
+        parts, self._parts = self._parts, []
+        return b"".join(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,17 @@ def _with_split(stores: Stores, reference: str) -> str:
     if split is None:
         split = next(iter(data.read_manifest(stores.blobs, version.digest).splits))
     return f"{version.reference}:{split}"
+
+
+def stream(
+    stores: Stores, reference: str, columns: Sequence[str] | None, start: int, stop: int | None
+) -> Iterator[bytes]:
+    """Rows as an Arrow IPC stream, in pieces."""
+    from penstock import data
+    from penstock.data.exporting import arrow_stream
+
+    opened = data.open_dataset(stores, _with_split(stores, reference))
+    return arrow_stream(opened.select(columns or None, start, stop))
 
 
 def statistics(stores: Stores, reference: str) -> list[ColumnSummary]:

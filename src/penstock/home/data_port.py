@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +39,16 @@ class DataHome(Protocol):
         columns: Sequence[str] | None = None,
     ) -> DataRows:
         """Rows of a split (the first one where none is said), large values summarised."""
+        ...
+
+    def data_stream(
+        self,
+        reference: str,
+        columns: Sequence[str] | None = None,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> Iterator[bytes]:
+        """The same rows whole, as an Arrow IPC stream in pieces."""
         ...
 
     def data_statistics(self, reference: str) -> list[ColumnSummary]:

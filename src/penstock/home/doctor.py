@@ -1,7 +1,8 @@
 """Looks at what Penstock needs and says what is wrong and how to mend it.
 
-Each check is one function from settings to `Check`s; none creates, locks or changes anything, and
-one that breaks is itself a finding, so that the doctor always finishes.
+Each check is one function from settings to `Check`s; none creates, locks or changes anything
+(but one object in a remote blob store, removed at once), and one that breaks is itself a finding,
+so that the doctor always finishes.
 """
 
 from __future__ import annotations
@@ -177,6 +178,24 @@ def meta_store(settings: Settings) -> Iterator[Check]:
         yield Check("clock", "warn", f"{skew:.0f} s apart from the meta store's", fix)
 
 
+def blob_store(settings: Settings) -> Iterator[Check]:
+    """Whether the store answers, takes the credentials and honours conditional writes."""
+    from penstock.base.layout import Layout
+    from penstock.blobs import probe
+
+    found = probe(settings.blobs or Layout(settings.home).blobs_url)
+    facts = {"url": found.url, "seconds": found.seconds, "conditional": found.conditional}
+    if found.conditional is None:
+        yield Check("blobs", "ok", found.url, facts=facts)
+        return
+    text = f"{found.url} answers in {found.seconds * 1e3:.0f} ms, takes the credentials"
+    if found.conditional:
+        yield Check("blobs", "ok", f"{text}, honours conditional writes", facts=facts)
+    else:
+        fix = "Nothing is lost by it, but writes that exist already are sent again; see docs/blobs.md."
+        yield Check("blobs", "warn", f"{text}, but ignores conditional writes", fix, facts)
+
+
 def clock(settings: Settings) -> Iterator[Check]:
     """A clock that is years off breaks leases for people and TLS for machines."""
     text = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
@@ -226,6 +245,7 @@ CHECKS: tuple[tuple[str, Callable[[Settings], Iterator[Check]]], ...] = (
     ("shared memory", shared_memory),
     ("memory", memory),
     ("meta", meta_store),
+    ("blobs", blob_store),
     ("clock", clock),
     ("ports", loopback),
     ("gpus", accelerators),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,17 @@ class LocalData:
         from penstock.home import data
 
         return data.rows(self.stores, reference, limit, start, columns)
+
+    def data_stream(
+        self,
+        reference: str,
+        columns: Sequence[str] | None = None,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> Iterator[bytes]:
+        from penstock.home import data
+
+        return data.stream(self.stores, reference, columns, start, stop)
 
     def data_statistics(self, reference: str) -> list[ColumnSummary]:
         from penstock.home import data
