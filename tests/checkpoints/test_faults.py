@@ -46,8 +46,8 @@ class Dying:
     def __init__(self, blobs: Blobs, deadly: int) -> None:
         self._blobs, self._deadly = blobs, deadly
 
-    def put(self, chunks):
-        return self._blobs.put(self._until_death(chunks))
+    def put(self, chunks, mend=False):
+        return self._blobs.put(self._until_death(chunks), mend=mend)
 
     def _until_death(self, chunks):
         for number, chunk in enumerate(chunks):

@@ -78,3 +78,39 @@ def test_memory_is_the_tightest_limit_and_not_more_than_there_is():
     assert limit > 0
     assert used < limit
     assert source in ("machine", "cgroup")
+
+
+def test_the_blob_store_of_the_home_is_only_looked_at(settings):
+    check = found(doctor.look(settings), "blobs")
+    assert (check.state, check.found) == ("ok", f"file://{settings.home}/blobs")
+
+
+@pytest.mark.s3
+def test_an_object_store_is_tried_out_and_left_as_it_was(tmp_path, s3):
+    from penstock.blobs.remote.address import parse
+    from penstock.blobs.remote.client import Client
+
+    settings = load_settings(folder=tmp_path, environment={}, home=tmp_path / "home", blobs=s3)
+    check = found(doctor.look(settings), "blobs")
+    assert check.state == "ok"
+    assert "honours conditional writes" in check.found
+    assert next(Client(parse(s3)).list(), None) is None
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("s3://no-such-bucket?endpoint={moto}", "no bucket"),
+        ("s3://bucket?endpoint=http://127.0.0.1:1", "connection refused"),
+        ("s3://me:hush@bucket", "credentials in it"),
+    ],
+)
+def test_an_object_store_that_cannot_be_used_is_a_finding(tmp_path, moto, url, told):
+    url = url.format(moto=moto)
+    settings = load_settings(folder=tmp_path, environment={}, home=tmp_path / "home", blobs=url)
+    checks = doctor.look(settings)
+    check = found(checks, "blobs")
+    assert (check.state, bool(check.fix)) == ("fail", True)
+    assert told in check.found
+    assert not any("hush" in f"{each.found} {each.fix} {each.facts}" for each in checks)

@@ -2,5 +2,6 @@
 
 from penstock.blobs.open import open_blobs
 from penstock.blobs.port import Blobs, Stat
+from penstock.blobs.probing import Probed, probe
 
-__all__ = ["Blobs", "Stat", "open_blobs"]
+__all__ = ["Blobs", "Probed", "Stat", "open_blobs", "probe"]

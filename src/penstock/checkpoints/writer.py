@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import xxhash
 
-from penstock.base.errors import BadInput, NotFound
+from penstock.base.errors import BadInput
 from penstock.base.hashing import digest_json
 from penstock.blobs import Blobs
 from penstock.checkpoints.chunks import Chunk, cut
@@ -32,7 +31,9 @@ def persist(buffer: memoryview, index: dict[str, Any], blobs: Blobs) -> dict[str
         )
     pieces = [Piece(**piece) for piece in index["pieces"]]
     chunks = cut(pieces, lambda piece: _name(index, piece), nbytes)
-    blob = _store(buffer.cast("B")[:nbytes], chunks, blobs)
+    # A run that met damage, fell back and computed the same step again comes with the same bytes,
+    # and "already there" would then be the damaged blob: so what is there is read, and mended.
+    blob = blobs.put(_hashed(buffer.cast("B")[:nbytes], chunks), mend=True)
     first = index["rank"] == 0
     return {
         "format": FORMAT,
@@ -46,32 +47,6 @@ def persist(buffer: memoryview, index: dict[str, Any], blobs: Blobs) -> dict[str
         "shared": index["shared"] if first else None,  # equal on all ranks, which the digests show
         "agreement": agreement(index["shared"]),
     }
-
-
-def _store(data: memoryview, chunks: list[Chunk], blobs: Blobs) -> str:
-    """Put the part, and make sure that what lies under its address is the part.
-
-    A store keeps what it has under an address. But a run that met damage, fell back and computed
-    the same step again comes with the same bytes, and "already there" is then the damaged blob.
-    So a blob older than this call is read before it is relied on.
-    """
-    started = time.time()
-    blob = blobs.put(_hashed(data, chunks))
-    found = blobs.stat(blob)
-    if found is not None and found.modified < started and not _is_whole(blob, chunks, blobs):
-        blobs.condemn(blob)
-        blobs.put(_hashed(data, chunks))
-        blobs.purge(blob)  # the damaged copy; the one just put is visible
-    return blob
-
-
-def _is_whole(blob: str, chunks: list[Chunk], blobs: Blobs) -> bool:
-    try:
-        with blobs.open(blob) as stream:
-            read = (xxhash.xxh3_128_hexdigest(stream.read(chunk.nbytes)) for chunk in chunks)
-            return all(xxh3 == chunk.xxh3 for xxh3, chunk in zip(read, chunks, strict=True))
-    except (NotFound, OSError):
-        return False
 
 
 def agreement(shared: dict[str, Any]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import socket
 import sys
@@ -70,13 +71,18 @@ def settings_in_use(settings: Settings) -> Iterator[Check]:
     )
     sources = ([str(path)] if path.is_file() else []) + variables
     changed = {
-        name: "***" if name == "token" else str(getattr(settings, name))
+        name: "***" if name == "token" else _without_secrets(str(getattr(settings, name)))
         for name, field in Settings.model_fields.items()
         if name != "home" and getattr(settings, name) != field.default
     }
     text = ", ".join(f"{key}={value}" for key, value in changed.items()) or "all default"
     origin = f"from {', '.join(sources)}" if sources else f"no {FILE}, no {PREFIX}*"
     yield Check("settings", "ok", f"{text} ({origin})", facts={"sources": sources, **changed})
+
+
+def _without_secrets(text: str) -> str:
+    """A URL without the user and the password that it should not have, or has (PostgreSQL)."""
+    return re.sub(r"://[^/@]*@", "://***@", text)
 
 
 def home_folder(settings: Settings) -> Iterator[Check]:
@@ -192,7 +198,7 @@ def blob_store(settings: Settings) -> Iterator[Check]:
     if found.conditional:
         yield Check("blobs", "ok", f"{text}, honours conditional writes", facts=facts)
     else:
-        fix = "Nothing is lost by it, but writes that exist already are sent again; see docs/blobs.md."
+        fix = "Nothing is lost, but what exists already is written again; see docs/blobs.md."
         yield Check("blobs", "warn", f"{text}, but ignores conditional writes", fix, facts)
 
 

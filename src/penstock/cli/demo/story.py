@@ -11,7 +11,7 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from penstock.base.errors import Refused, RunFailed
+from penstock.base.errors import BadInput, Refused, RunFailed
 from penstock.base.hashing import short
 from penstock.cli.demo.facts import Story, story_of
 from penstock.cli.demo.project import Project
@@ -44,6 +44,12 @@ class Demo:
         self._project = project
         self._say = teller
         self._home: LocalHome = verbs.current()
+        if not (where := self._home.stores.blobs.url).startswith("file://"):
+            raise BadInput(
+                f"the demo flips a bit in a file of its own blob store, and blobs are in {where}",
+                "Run it where neither PENSTOCK_BLOBS nor penstock.toml names another store.",
+                url=where,
+            )
         self._facts: dict[str, Any] = {}
         self._reused: list[str] = []
 
