@@ -13,11 +13,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from penstock.base.errors import BadInput, NotFound, Refused
 from penstock.base.hashing import canonical_json
 from penstock.blobs import Blobs, open_blobs
 from penstock.data.columns import column_of_field, tensor_array
+from penstock.data.diff import diff
 from penstock.data.expectations import (
     Checker,
     Expectation,
@@ -401,3 +403,36 @@ def test_a_manifest_can_note_the_outcome(make: Any, store: Blobs, expected: Expe
     assert json.loads(canonical_json(noted)) == noted
     assert noted["violations"][0]["expectation"] == "columns.label.categories"
     assert noted["violations"][0]["rows"][0] == ["all", 0, "0"]
+
+
+def arrays(count: int) -> st.SearchStrategy[Any]:
+    """A column of any kind, with gaps where it may have some."""
+    dtypes = ["bool", "int8", "int64", "uint8", "uint64", "float16", "float32", "float64"]
+
+    def gaps(values: st.SearchStrategy[Any], kind: Any) -> st.SearchStrategy[Any]:
+        rows = st.lists(st.none() | values, min_size=count, max_size=count)
+        return rows.map(lambda found: pa.array(found, kind))
+
+    return st.one_of(
+        st.sampled_from(dtypes).flatmap(lambda dtype: hnp.arrays(dtype, count)),
+        st.sampled_from(dtypes).flatmap(lambda dtype: hnp.arrays(dtype, (count, 2, 2))),
+        gaps(st.text(max_size=4), pa.string()),
+        gaps(st.binary(max_size=4), pa.binary()),
+        gaps(st.lists(st.integers(-5, 5), max_size=4), pa.list_(pa.int16())),
+        gaps(st.floats(width=32), pa.float32()),
+        gaps(st.integers(0, 2**64 - 1), pa.uint64()),
+        gaps(st.datetimes(), pa.timestamp("us")),
+    )
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(1, 12).flatmap(lambda n: st.lists(arrays(n), min_size=1, max_size=3)))
+def test_any_version_meets_what_is_inferred_from_it(make: Any, columns: list[Any]) -> None:
+    blobs = open_blobs("memory://")
+    given = {f"c{i}": each for i, each in enumerate(columns)}
+    data = make(blobs, given | {"id": np.arange(len(columns[0]))}, shard_rows=5)
+    expected = infer(blobs, data, "any@1")
+    assert Expectations.from_toml(expected.to_toml()) == expected
+    assert check(blobs, data, expected) == []
+    assert check_manifest(data, expected) == []
+    assert diff(blobs, data, data).equal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import wave
 from typing import Any
 
@@ -285,3 +286,17 @@ def test_points_and_categories_decode() -> None:
     assert Category(("a", "b")).decode(1) == "b"
     assert Category().decode(1) == 1
     assert Audio().decode(np.ones(3)).tolist() == [1, 1, 1]
+
+
+def test_a_manifest_from_before_there_were_meanings_is_read(make: Any, blobs: Blobs) -> None:
+    data = make(blobs, {"id": [1, 2], "x": [1.5, 2.5]})
+    old = json.loads(blobs.get(data.digest))
+    for column in old["columns"]:
+        del column["meaning"], column["options"]
+    for name, statistics in old["statistics"].items():
+        known = ("rows", "nulls", "not_finite", "min", "max", "mean", "counts")
+        old["statistics"][name] = {each: statistics[each] for each in known}
+    again = read_manifest(blobs, blobs.put(json.dumps(old).encode()))
+    assert [each.meaning for each in again.columns] == ["", ""]
+    assert [each.storage for each in again.columns] == [each.storage for each in data.columns]
+    assert again.statistics["x"].quantiles is None

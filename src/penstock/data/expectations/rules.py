@@ -134,7 +134,11 @@ def _plain(number: Any) -> str:
 
 def _range_bad(values: Values, array: pa.Array, column: Column) -> Rows:
     least, most = _limits(values, column.dtype)
-    return by_value(_outside(flat(array, column), least, most), array, column)
+    numbers = flat(array, column)
+    wrong = _outside(numbers, least, most)
+    if numbers.dtype.kind == "f":  # infinity is the business of `finite`
+        wrong &= np.isfinite(numbers)
+    return by_value(wrong, array, column)
 
 
 def _range_told(values: Values, facts: Facts) -> str | None:
@@ -315,7 +319,7 @@ RULES: dict[str, Rule] = {
         _exact_zero,
     ),
     "range": Rule(
-        "every number (of a tensor or list: every element) lies between these, ends included",
+        "every finite number (of a tensor or list: element) lies between these, ends included",
         {"least": ("number", False), "most": ("number", False)},
         _NUMERIC,
         _range_told,
