@@ -101,7 +101,7 @@ class _Blocks:
     def add_fixed(self, values: np.ndarray[Any, Any]) -> None:
         """values  [n, …], contiguous"""
         rows = len(values)
-        data = memoryview(values.reshape(-1).view("u1"))
+        data = values.reshape(-1).view("u1").data
         width = len(data) // max(1, rows)
         for start, stop in self._cuts(rows):
             self._take(data[start * width : stop * width], stop - start)
