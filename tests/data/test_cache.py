@@ -152,7 +152,7 @@ def test_a_damaged_shard_is_named_before_anything_is_trained_on_it(
         error.value.facts
     )
     assert "fresh=True" in error.value.fix
-    assert loader.state()["next"] == 4
+    assert given == list(range(10 * loader.state()["next"])) and len(given) <= 40
     assert [path.name[:64] for path in cached(layout)] == [data.shards[0].digest[7:]]
 
 

@@ -115,7 +115,8 @@ class Shards(Sequence[Shard]):
             return Shards(self.table.take(list(range(*number.indices(len(self))))))
         if not -len(self) <= number < len(self):
             raise IndexError(number)
-        return Shard(**self.table.slice(number % len(self), 1).to_pylist()[0])
+        at = number % len(self)
+        return Shard(*(column[at].as_py() for column in self.table.columns))
 
     def __iter__(self) -> Iterator[Shard]:
         for batch in self.table.to_batches(max_chunksize=_ITERATED):

@@ -101,6 +101,8 @@ class ShardCache:
         False when another process is at it already, or it would be read into memory: nothing
         was done then. Raises as `open` does.
         """
+        if self._known_here(shard):
+            return True
         self._make_folder()
         found = self._there(shard)
         if found is None:
@@ -126,6 +128,19 @@ class ShardCache:
     def limit(self) -> int:
         """Bytes that the folder may take."""
         return self._space.limit
+
+    def _known_here(self, shard: Shard) -> bool:
+        """Whether a file is there that was found whole: costs a look, where `open` maps it."""
+        with suppress(OSError, NotFound):
+            if shard.format == "arrow" and self._blobs_are_local():
+                path = self._blobs.path(shard.digest)
+                if path is not None and self._verified.knows(shard.digest, path.stat()):
+                    return True
+            path = self._folder / _name(shard)
+            if self._verified.knows(path.name, path.stat()):
+                self._space.wanted(path)
+                return True
+        return False
 
     def _there(self, shard: Shard) -> Opened | None:
         """The shard where nothing needs to be fetched: as a blob in place, or cached."""
