@@ -19,6 +19,10 @@ def lists(memory: Any, lengths: Any, **more: Any) -> Any:
     return memory({"id": np.arange(len(made)), "tokens": made, **more})
 
 
+def batch(source: Any, rows: Any) -> dict[str, Any]:
+    return source.assemble(source.gather(rows))
+
+
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.none() | st.just((3, 12)))
 def test_every_row_is_there_once_in_order_of_length(
@@ -36,7 +40,7 @@ def test_every_row_is_there_once_in_order_of_length(
 
 def test_a_batch_is_padded_to_its_longest_with_a_mask(memory: Any) -> None:
     source = over(Buckets(pad_id=-1), lists(memory, [1, 3, 2, 7]))
-    got = source.gather(np.array([0, 2]))
+    got = batch(source, np.array([0, 2]))
     assert got["id"].tolist() == [0, 1]
     assert got["tokens"].tolist() == [[1, -1, -1], [2, 2, 2]]
     assert got["pad_mask"].tolist() == [[False, True, True], [False] * 3]
@@ -46,9 +50,9 @@ def test_boundaries_and_multiples_give_few_shapes(memory: Any) -> None:
     made = lists(memory, [1, 3, 2, 7, 5])
     bounded = over(Buckets(boundaries=[4, 8]), made)
     rows = np.arange(5)
-    assert bounded.gather(rows[:3])["tokens"].shape == (3, 4)
-    assert bounded.gather(rows[3:])["tokens"].shape == (2, 8)
-    assert over(Buckets(multiple=8), made).gather(rows[:1])["tokens"].shape == (1, 8)
+    assert batch(bounded, rows[:3])["tokens"].shape == (3, 4)
+    assert batch(bounded, rows[3:])["tokens"].shape == (2, 8)
+    assert batch(over(Buckets(multiple=8), made), rows[:1])["tokens"].shape == (1, 8)
 
 
 def test_lengths_may_be_numbers_or_those_of_texts(memory: Any) -> None:
@@ -68,10 +72,10 @@ def test_the_share_of_padding_is_told(memory: Any) -> None:
 
 def test_missing_and_empty_lists_are_all_padding(memory: Any) -> None:
     source = over(Buckets(), memory({"tokens": [None, np.array([1, 2]), np.zeros(0, int)]}))
-    got = source.gather(np.arange(3))
+    got = batch(source, np.arange(3))
     assert got["tokens"].tolist() == [[0, 0], [0, 0], [1, 2]]
     assert got["pad_mask"].sum() == 4
-    assert source.gather(np.arange(2))["tokens"].shape == (2, 0)
+    assert batch(source, np.arange(2))["tokens"].shape == (2, 0)
 
 
 def test_a_spec_survives_json_and_keys_the_identity(memory: Any) -> None:
@@ -109,3 +113,15 @@ def test_shuffled_in_windows_every_row_comes_once_with_little_padding(memory: An
         assert source.padding(batches) < 0.1
     assert not np.array_equal(*(np.concatenate(each) for each in epochs))
     assert source.padding([batch_indices(shuffled, 0, k) for k in range(order.steps)]) > 0.5
+
+
+def test_a_map_sees_lists_without_padding_and_may_change_them(memory: Any) -> None:
+    source = over(Buckets(), lists(memory, [1, 3, 2, 3]))
+    rows = source.gather(np.arange(4))
+    assert [len(each) for each in rows["tokens"]] == [1, 2, 3, 3]
+    halved = {"tokens": [each[:1] for each in rows["tokens"]]}
+    assert source.assemble(halved)["tokens"].shape == (4, 1)
+    stacked = {"tokens": np.stack(rows["tokens"][2:])}  # of one length: an array already
+    assert source.assemble(stacked)["pad_mask"].tolist() == [[False] * 3] * 2
+    assert source.assemble({"other": 3}) == {"other": 3}
+    assert source.assemble({"tokens": ["text"]}) == {"tokens": ["text"]}

@@ -10,13 +10,14 @@ In a batch (b rows, T the longest of them, or as `multiple` and `boundaries` say
     X         [b, T]       every column of lists, `pad_id` where a row is shorter
     pad_mask  bool [b, T]  True where column `by` is padding (where it is one of lists)
 
-Ranks pad their parts on their own, so T may differ between ranks.
+`gather` gives the rows with lists as they are, so that a map sees no padding; `assemble`, which the
+loader calls last, pads them. Ranks pad their parts on their own, so T may differ between ranks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,12 +88,7 @@ class BucketSource:
         self._source = source
         self._lists = [each for each in reading.columns_of(source) if each.kind == "list"]
         column = reading.column_of(source, spec.by, "the column of lengths")
-        self._masked = column.kind == "list"
-        self.columns = [
-            replace(c, kind="tensor") if c in self._lists else c for c in reading.columns_of(source)
-        ]
-        if self._masked:
-            self.columns.append(Column(MASK, "tensor", "bool"))
+        self.columns = reading.columns_of(source)
         self.identity = digest_json([FORMAT, source.identity, essence(spec)])
         key = [FORMAT, source.identity, spec.by, spec.boundaries]
         table = kept(folder, key, lambda: _index(spec, source, column))
@@ -106,16 +102,26 @@ class BucketSource:
         return self._spec.window_rows(batch_size)
 
     def gather(self, rows: Rows) -> dict[str, Values]:
-        """These rows of the sorted order, padded to one length."""
-        batch = self._source.gather(self._rows[rows])
+        """These rows of the sorted order; lists as they are."""
+        return self._source.gather(self._rows[rows])
+
+    def assemble(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch of gathered rows with its lists padded to one length: see the top of the file.
+
+        The loader calls it last, once for each batch. Columns that a map has left out or changed
+        into something else stay as they are.
+        """
+        made = dict(batch)
         for column in self._lists:
-            lists = batch[column.name]
+            lists: Any = batch.get(column.name)
+            if not _are_lists(lists):
+                continue
             sizes = reading.lengths(lists)
             padded = _padded(lists, sizes, self._width(sizes), column, self._spec.pad_id)
-            batch[column.name] = padded
+            made[column.name] = padded
             if column.name == self._spec.by:
-                batch[MASK] = np.arange(padded.shape[1]) >= sizes[:, None]
-        return batch
+                made[MASK] = np.arange(padded.shape[1]) >= sizes[:, None]
+        return made
 
     def padding(self, batches: Sequence[Rows]) -> float:
         """The share of padding when these rows (`Loader.rows_of`) are batches; 0..1."""
@@ -130,6 +136,11 @@ class BucketSource:
             return int(bounds[at]) if at < len(bounds) else longest
         return -(-longest // self._spec.multiple) * self._spec.multiple
 
+    @property
+    def bounded(self) -> bool:
+        """Whether it matters what is done: see `ShardSource`."""
+        return reading.bounded(self._source)
+
     def ahead(self, rows: Rows) -> None:
         """These rows are wanted soon."""
         reading.hint(self._source, "ahead", self._rows[rows])
@@ -140,6 +151,14 @@ class BucketSource:
 
     def close(self) -> None:
         reading.close(self._source)
+
+
+def _are_lists(values: Any) -> bool:
+    """One-dimensional arrays, or an array of such that were equally long; missing ones too."""
+    if isinstance(values, np.ndarray):
+        return values.ndim == 2
+    arrays = (value for value in values or () if value is not None)
+    return isinstance(values, list) and all(getattr(each, "ndim", 0) == 1 for each in arrays)
 
 
 def _padded(lists: Any, sizes: Rows, width: int, column: Column, pad_id: int) -> Array:

@@ -147,12 +147,18 @@ class PackSource:
         owner = np.repeat(np.arange(len(rows)), many)
         return owner, _within(many) + np.repeat(first, many)
 
+    @property
+    def bounded(self) -> bool:
+        """Whether it matters what is done: see `ShardSource`."""
+        return reading.bounded(self._own)
+
     def _documents(self, rows: Rows) -> Rows:
         return np.unique(self._row[self._pieces_of(rows)[1]])
 
     def ahead(self, rows: Rows) -> None:
         """The documents in these rows are wanted soon."""
-        self._source.ahead(self._documents(rows))
+        if not self._source.complete:
+            self._source.ahead(self._documents(rows))
 
     def done(self, rows: Rows) -> None:
         """The documents in these rows; one that was cut is in others, too."""

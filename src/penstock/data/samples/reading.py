@@ -63,6 +63,10 @@ class Picked:
         found = self._source.gather(rows)
         return {name: found[name] for name in self._names}
 
+    @property
+    def complete(self) -> bool:
+        return complete(self._source)
+
     def ahead(self, rows: Rows) -> None:
         hint(self._source, "ahead", rows)
 
@@ -74,6 +78,16 @@ def hint(source: Source, which: str, rows: Rows) -> None:
     """Pass a hint on to a source that takes it."""
     if (take := getattr(source, which, None)) is not None:
         take(rows)
+
+
+def bounded(source: Source) -> bool:
+    """Whether it matters to a source what is done: not all of it can stay open."""
+    return bool(getattr(source, "bounded", hasattr(source, "done")))
+
+
+def complete(source: Source) -> bool:
+    """Whether all of a source is open: nothing is left to bring ahead."""
+    return bool(getattr(source, "complete", not hasattr(source, "ahead")))
 
 
 def close(source: Source) -> None:

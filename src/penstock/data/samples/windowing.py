@@ -119,6 +119,11 @@ class Part:
     names: dict[str, str]
     mask: str
 
+    @property
+    def ends(self) -> ByRow | ByTime:
+        """Of the first and last row alone."""
+        return replace(self.where, offsets=self.where.offsets[[0, -1]])
+
     def columns(self) -> list[Column]:
         steps = len(self.where.offsets)
         mask = Column(self.mask, "tensor", "bool", (steps,))
@@ -223,12 +228,18 @@ class WindowSource:
         rows = self._runs.first[run] + (samples - self._starts[run]) * self._spec.stride
         return rows, self._runs.episode[run]
 
+    @property
+    def bounded(self) -> bool:
+        """Whether it matters what is done: see `ShardSource`."""
+        return any(map(reading.bounded, self._sources))
+
     def ahead(self, rows: Rows) -> None:
         """Rows of all parts at both ends of the windows are wanted soon."""
-        at, episodes = self.moments(rows)
-        for part in self._parts:
-            found, _ = part.where.find(at, episodes)
-            part.source.ahead(np.unique(found[:, [0, -1]]))
+        open_ = [part for part in self._parts if not part.source.complete]
+        if open_:
+            at, episodes = self.moments(rows)
+            for part in open_:
+                part.source.ahead(part.ends.find(at, episodes)[0].reshape(-1))
 
     def done(self, rows: Rows) -> None:
         """The moments' own rows; neighbours may still want them, and then read them again."""
