@@ -250,12 +250,17 @@ class ShardSource:
 
     def ahead(self, rows: Rows) -> None:
         """Bring the shards of these rows to the node, in this order; at once, by threads."""
-        if len(self._open) == len(self._is_open):
+        if self.complete:
             return
         numbers = self._numbers(rows)
         _, first = np.unique(numbers, return_index=True)
         wanted = numbers[np.sort(first)]
         self._want(wanted[~self._is_open[wanted]].tolist())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard is open now: there is nothing to bring ahead."""
+        return len(self._open) == len(self._is_open)
 
     def _want(self, numbers: Iterable[int]) -> None:
         if self._ahead is None and not self._closed:
