@@ -143,11 +143,12 @@ def test_a_damaged_shard_is_named_before_anything_is_trained_on_it(
     loader = Loader(
         blobs, layout, data, "all", batch_size=10, shuffle=False, name="numbers@1", columns=["id"]
     )
-    given = []
+    given: list[int] = []
     with pytest.raises(
         Damaged, match='shard 1 of split "all" of dataset numbers@1 is damaged'
     ) as error:
-        given += [row for batch in loader for row in batch["id"].tolist()]
+        for batch in loader:
+            given += batch["id"].tolist()
     assert error.value.facts | {"dataset": "numbers@1", "split": "all", "shard": 1} == (
         error.value.facts
     )
