@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 app = group("Runs: what is training or has trained, its logs, its processes.")
 
-Role = Literal["rank", "agent", "controller", "image", "sidecar", "all"]
+Role = Literal["rank", "agent", "controller", "image", "sidecar", "data", "all"]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name, id or start of an id.")]
 MaybeRun = Annotated[
     str | None,

@@ -83,13 +83,14 @@ class Loader:
     @classmethod
     def over(
         cls,
-        source: Source,
+        source: Any,
         *,
         batch_size: int,
         opening: Opening | None = None,
         **options: Unpack[Options],
     ) -> Loader:
-        """A loader over any source of rows, which it closes with itself; all else as above.
+        """A loader over any `Source` (its identity, length and `gather` will do), which it closes
+        with itself; all else as above.
 
         opening  how workers open the same source; default: the source itself travels
         """

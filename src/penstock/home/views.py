@@ -58,7 +58,7 @@ class RunDetail:
 class Process:
     """One process of a run.
 
-    role  controller, agent, image, rank or sidecar
+    role  controller, agent, image, rank, data (makes batches for a rank) or sidecar
     rank  its number; None for all others
     """
 

@@ -45,9 +45,10 @@ class OwnImage:
         """A new process that calls `entry`; the socket is its channel. Raises Closed."""
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         request = {"name": name, "log": "/proc/self/fd/2", "entry": entry, "payload": payload}
+        request["env"] = {"PENSTOCK_RANK": name}  # scripts that it imports are not to run again
         try:
             self._channel.drain()  # what it said of others; nobody waits for it
-            self._channel.send({"fork": {**request, "env": {}, "key": name}}, (theirs.fileno(),))
+            self._channel.send({"fork": {**request, "key": name}}, (theirs.fileno(),))
         except Closed:
             mine.close()
             raise
@@ -71,7 +72,7 @@ def fork(name: str, entry: str, payload: dict[str, Any]) -> socket.socket:
     had."""
     with _gate:
         for _ in range(2):
-            image = _image(entry.partition(":")[0])
+            image = _image(entry.partition(":")[0], *(["torch"] if "torch" in sys.modules else []))
             try:
                 return image.fork(name, entry, payload)
             except Closed:
@@ -82,10 +83,10 @@ def fork(name: str, entry: str, payload: dict[str, Any]) -> socket.socket:
     )
 
 
-def _image(module: str) -> OwnImage:
+def _image(*preload: str) -> OwnImage:
     global _own
     if _own is None or _own.owner != os.getpid():
-        _own = OwnImage(module)
+        _own = OwnImage(*preload)
         atexit.register(end)
     return _own
 

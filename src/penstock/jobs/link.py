@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import socket
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,6 +50,15 @@ class Link(Protocol):
 
     def hand(self, sidecar: str, buffer: Buffer, step: int, message: dict[str, Any]) -> None:
         """Give a filled buffer to a sidecar; it is not free until the sidecar is done."""
+        ...
+
+    def fork(self, name: str, entry: str, payload: dict[str, Any]) -> socket.socket:
+        """A process of this rank's own, forked from the image: `entry(channel, fds, payload)`.
+
+        name     in ps and top
+        returns  the socket to it: of its fds[0] where there is an agent, else of its channel
+        It dies with the rank. Only in the thread that calls.
+        """
         ...
 
     def step_done(self, step: int) -> None:
@@ -103,6 +113,10 @@ class AgentLink:
     def hand(self, sidecar: str, buffer: Buffer, step: int, message: dict[str, Any]) -> None:
         buffer.free = False
         self._send({"hand": {"to": sidecar, "slot": buffer.slot, "step": step, **message}})
+
+    def fork(self, name: str, entry: str, payload: dict[str, Any]) -> socket.socket:
+        _, fds = self._ask("fork", {"name": name, "entry": entry, "payload": payload})
+        return socket.socket(fileno=fds[0])
 
     def step_done(self, step: int) -> None:
         self._words.set_step(self.rank, step)

@@ -7,6 +7,7 @@ until it returns; nothing else is started.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 from penstock.base import process
 from penstock.base.errors import PenstockError, RunStopped, from_dict
 from penstock.checkpoints import handle
+from penstock.jobs import forks
 from penstock.jobs.link import Buffer
 from penstock.jobs.stores import Stores
 from penstock.jobs.work import Call
@@ -82,6 +84,9 @@ class Inline:
         done = handle(body, {buffer.slot: buffer.view}, self.stores.blobs)
         answer = {"gang": self.attempt, "slot": buffer.slot, "extra": message["extra"], **done}
         self._work.on_sidecar(sidecar, answer)
+
+    def fork(self, name: str, entry: str, payload: dict[str, Any]) -> socket.socket:
+        return forks.fork(name, entry, payload)
 
     def step_done(self, step: int) -> None:
         self._step = step

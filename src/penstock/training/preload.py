@@ -10,5 +10,6 @@ import torch.nn.parallel  # noqa: F401
 import penstock.checkpoints.layout
 import penstock.checkpoints.reader
 import penstock.data.loader
+import penstock.data.pipeline.worker
 import penstock.training.rank
 import penstock.training.sidecar  # noqa: F401

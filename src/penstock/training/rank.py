@@ -53,6 +53,7 @@ def execute(link: Link, payload: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(payload["threads"])
     layout = Layout(Path(payload["home"]))
     emitter = Emitter(layout.signals(link.run_id), link.run_id, link.rank, link.generation)
+    run: Run | None = None
     try:
         function = _import(payload)
         randomness.seed_all(payload["seed"])  # equal on all ranks: models begin equal
@@ -60,6 +61,8 @@ def execute(link: Link, payload: dict[str, Any]) -> dict[str, Any]:
         config = unpack(payload["config"])
         _call(function, run, config, payload["paths"])
     finally:
+        if run is not None:
+            run.close()
         emitter.close()
     return {"published": run.published, "step": run.global_step, "skipped": run.skipped}
 

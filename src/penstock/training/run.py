@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
@@ -16,12 +16,13 @@ from penstock.base.nearest import did_you_mean
 from penstock.blobs import Blobs
 from penstock.jobs.link import Link
 from penstock.training import group, randomness
+from penstock.training.data import Reading
 from penstock.training.deferred import Deferred
 from penstock.training.saving import Saver
 from penstock.training.tracked import Tracked
 
 if TYPE_CHECKING:
-    from penstock.data import Loader
+    from penstock.data.pipeline.options import Options
 
 
 class Drained(BaseException):
@@ -57,6 +58,7 @@ class Run:
         self._tracked = Tracked()
         self._models: list[torch.nn.Module] = []
         self._loaders: list[Any] = []
+        self._reading = Reading(link, blobs, layout, self.seed, self.device)
         self._saver = Saver(link, payload["every_steps"])
         self._deferred = Deferred(emitter)
         self._best: dict[str, float] = {}
@@ -75,40 +77,32 @@ class Run:
 
     def data(
         self,
-        reference: str,
+        source: Any,
         *,
         batch_size: int,
-        epochs: int = 1,
-        shuffle: bool = True,
-        drop_last: bool | None = None,
-        seed: int | None = None,
-    ) -> Loader:
-        """This rank's part of every global batch of a dataset's split.
+        samples: Any = None,
+        columns: Sequence[str] | None = None,
+        **options: Unpack[Options],
+    ) -> Any:
+        """This rank's part of every global batch.
 
-        reference   NAME[@VERSION]:SPLIT; a bare name resolves once, and the run remembers to what
-        batch_size  rows of a global batch: the same at every world size
-        seed        of the order; default: the run's
-        Iterating gives dicts of tensors, [B / world_size, ...], on the CPU.
+        source      NAME[@VERSION]:SPLIT of a dataset (a bare name resolves once, and the run
+                    remembers to what); a Mix of such; a torch Dataset; or any `data.Source`
+        batch_size  samples of a global batch: the same at every world size
+        samples     Windows, Pack or Buckets, where samples are not rows
+        columns     only these; default: all
+        options     see `penstock.data.pipeline.options.Options`: epochs, shuffle, filter, map,
+                    workers, …; the seed is the run's unless given
+        Iterating gives dicts of tensors, [B / world_size, ...], on `run.device`.
         """
-        from penstock.data import Loader, read_manifest
-
-        found = self._link.call("data", {"reference": reference})
-        loader = Loader(
-            self._blobs,
-            self._layout,
-            read_manifest(self._blobs, found["digest"]),
-            found["split"],
-            batch_size=batch_size,
-            epochs=epochs,
-            seed=self.seed if seed is None else seed,
-            shuffle=shuffle,
-            drop_last=drop_last if drop_last is not None else shuffle,
-            rank=self.rank,
-            world_size=self.world_size,
-            name=found["reference"],
-        )
+        loader = self._reading.loader(source, batch_size, samples, columns, options)
         self._loaders.append(loader)
         return loader
+
+    def close(self) -> None:
+        """End what reads data; the run itself goes on to its end without it."""
+        for loader in self._loaders:
+            loader.close()
 
     def track(self, **objects: Any) -> None:
         """Name what a checkpoint holds: models, optimisers, schedulers, loaders, and whatever
@@ -134,8 +128,10 @@ class Run:
         if not counted and not self._tracked.holds(source) and hasattr(source, "state"):
             self._tracked.add(steps=source)
         self._restore()
-        total = source if counted else (self.global_step + len(source) - _position(source))
-        self._link.tell("total", {"steps": int(total)})
+        total = 0
+        if not getattr(source, "endless", False):
+            total = source if counted else (self.global_step + len(source) - _position(source))
+            self._link.tell("total", {"steps": int(total)})
         self._inside = True
         for batch in self._timed(range(self.global_step, total) if counted else source):
             yield batch

@@ -229,6 +229,8 @@ class TrainingWork:
             self._control.event("attempt.resumed", {**payload, "attempt": self._control.attempt})
         elif kind == "stepping":
             self._control.event("attempt.stepping", {**payload, "attempt": self._control.attempt})
+        elif kind == "data":
+            self._control.event("data.opened", {**payload, "attempt": self._control.attempt})
         elif kind == "damaged":
             self._control.event("checkpoint.damaged", {**payload["error"]["facts"], "rank": rank})
         elif kind == "memory-degraded":

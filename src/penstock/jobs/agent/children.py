@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from penstock.base import process
+from penstock.jobs.agent.sessions import end_session
 from penstock.jobs.wire import Channel
 
 
@@ -25,9 +27,43 @@ def to_fork(
     }
 
 
+def sidecar_of(name: str, spec: dict[str, Any]) -> tuple[Child, socket.socket]:
+    """A sidecar that the agent's spec names, and its end of the channel."""
+    wanted = spec["sidecars"][name]
+    channel, theirs = Channel.pair()
+    log = Path(spec["logs"]) / f"{name}.log"
+    request = to_fork(f"sidecar-{name}", log, wanted["entry"], wanted["payload"], {})
+    return Child("sidecar", name, 0, -1, channel, request), theirs
+
+
+def rank_of(
+    rank: int, body: dict[str, Any], rendezvous: dict[str, Any], logs: Path
+) -> tuple[Child, socket.socket]:
+    """A rank of the gang that `body` asks for, and its end of the channel."""
+    channel, theirs = Channel.pair()
+    shared = {key: body[key] for key in ("world_size", "gang", "generation")}
+    payload = {**body["payload"], **shared, "rank": rank, "rendezvous": rendezvous}
+    environment = {**body["env"], "PENSTOCK_RANK": str(rank)}
+    name = f"rank-{rank}"
+    request = to_fork(name, logs / f"{name}.log", body["entry"], payload, environment)
+    return Child("rank", name, int(body["gang"]), rank, channel, request), theirs
+
+
+def helper_of(rank: Child, wanted: dict[str, Any]) -> tuple[Child, socket.socket]:
+    """A process of a rank's own, such as a data worker, and its end of the agent's channel.
+
+    It writes into the rank's log and has the rank's environment.
+    """
+    channel, theirs = Channel.pair()
+    name = f"rank-{rank.rank}-{wanted['name']}"
+    log, environment = Path(rank.request["log"]), rank.request["env"]
+    request = to_fork(name, log, wanted["entry"], wanted["payload"], environment)
+    return Child("data", name, rank.gang, rank.rank, channel, request), theirs
+
+
 @dataclass
 class Child:
-    """role "rank" | "sidecar"; `pid` is None until the image has forked it.
+    """role "rank" | "sidecar" | "data"; `pid` is None until the image has forked it.
 
     handed  shared buffers that a rank gave to a sidecar and that are not done: slot -> message
     calls   asked of the controller and not answered yet: id -> message
@@ -51,6 +87,10 @@ class Child:
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
     last_words: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    def is_of(self, rank: Child) -> bool:
+        """Whether it is a helper of this rank."""
+        return self.role == "data" and (self.gang, self.rank) == (rank.gang, rank.rank)
+
     def born(self, pid: int) -> None:
         self.pid = pid
         self.started = process.start_time(pid)
@@ -73,6 +113,8 @@ class Child:
 
     def close(self) -> None:
         """Give back descriptors; buffers only when nothing in them is still wanted."""
+        if self.role == "data" and self.pid is not None:
+            end_session(self.pid)  # what the user's function may have started
         if self.pidfd is not None:
             os.close(self.pidfd)
             self.pidfd = None

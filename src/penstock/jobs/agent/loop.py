@@ -20,7 +20,7 @@ from typing import Any
 from penstock.base import log
 from penstock.base.errors import DiskFull
 from penstock.jobs.agent import census
-from penstock.jobs.agent.children import Child, to_fork
+from penstock.jobs.agent.children import Child, helper_of, rank_of, sidecar_of
 from penstock.jobs.agent.master import Master
 from penstock.jobs.agent.memory import budget, make_buffers
 from penstock.jobs.agent.outbox import Outbox
@@ -167,8 +167,8 @@ class Agent:
 
     def _born(self, child: Child, pid: int) -> None:
         child.born(pid)
-        if child.role == "rank" and child.gang != self._gang:
-            child.kill()  # its gang was replaced before it was born
+        if child.role != "sidecar" and (child.gang != self._gang or self._ranks[child.rank].dead):
+            child.kill()  # its gang was replaced, or its rank died, before it was born
         if child.pidfd is not None:
             self._watch(child.pidfd, lambda: self._on_pidfd(child))
         census.write(self.runtime, self._alive, self._image.pid)
@@ -208,6 +208,8 @@ class Agent:
             self._forget(child.pidfd)
         if child.role == "sidecar":
             self._bury_sidecar(child)
+        elif child.role == "data":
+            child.close()  # its rank sees the end of its socket, and asks for another
         else:
             self._bury_rank(child, seen)
         census.write(self.runtime, self._alive, self._image.pid)
@@ -219,6 +221,8 @@ class Agent:
         if self._shape == "gang" and child.gang == self._gang and not child.told_end:
             for other in self._ranks.values():
                 other.kill()  # a gang is replaced together; no collective survives a lost member
+        for helper in filter(lambda each: each.is_of(child), self._alive):
+            helper.kill()
         if child.handed:
             self._leaving.append(child)
         if child.pid is not None:
@@ -237,11 +241,7 @@ class Agent:
             self._start_sidecar(child.name)
 
     def _start_sidecar(self, name: str) -> None:
-        wanted = self.spec["sidecars"][name]
-        channel, theirs = Channel.pair()
-        log_file = Path(self.spec["logs"]) / f"{name}.log"
-        request = to_fork(f"sidecar-{name}", log_file, wanted["entry"], wanted["payload"], {})
-        child = Child("sidecar", name, 0, -1, channel, request)
+        child, theirs = sidecar_of(name, self.spec)
         self._sidecars[name] = child
         self._fork(child, [], theirs)
         for rank in [*self._leaving, *self._ranks.values()]:  # what its predecessor did not finish
@@ -278,6 +278,8 @@ class Agent:
     def _said_call(self, child: Child, body: dict[str, Any]) -> None:
         if body["kind"] == "allocate":
             self._allocate(child, body)
+        elif body["kind"] == "fork":
+            self._fork_helper(child, body)
         else:
             child.calls[body["id"]] = body
             self.outbox.put("call", {"gang": child.gang, "rank": child.rank, **body})
@@ -308,19 +310,23 @@ class Agent:
         self._leaving = [gone for gone in self._leaving if gone.handed]
         self.outbox.put("sidecar", {"name": child.name, **body})
 
+    def _fork_helper(self, rank: Child, body: dict[str, Any]) -> None:
+        """A process of the rank's own, from the image; it dies with the rank."""
+        helper, theirs = helper_of(rank, body["payload"])
+        ranks_end, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with ranks_end, its_end:
+            self._fork(helper, [its_end.fileno()], theirs)
+            self._tell(rank, {"reply": {"id": body["id"], "payload": {}}}, (ranks_end.fileno(),))
+
     def _allocate(self, child: Child, body: dict[str, Any]) -> None:
         """Shared buffers for one rank: in memory while the budget lasts, else on disk."""
         size, count = int(body["payload"]["bytes"]), int(body["payload"]["count"])
         room = budget(self.spec["memory_bytes"])
         in_memory = self._in_memory + size * count <= room
         child.drop_buffers()
+        folder = None if in_memory else Path(self.spec["scratch"])
         try:
-            child.buffers = make_buffers(
-                f"{self._gang}-{child.rank}",
-                size,
-                count,
-                None if in_memory else Path(self.spec["scratch"]),
-            )
+            child.buffers = make_buffers(f"{self._gang}-{child.rank}", size, count, folder)
         except DiskFull as error:
             self._tell(child, {"reply": {"id": body["id"], "error": error.as_dict()}})
             return
@@ -394,13 +400,7 @@ class Agent:
         self, rank: int, body: dict[str, Any], rendezvous: dict[str, Any], listener: socket.socket
     ) -> None:
         assert self._words is not None
-        channel, theirs = Channel.pair()
-        shared = {key: body[key] for key in ("world_size", "gang", "generation")}
-        payload = {**body["payload"], **shared, "rank": rank, "rendezvous": rendezvous}
-        environment = {**body["env"], "PENSTOCK_RANK": str(rank)}
-        log_file = Path(self.spec["logs"]) / f"rank-{rank}.log"
-        request = to_fork(f"rank-{rank}", log_file, body["entry"], payload, environment)
-        child = Child("rank", f"rank-{rank}", self._gang, rank, channel, request)
+        child, theirs = rank_of(rank, body, rendezvous, Path(self.spec["logs"]))
         self._ranks[rank] = child
         fds = [self._words.fd] + ([listener.fileno()] if rank == 0 else [])
         self._fork(child, fds, theirs)

@@ -1,0 +1,144 @@
+"""What `run.data` reads: a dataset's split, a mixture, torch's datasets, or any source."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from penstock.base.errors import BadInput
+from penstock.base.layout import Layout
+from penstock.blobs import Blobs
+from penstock.jobs.link import Link
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from penstock.data.pipeline.opening import Opening
+    from penstock.data.pipeline.options import Options
+
+
+class Reading:
+    """Makes loaders for one rank. References are resolved by the controller, once per run."""
+
+    def __init__(self, link: Link, blobs: Blobs, layout: Layout, seed: int, device: Any) -> None:
+        self._link, self._blobs, self._layout = link, blobs, layout
+        self._seed, self._device = seed, device
+
+    def loader(
+        self,
+        source: Any,
+        batch_size: int,
+        samples: Any,
+        columns: Sequence[str] | None,
+        options: Options,
+    ) -> Any:
+        """See `Run.data`."""
+        from penstock.data.loader import Loader
+        from penstock.data.mixing import Mix
+
+        if options.get("seed") is None:
+            options["seed"] = self._seed
+        here: Options = {
+            "rank": self._link.rank,
+            "world_size": self._link.world_size,
+            "device": self._device if self._device.type == "cuda" else None,
+            "fork": self._link.fork,
+            "index": self._layout.samples,
+        }
+        options = {**here, **options}
+        if isinstance(source, Mix):
+            return self._mixed(source, batch_size, samples, columns, options)
+        if isinstance(source, str):
+            opening, size, key = self._opening(source, samples, columns)
+            options = {"size": size, "key": key, **options}
+            loader = Loader.over(opening.open(), batch_size=batch_size, opening=opening, **options)
+            self._tell(source, loader.order)
+            return loader
+        if samples is not None or columns is not None:
+            raise BadInput(
+                "samples= and columns= are of a dataset's split",
+                "Give its reference, or make the source yourself.",
+            )
+        return self._of_object(source, batch_size, options)
+
+    def _of_object(self, source: Any, batch_size: int, options: Options) -> Any:
+        from penstock.data.loader import Loader
+        from penstock.data.torchdata import StreamLoader, TorchSource
+
+        if hasattr(source, "gather") and hasattr(source, "identity"):
+            return Loader.over(source, batch_size=batch_size, **options)
+        if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
+            return Loader.over(TorchSource(source), batch_size=batch_size, **options)
+        if hasattr(source, "__iter__"):
+            drop_last = options.get("drop_last")
+            return StreamLoader(
+                source,
+                batch_size=batch_size,
+                rank=self._link.rank,
+                world_size=self._link.world_size,
+                drop_last=True if drop_last is None else drop_last,
+            )
+        raise BadInput(
+            f"run.data got a {type(source).__name__}",
+            "Give a reference such as digits:train, a ps.Mix, or a torch Dataset.",
+        )
+
+    def _mixed(
+        self,
+        mix: Any,
+        batch_size: int,
+        samples: Any,
+        columns: Sequence[str] | None,
+        options: Options,
+    ) -> Any:
+        from penstock.data.loader import Loader
+
+        found = {name: self._opening(name, samples, columns) for name in mix.names}
+        return Loader.mixed(
+            {name: opening.open() for name, (opening, _, _) in found.items()},
+            mix,
+            batch_size=batch_size,
+            openings={name: opening for name, (opening, _, _) in found.items()},
+            sizes={name: size for name, (_, size, _) in found.items()},
+            **options,
+        )
+
+    def _opening(
+        self, reference: str, samples: Any, columns: Sequence[str] | None
+    ) -> tuple[Opening, int, str]:
+        """(how it is opened, its bytes in memory, the column that names a row)."""
+        from penstock.data.pipeline.opening import Sampled
+
+        rows, size, key = self._shards(reference, None if samples is not None else columns)
+        if samples is None:
+            return rows, size, key
+        if columns is not None:
+            raise BadInput(
+                "columns= says nothing beside samples=", "Name the columns in the samples' spec."
+            )
+        from penstock.data.samples import references
+
+        streams = {name: self._shards(each, None)[0] for name, each in references(samples).items()}
+        return Sampled(samples, rows, streams, self._layout.samples), size, key
+
+    def _shards(self, reference: str, columns: Sequence[str] | None) -> tuple[Opening, int, str]:
+        from penstock.data.manifest import read_manifest
+        from penstock.data.pipeline.opening import Shards
+
+        found = self._link.call("data", {"reference": reference})
+        manifest = read_manifest(self._blobs, found["digest"])
+        names = None if columns is None else tuple(columns)
+        opening = Shards(
+            self._blobs.url,
+            str(self._layout.root),
+            manifest.digest,
+            found["split"],
+            names,
+            found["reference"],
+        )
+        return opening, manifest.split(found["split"]).bytes, manifest.key
+
+    def _tell(self, reference: str, order: Any) -> None:
+        """Into the run's history: in which order it reads."""
+        if self._link.rank == 0:
+            facts = {name: getattr(order, name) for name in order.__slots__}
+            self._link.tell("data", {"reference": reference, **facts})
