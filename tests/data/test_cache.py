@@ -154,7 +154,7 @@ def test_a_damaged_shard_is_named_before_anything_is_trained_on_it(
     )
     assert "fresh=True" in error.value.fix
     assert given == list(range(10 * loader.state()["next"])) and len(given) <= 40
-    assert [path.name[:64] for path in cached(layout)] == [data.shards[0].digest[7:]]
+    assert data.shards[1].digest[7:] not in {path.name[:64] for path in cached(layout)}
 
 
 def test_a_lost_shard_is_named_too(make: Any, blobs: Blobs, layout: Layout) -> None:
