@@ -12,7 +12,7 @@ from penstock.jobs.link import Link
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from penstock.data.pipeline.opening import Opening
+    from penstock.data.pipeline.opening import Opening, Shards
     from penstock.data.pipeline.options import Options
 
 
@@ -117,10 +117,11 @@ class Reading:
             )
         from penstock.data.samples import references
 
-        streams = {name: self._shards(each, None)[0] for name, each in references(samples).items()}
+        others = references(samples, rows.split)
+        streams = {name: self._shards(each, None)[0] for name, each in others.items()}
         return Sampled(samples, rows, streams, self._layout.samples), size, key
 
-    def _shards(self, reference: str, columns: Sequence[str] | None) -> tuple[Opening, int, str]:
+    def _shards(self, reference: str, columns: Sequence[str] | None) -> tuple[Shards, int, str]:
         from penstock.data.manifest import read_manifest
         from penstock.data.pipeline.opening import Shards
 
