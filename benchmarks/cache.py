@@ -1,0 +1,115 @@
+"""An epoch of steps of 20 ms from a far object store: what the node's cache makes of it.
+
+The store is a server on this machine that waits 50 ms before every answer and a second before one
+in a hundred; Penstock reads it with its S3 engine, which hedges. Rows are int32[1025], 2048 a shard
+of 8.4 MB, batches of 64 rows a process, shuffled in windows of four shards. Cold: an empty cache
+that holds a third of the data, so that it must evict behind. Warm: a cache that holds all, filled
+by an epoch before. Four processes: ranks of one run on one node, an empty cache for all. Bytes are
+counted by the server. The wait is that for batches after the first, which is listed by itself: it
+holds the first window. The limit is a wait of nothing.
+
+Prediction, before any tuning: 0.5 s to the first batch, then below 1 % of waiting in all three:
+13 MB/s of need, 4 shards on their way at once of 0.1 to 0.3 s each, a window of 2.5 s ahead.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _subjects as subjects
+from benchmarks.frame.bench import Bench
+
+_SUBJECTS = Path(__file__).parent / "subjects"
+_TIMEOUT = 300.0
+_SHARD = 2048 * 4100  # bytes
+_ALL = 1 << 40
+_WAIT = "wait, share of the step"
+
+
+def measure(bench: Bench) -> None:
+    shards = 12 if bench.quick else 36
+    store = bench.folder("store")
+    digest = _lines(bench, ["cache_data.py", store, shards], "the data")[-1]
+    total = sum(f.stat().st_size for f in (store / "blobs").rglob("*") if f.stat().st_size > _SHARD)
+    port = _serve(bench, store)
+
+    def sent() -> int:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/counted") as answer:
+            found: dict[str, int] = json.load(answer)
+        return sum(found.values())
+
+    def epoch(subject: str, home: Path, ranks: int, limit: int) -> None:
+        before = sent()
+        told = {
+            "home": str(home),
+            "url": f"s3://bucket?endpoint=http://127.0.0.1:{port}&anonymous=true&region=us-east-1",
+            "digest": digest,
+            "world": ranks,
+            "limit": limit,
+        }
+        found = _ranks(bench, subject, told, ranks)
+        if not found:
+            return
+        bench.add(subject, "first batch", "s", max(each["first"] for each in found))
+        bench.add(subject, _WAIT, "%", max(each["share"] for each in found))
+        bench.add(subject, "longest wait", "ms", max(each["longest"] for each in found))
+        bench.add(subject, "bytes fetched / data", "", (sent() - before) / total)
+        bench.add(subject, "bytes evicted / data", "", sum(e["evicted"] for e in found) / total)
+
+    def cold_and_warm() -> None:
+        epoch("cold, small cache", bench.folder("home"), 1, total // 3)
+        home = bench.folder("home")
+        epoch("cold", home, 1, _ALL)
+        epoch("warm", home, 1, _ALL)
+
+    bench.alternate(
+        bench.rounds(quick=1, full=3),
+        cold_and_warm,
+        lambda: epoch("4 processes", bench.folder("home"), 4, _ALL),
+    )
+    for subject in ("cold, small cache", "cold", "warm", "4 processes"):
+        bench.at_most(f"{subject}: waiting", 5, bench.median(subject, _WAIT), "% of the step")
+    for subject, most in (("cold, small cache", 1.02), ("cold", 1.02), ("4 processes", 1.02)):
+        fetched = bench.median(subject, "bytes fetched / data")
+        bench.at_most(f"{subject}: bytes fetched", most, fetched, "of the data")
+    fetched = bench.median("warm", "bytes fetched / data")
+    bench.at_most("warm: bytes fetched", 0.01, fetched, "of the data")
+    bench.note("bytes fetched hold the manifest, read by each process, and hedged reads")
+
+
+def _serve(bench: Bench, store: Path) -> int:
+    log = bench.folder("log") / "log"
+    server = bench.start(
+        [sys.executable, _SUBJECTS / "range_server.py", store, str(bench.seed)], log=log
+    )
+    subjects.wait_for(lambda: log.read_text().strip(), server, 30.0)
+    return int(log.read_text())
+
+
+def _ranks(bench: Bench, subject: str, told: dict[str, Any], ranks: int) -> list[dict[str, float]]:
+    logs = [bench.folder("log") / "log" for _ in range(ranks)]
+    processes = [
+        bench.start(
+            [sys.executable, _SUBJECTS / "cache_epoch.py", json.dumps({**told, "rank": rank})],
+            log=log,
+        )
+        for rank, log in enumerate(logs)
+    ]
+    for process, log in zip(processes, logs, strict=True):
+        if process.wait(timeout=_TIMEOUT):
+            bench.note(f"{subject} failed: {log.read_text(errors='replace')[-300:]}")
+            return []
+    return [json.loads(log.read_text().splitlines()[-1]) for log in logs]
+
+
+def _lines(bench: Bench, command: list[Any], what: str) -> list[str]:
+    log = bench.folder("log") / "log"
+    script, *rest = command
+    done = bench.start([sys.executable, _SUBJECTS / script, *map(str, rest)], log=log)
+    if done.wait(timeout=_TIMEOUT):
+        raise RuntimeError(f"{what} could not be made: {log.read_text()[-500:]}")
+    return log.read_text().splitlines()

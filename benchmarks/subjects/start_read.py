@@ -1,0 +1,66 @@
+"""start_read.py FOLDER DIGEST: from the URL of the store to the first batch; prints JSON."""
+
+from __future__ import annotations
+
+import gc
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import penstock.records.codec  # noqa: F401
+from penstock.base.layout import Layout
+from penstock.blobs import open_blobs
+from penstock.data import Loader, read_manifest
+
+BATCH = 256
+
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def warm_imports(folder):
+    """What is imported on first use is imported here: pydantic, torch's first tensors."""
+    from penstock.data.manifest import _Stored
+    from penstock.records.codec import _adapter
+
+    _adapter(_Stored)
+    torch.from_numpy(np.zeros(3))
+
+
+def main():
+    folder, digest = Path(sys.argv[1]), sys.argv[2]
+    warm_imports(folder)
+    gc.collect()
+    before = resident()
+    began = time.perf_counter()
+    blobs = open_blobs(f"file://{folder}/blobs")
+    manifest = read_manifest(blobs, digest)
+    opened = time.perf_counter()
+    loader = Loader(
+        blobs, Layout(folder), manifest, "train", batch_size=BATCH, shuffle="window", seed=1
+    )
+    made = time.perf_counter()
+    batch = next(iter(loader))
+    first = time.perf_counter()
+    if batch["x"].shape != (BATCH, 8):
+        raise SystemExit("not a batch")
+    print(
+        json.dumps(
+            {
+                "total": 1e3 * (first - began),
+                "manifest": 1e3 * (opened - began),
+                "loader": 1e3 * (made - opened),
+                "batch": 1e3 * (first - made),
+                "memory": (resident() - before) / 1e6,
+            }
+        )
+    )
+
+
+main()
