@@ -106,13 +106,13 @@ def test_the_same_call_is_reused_and_says_so(stores: Stores) -> None:
         ({"params": {"rows": 50}}, "parameter rows changed from None to 50"),
         ({"splits": {"all": 1}}, "the splits changed"),
         ({"key": None}, "the key changed from id to content"),
-        ({"function": letters, "key": "letter"}, "the function is"),
+        ({"sources": letters, "key": "letter"}, "the function is"),
     ],
 )
 def test_what_changed_is_told_and_makes_a_version(
     stores: Stores, change: dict[str, Any], why: str
 ) -> None:
-    first = {"function": numbers, "key": "id", "splits": SPLITS}
+    first = {"sources": numbers, "key": "id", "splits": SPLITS}
     prepare(stores, "data", **first)
     made = prepare(stores, "data", **first | change)
     assert (made.reference, made.reused) == ("data@2", False)

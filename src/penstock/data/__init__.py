@@ -14,25 +14,40 @@ if TYPE_CHECKING:
     from penstock.data.loader import Loader
     from penstock.data.manifest import Lineage, Manifest, Shard, Split, read_manifest
     from penstock.data.order import Order, batch_indices, order_indices, rank_slice
-    from penstock.data.preparation import Prepared, prepare
+    from penstock.data.preparation import (
+        ByTime,
+        Join,
+        Plan,
+        Prepared,
+        Progress,
+        Step,
+        explain,
+        prepare,
+    )
     from penstock.data.reading import read_rows, read_split, resolve, unit_ranges
     from penstock.data.source import ShardSource, Source
     from penstock.data.statistics import Statistics
 
 _WHERE = {
+    "ByTime": "preparation",
     "Column": "columns",
     "Dataset": "dataset",
+    "Join": "preparation",
     "Lineage": "manifest",
     "Loader": "loader",
     "Manifest": "manifest",
     "Order": "order",
+    "Plan": "preparation",
     "Prepared": "preparation",
+    "Progress": "preparation",
     "Shard": "manifest",
     "ShardSource": "source",
     "Source": "source",
     "Split": "manifest",
     "Statistics": "statistics",
+    "Step": "preparation",
     "batch_indices": "order",
+    "explain": "preparation",
     "open_dataset": "dataset",
     "order_indices": "order",
     "prepare": "preparation",
@@ -46,19 +61,25 @@ _WHERE = {
 }
 
 __all__ = [
+    "ByTime",
     "Column",
     "Dataset",
+    "Join",
     "Lineage",
     "Loader",
     "Manifest",
     "Order",
+    "Plan",
     "Prepared",
+    "Progress",
     "Shard",
     "ShardSource",
     "Source",
     "Split",
     "Statistics",
+    "Step",
     "batch_indices",
+    "explain",
     "open_dataset",
     "order_indices",
     "prepare",

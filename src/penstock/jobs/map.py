@@ -27,7 +27,9 @@ from penstock.meta import Writer
 from penstock.records import Run
 
 Progress = Callable[[int, int], None]
+OnDone = Callable[[Mapping[str, Mapping[str, Any]]], None]
 _ENTRY = "penstock.jobs.worker:main"
+_MEMORIES, _MEMORY = "memories", "unit"
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,17 @@ def run_map(
     shared: Mapping[str, Any],
     source: str = "",
     on_progress: Progress | None = None,
+    on_done: OnDone | None = None,
 ) -> MapResult:
     """Execute `function(payload, context)` for every unit and return all results.
 
-    function     "module:name"; its result is JSON-able, its "refs" list blobs that it wrote
+    function     "module:name"; its result is JSON-able, its "refs" list blobs that it wrote, its
+                 "memories" what the store remembers in the same transaction: {"key", "value"}
     units        key -> payload
     workers      processes; 0: in this one
     source       digest of a source snapshot that `function` is imported from
     on_progress  called with (done, total)
+    on_done      called with what has just been committed: unit key -> result
 
     An unfinished map of the same name and content is continued. Raises what a unit raised
     (UserCodeFailed with its traceback), RunFailed, LeaseHeld.
@@ -75,7 +80,7 @@ def run_map(
     if not units:
         raise BadInput(f"{name}: there is nothing to do", "Is the split empty?")
     run = _find_or_create(stores, name, work, function, units, workers, shared, source)
-    job = MapWork(run, on_progress)
+    job = MapWork(run, on_progress, on_done)
     with pinned(stores.meta):
         if workers == 0:
             from penstock.jobs.worker import inline
@@ -92,6 +97,17 @@ def _supervise(stores: Stores, run: Run, job: MapWork) -> None:
         raise from_dict(ended.error)
     if ended.state != "finished":
         raise RunFailed(f"{run.name} was {ended.state}", "Run it again; it continues.")
+
+
+def finish(tx: Writer, run_id: str, done: Mapping[str, Mapping[str, Any]]) -> None:
+    """Commit results: the units, the blobs that they need, and what is remembered of them."""
+    if not done:
+        return
+    results = {key: {k: v for k, v in each.items() if k != _MEMORIES} for key, each in done.items()}
+    tx.finish_units(run_id, results)  # whatever digest stands in a result is referred to
+    for result in done.values():
+        for memory in result.get(_MEMORIES, ()):
+            tx.remember(memory["key"], _MEMORY, memory["value"], ())
 
 
 def _collected(stores: Stores, run_id: str) -> MapResult:
@@ -158,9 +174,12 @@ class MapWork:
     shape: Literal["gang", "map"] = "map"
     entry = _ENTRY
 
-    def __init__(self, run: Run, on_progress: Progress | None) -> None:
+    def __init__(
+        self, run: Run, on_progress: Progress | None, on_done: OnDone | None = None
+    ) -> None:
         self._run = run
         self._on_progress = on_progress
+        self._on_done = on_done
         self._total = int(run.spec["steps"])
         self._done = 0
         self._given: dict[int, set[str]] = {}  # worker -> keys that it has
@@ -203,15 +222,14 @@ class MapWork:
         control = self._control
 
         def change(tx: Writer) -> list[dict[str, Any]]:
-            refs = [digest for result in done.values() for digest in result.get("refs", ())]
-            if done:
-                tx.finish_units(control.run_id, done, refs)
+            finish(tx, control.run_id, done)
             given = tx.lease_units(control.run_id, control.generation, call.payload["want"])
             return [{"key": unit.key, "payload": unit.payload} for unit in given]
 
         units = control.commit(change)
         self._given[call.rank] = {unit["key"] for unit in units}
         if done:
+            self.gave(done)
             self._count()
             self._answer_waiting()
         if not units and self._done < self._total:
@@ -230,6 +248,11 @@ class MapWork:
     def _count(self) -> None:
         with self._control.stores.meta.read() as db:
             self.told(db.unit_counts(self._control.run_id).get("done", 0))
+
+    def gave(self, done: Mapping[str, Mapping[str, Any]]) -> None:
+        """These results have just been committed."""
+        if self._on_done is not None and done:
+            self._on_done(done)
 
     def told(self, done: int) -> None:
         """How many units are done now."""

@@ -13,7 +13,7 @@ from penstock.base.errors import PenstockError, UserCodeFailed
 from penstock.base.layout import Layout
 from penstock.blobs import open_blobs
 from penstock.jobs.link import AgentLink
-from penstock.jobs.map import MapWork, UnitContext
+from penstock.jobs.map import MapWork, UnitContext, finish
 from penstock.jobs.source import load
 from penstock.jobs.stores import Stores
 from penstock.jobs.wire import Channel
@@ -99,10 +99,10 @@ def _exchange_inline(stores: Stores, run: Run, job: MapWork, lease: Lease) -> No
     while True:
         with stores.meta.write(lease) as tx:
             lease = tx.renew_lease(lease, stores.settings.lease_seconds)
-            refs = [digest for result in done.values() for digest in result.get("refs", ())]
-            tx.finish_units(run.id, done, refs)
+            finish(tx, run.id, done)
             units = tx.lease_units(run.id, lease.generation, want)
             counts = tx.unit_counts(run.id)
+        job.gave(done)
         job.told(counts.get("done", 0))
         if not units:
             return

@@ -1,11 +1,10 @@
 """Which split a row is put into: a pure function of the row, so appending rows moves none.
 
-| asked as                                        | rule                                             |
-|-------------------------------------------------|--------------------------------------------------|
-| `splits={"train": 0.8, "test": 0.2}`            | share of the hashes of the key                   |
-| the same with `by="episode"`                    | share of the hashes of that column's values      |
-| `splits=ByTime("at", {"train": "2024-06-01", "test": None})` | by boundaries, each the end (exclusive) of its split |
-| `splits="fold"`                                 | the column says it, by name                      |
+    splits={"train": 0.8, "test": 0.2}     shares of the hashes of the key
+    the same, with by="episode"            shares of the hashes of that column's values
+    splits=ByTime("at", {"train": "2024-06-01", "test": None})
+                                           by boundaries: where each split ends, exclusive
+    splits="fold"                          that column says it, by name
 
 Rows of one value of `by` are together. A column whose meaning is "episode" is taken for `by` when
 nothing else is said.
@@ -163,9 +162,10 @@ def found_names(rule: Rule, table: pa.Table) -> list[str]:
     return sorted(found)
 
 
-def _column_numbers(rule: Rule, values: pa.ChunkedArray, names: list[str]) -> Any:
+def _column_numbers(rule: Rule, values: pa.ChunkedArray, names: list[str]) -> npt.NDArray[np.int64]:
     found = pc.index_in(values, value_set=pa.array(names, pa.string()))
-    return found.to_numpy().astype(np.int64)
+    numbers: npt.NDArray[np.int64] = found.to_numpy().astype(np.int64)
+    return numbers
 
 
 def _time_numbers(rule: Rule, values: pa.ChunkedArray) -> npt.NDArray[np.int64]:

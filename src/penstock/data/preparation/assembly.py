@@ -1,0 +1,380 @@
+"""The second stage: from the blobs of units to splits and full shards, in order of the inputs.
+
+Rows never pass through the parent: it counts, finds duplicate keys from sorted runs of hashes, and
+says which rows each shard has; shards are written by threads, or by a map where there is much to
+write. Shards are full ones of a power of two rows (so many that one is at most 64 MiB in Arrow),
+so that readers map all but the last of a split on whole pages, whatever the units were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from penstock.base.errors import BadInput
+from penstock.base.hashing import digest_json
+from penstock.data.columns import Column
+from penstock.data.content import Content
+from penstock.data.keys import KEY
+from penstock.data.manifest import Shard, Split
+from penstock.data.preparation import shelf
+from penstock.data.preparation.asking import Asked, as_dicts
+from penstock.data.preparation.finishing import ROW
+from penstock.data.preparation.keyruns import Run, groups
+from penstock.data.preparation.running import OnProgress, Progress, Ran
+from penstock.data.references import OBJECTS_SCHEMA
+from penstock.data.shards import SHARD_BYTES, SHARD_ROWS, Written
+from penstock.data.statistics import gatherers, read_sketches, sketch_table
+from penstock.data.types import mark_key
+from penstock.jobs.map import UnitContext, run_map
+
+if TYPE_CHECKING:
+    from penstock.jobs.stores import Stores
+
+CODE = 1  # raised when equal rows would give another shard
+_SHOWN = 5
+_ONE_PROCESS = 1 << 30  # bytes of rows that threads of this process write
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Laid:
+    """All rows of the units, numbered through: unit after unit, split after split within one.
+
+    units   (blob, number of its first row) of each unit that has rows
+    places  name of the first input of each
+    splits  name -> slices (unit, first row in the unit, end), in order
+    """
+
+    results: list[dict[str, Any]]
+    units: list[tuple[str, int]]
+    places: list[str]
+    splits: dict[str, list[tuple[int, int, int]]]
+    rows: int
+    bytes: int
+
+    def runs(self, stores: Stores, which: str) -> list[Run]:
+        """Sorted hashes of the keys ("run"), or of what else makes rows equal ("same")."""
+        return [
+            Run(stores.blobs, each[which], each["rows"], start)
+            for each, (_, start) in zip(self.results, self.units, strict=True)
+        ]
+
+    def whose(self, numbers: Rows) -> Rows:
+        """The units of some rows."""
+        starts = np.array([start for _, start in self.units], np.int64)
+        return np.searchsorted(starts, numbers, side="right") - 1
+
+
+def laid(asked: Asked, ran: Ran, places: Sequence[str]) -> Laid:
+    """Number the rows. Raises BadInput without any."""
+    results: list[dict[str, Any]] = []
+    units: list[tuple[str, int]] = []
+    names: list[str] = []
+    splits: dict[str, list[tuple[int, int, int]]] = {name: [] for name in asked.rule.names}
+    found: set[str] = set()
+    start = 0
+    for result, place in zip(ran.results, places, strict=True):
+        if not result["rows"]:
+            continue
+        first = 0
+        for name, rows in result["splits"]:
+            found.add(name)
+            if rows:
+                splits.setdefault(name, []).append((len(units), first, first + rows))
+            first += rows
+        results.append(result)
+        units.append((result["blob"], start))
+        names.append(place)
+        start += result["rows"]
+    if not start:
+        raise BadInput(
+            f"{asked.name} got no rows: its inputs gave {ran.account.records} records, of which "
+            "no step kept any",
+            "Look at the filters, and at the inputs.",
+        )
+    if not asked.rule.names:
+        splits = {name: splits[name] for name in sorted(found)}
+    size = sum(each["bytes"] for each in results)
+    return Laid(results, units, names, splits, start, size)
+
+
+def columns_of(asked: Asked, ran: Ran) -> tuple[list[Column], str]:
+    """The columns of the version, and its key."""
+    if ran.own:
+        key = asked.key if isinstance(asked.key, str) else KEY
+        return mark_key(ran.columns, key), key
+    return mark_key([*ran.columns, Column(KEY, "text", "string")], KEY), KEY
+
+
+def refuse_duplicates(
+    stores: Stores,
+    asked: Asked,
+    whole: Laid,
+    columns: Sequence[Column],
+    key: str,
+    kept: npt.NDArray[np.bool_] | None,
+) -> None:
+    """Raise BadInput that names keys which name several rows. kept: which count; None: all."""
+    shown: dict[str, list[str]] = {}
+    count = 0
+    for found in groups(whole.runs(stores, "run"), whole.rows):
+        if kept is not None:
+            found = [each[kept[each]] for each in found]
+            found = [each for each in found if len(each) > 1]
+        count += len(found)
+        for numbers in found[: _SHOWN - len(shown)]:
+            shown |= _told(stores, whole, columns, key, numbers)
+    if not count:
+        return
+    more = f" and {count - len(shown)} more" if count > len(shown) else ""
+    told = "; ".join(f"{name} ({', '.join(places)})" for name, places in shown.items())
+    content = asked.key is None and not any(c.name == key for c in columns[:-1])
+    raise BadInput(
+        f"{'rows are equal in every column; their keys' if content else 'keys name several rows'}: "
+        f"{told}{more}",
+        'Keep the first of each with dedupe="key"'
+        + ("." if content else f', or take another key than "{key}".'),
+        duplicates=shown,
+        count=count,
+    )
+
+
+def _told(
+    stores: Stores, whole: Laid, columns: Sequence[Column], key: str, numbers: Rows
+) -> dict[str, list[str]]:
+    column = [each for each in columns if each.name == key]
+    text = shelf.taken(stores.blobs, whole.units, numbers[:1], column)[key][0].as_py()
+    places = [whole.places[unit] for unit in whole.whose(numbers[:_SHOWN])]
+    return {str(text): places + (["…"] if len(numbers) > _SHOWN else [])}
+
+
+def in_order(stores: Stores, whole: Laid, numbers: Rows) -> Rows:
+    """Some rows in order of the inputs."""
+    row = Column(ROW, "number", "int32")
+    where = shelf.taken(stores.blobs, whole.units, numbers, [row])[ROW].to_numpy()
+    return numbers[np.lexsort((where, whole.whose(numbers)))]
+
+
+# shards
+
+
+@dataclass(frozen=True)
+class Pile:
+    """The rows of one split in their order: slices of units, or an index of row numbers in a
+    blob, with (right) the numbers of what is joined to each."""
+
+    name: str
+    rows: int
+    slices: list[tuple[str, int, int]]
+    index: str = ""
+    right: str = ""
+
+    def payloads(self, step: int) -> Iterable[dict[str, Any]]:
+        """One per shard of `step` rows."""
+        at, offset = 0, 0  # the slice, and how much of it is used
+        for start in range(0, self.rows, step):
+            rows = min(step, self.rows - start)
+            more, blocks = shelf.spread(start, rows, self.rows)
+            told: dict[str, Any] = {"rows": rows, "more": more, "blocks": blocks}
+            if self.index:
+                told["index"] = [self.index, start, start + rows + more]
+                if self.right:
+                    told["right"] = self.right
+            else:
+                told["slices"] = self._slices(at, offset, rows + more)
+                at, offset = self._passed(at, offset, rows)
+            yield told
+
+    def _slices(self, at: int, offset: int, rows: int) -> list[list[Any]]:
+        found: list[list[Any]] = []
+        while rows:
+            blob, first, end = self.slices[at]
+            took = min(rows, end - first - offset)
+            found.append([blob, first + offset, first + offset + took])
+            rows -= took
+            at, offset = at + 1, 0
+        return found
+
+    def _passed(self, at: int, offset: int, rows: int) -> tuple[int, int]:
+        while rows:
+            _, first, end = self.slices[at]
+            took = min(rows, end - first - offset)
+            rows -= took
+            at, offset = (at + 1, 0) if first + offset + took == end else (at, offset + took)
+        return at, offset
+
+
+def piles(whole: Laid) -> list[Pile]:
+    """The splits as they lie."""
+    return [
+        Pile(name, sum(end - first for _, first, end in slices),
+             [(whole.units[unit][0], first, end) for unit, first, end in slices])
+        for name, slices in whole.splits.items()
+    ]  # fmt: skip
+
+
+def shard_rows(rows: int, size: int) -> int:
+    """Rows of a full shard: a power of two, so that rows that become a little larger or fewer
+    change nothing.
+
+    >>> shard_rows(1000, 1000 * 4100), shard_rows(1_000_000, 4_000_000), shard_rows(10, 10 << 30)
+    (16384, 262144, 1)
+    """
+    most = min(SHARD_ROWS, SHARD_BYTES * rows // max(1, size))
+    return 1 << max(0, int(math.log2(max(1, most))))
+
+
+def shelve(
+    stores: Stores,
+    asked: Asked,
+    whole: Laid,
+    heaps: Sequence[Pile],
+    columns: Sequence[Column],
+    key: str,
+    right: Mapping[str, Any] | None,
+    workers: int,
+    on_progress: OnProgress | None,
+) -> Written:
+    """Write all shards, those that are known aside, and gather what the manifest says of them.
+
+    Raises BadInput for an empty split, and what `put` raises.
+    """
+    _refuse_empty(heaps, whole.rows)
+    step = shard_rows(whole.rows, whole.bytes)
+    shared: dict[str, Any] = {"columns": as_dicts(columns), "key": key}
+    if any(each.index for each in heaps):
+        shared |= {"units": [list(each) for each in whole.units], "right": right}
+    wanted = {
+        (heap.name, number): payload
+        for heap in heaps
+        for number, payload in enumerate(heap.payloads(step))
+    }
+    found = _shards(stores, asked, wanted, shared, whole.bytes, workers, on_progress)
+    return _written(stores, heaps, columns, key, asked, found, whole.rows)
+
+
+def _refuse_empty(heaps: Sequence[Pile], total: int) -> None:
+    for heap in heaps:
+        if not heap.rows:
+            raise BadInput(
+                f'split "{heap.name}" got none of the {total} rows',
+                "Give it a larger share, leave it out, or bring more rows; "
+                'splits={"all": 1} keeps everything together.',
+                split=heap.name,
+                rows=total,
+            )
+
+
+def _shards(
+    stores: Stores,
+    asked: Asked,
+    wanted: Mapping[tuple[str, int], dict[str, Any]],
+    shared: dict[str, Any],
+    size: int,
+    workers: int,
+    on_progress: OnProgress | None,
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """What `shelf.shard` gives, for each; remembered by the rows that a shard has."""
+    keys = {
+        which: digest_json(["shard", CODE, payload, shared]) for which, payload in wanted.items()
+    }
+    with stores.meta.read() as meta:
+        recalled = {which: meta.recall(key) for which, key in keys.items()}
+    known = {
+        which: memory
+        for which, memory in recalled.items()
+        if memory is not None and all(stores.blobs.exists(each) for each in memory["refs"])
+    }
+    missing = [which for which in wanted if which not in known]
+    rows = sum(each["rows"] for each in known.values())
+
+    def tell() -> None:
+        if on_progress is not None:
+            on_progress(Progress("shards", len(known), len(wanted), rows))
+
+    tell()
+    if workers and size > _ONE_PROCESS and len(missing) > 1:
+        units = {keys[which]: wanted[which] for which in missing}
+        made = run_map(
+            stores, name=f"{asked.name}/shards", work="prepare", function=shelf.FUNCTION,
+            units=units, workers=min(workers, len(units)), shared=shared,
+        )  # fmt: skip
+        found = {which: made.results[keys[which]] for which in missing}
+    else:
+        context = UnitContext(stores.blobs, stores.layout, shared, 0)
+        found = {}
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            results = pool.map(lambda which: shelf.shard(wanted[which], context), missing)
+            for which, result in zip(missing, results, strict=True):
+                known[which] = found[which] = result
+                rows += result["rows"]
+                tell()
+    with stores.meta.write() as tx:
+        for which, result in found.items():
+            tx.remember(keys[which], "unit", result, ())
+    return known | found
+
+
+def _written(
+    stores: Stores,
+    heaps: Sequence[Pile],
+    columns: Sequence[Column],
+    key: str,
+    asked: Asked,
+    found: Mapping[tuple[str, int], dict[str, Any]],
+    total: int,
+) -> Written:
+    shards, splits, tables = [], [], []
+    objects: set[str] = set()
+    gathered = gatherers(columns, but=key)
+    for heap in heaps:
+        content = Content(columns)
+        count = sum(name == heap.name for name, _ in found)
+        ours = [found[heap.name, number] for number in range(count)]
+        for number, each in enumerate(ours):
+            shards.append(Shard(heap.name, number, each["digest"], each["rows"], each["bytes"],
+                                each["format"]))  # fmt: skip
+            facts = shelf.read_shard_facts(stores.blobs, each["facts"])
+            tables.append(_named(facts["statistics"], heap.name, number))
+            for name, later in read_sketches(facts["sketches"], columns).items():
+                gathered[name].merge(later)
+            digests = facts["content"].to_pylist() if facts["content"] is not None else []
+            content.join([(row["values"], row["there"]) for row in digests])
+            if facts["objects"] is not None:
+                objects.update(facts["objects"]["digest"].to_pylist())
+        size = sum(each["bytes"] for each in ours)
+        share = asked.rule.shares.get(heap.name, heap.rows / total)
+        splits.append(Split(heap.name, heap.rows, len(ours), size, share, content.digest))
+    beside = {
+        "statistics": pa.concat_tables(tables).combine_chunks(),
+        "sketches": sketch_table(gathered.values()),
+        "objects": pa.table([sorted(objects)], schema=OBJECTS_SCHEMA) if objects else None,
+    }
+    return Written(
+        columns=list(columns),
+        key=key,
+        splits=splits,
+        shards=shards,
+        statistics={name: each.result() for name, each in gathered.items()},
+        checks={"no_duplicate_keys": True, "no_key_in_two_splits": True,
+                "keys": sum(each.rows for each in heaps)},
+        tables={name: table for name, table in beside.items() if table is not None},
+    )  # fmt: skip
+
+
+def _named(table: pa.Table | None, split: str, number: int) -> pa.Table:
+    assert table is not None
+    rows = table.num_rows
+    at = table.schema.get_field_index("split")
+    table = table.set_column(at, "split", pa.array([split] * rows, pa.string()))
+    at = table.schema.get_field_index("number")
+    return table.set_column(at, "number", pa.array([number] * rows, pa.int64()))

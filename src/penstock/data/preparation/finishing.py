@@ -1,0 +1,147 @@
+"""The end of a unit: from its rows to keys, splits and one blob.
+
+The blob: rows by split, in order of the input within a split, under the columns of the version and
+the column `penstock.row`, where the row stood before (int32). A unit with columns that have no
+value in any row (gaps) keeps its rows as they are until all units tell the type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from penstock.base.errors import BadInput
+from penstock.base.hashing import digest_json
+from penstock.base.nearest import did_you_mean
+from penstock.blobs import Blobs
+from penstock.data.columns import Column, described
+from penstock.data.formats import InputSource
+from penstock.data.keys import KEY, KeyFunction, key_texts
+from penstock.data.preparation.chain import Ready
+from penstock.data.preparation.from_function import failed
+from penstock.data.preparation.keyruns import put_run
+from penstock.data.preparation.splitting import Rule, assign, for_columns, found_names
+from penstock.data.preparation.steps import entry_of
+from penstock.data.preparation.tables import column_of, put_table
+from penstock.data.references import Objects
+from penstock.data.types import Type, mark_key
+
+ROW = "penstock.row"  # the column of a unit's blob that says where a row stood in the unit
+
+
+@dataclass
+class Work:
+    """A preparation as a unit needs it.
+
+    same  columns whose equality makes rows equal, [] for all; None where the key tells
+    """
+
+    source: InputSource
+    steps: list[Ready]
+    keep: list[bool]
+    key: str | KeyFunction | None
+    rule: Rule
+    types: dict[str, Type]
+    bad: str
+    same: list[str] | None
+
+
+def finished(blobs: Blobs, table: pa.Table | None, work: Work) -> dict[str, Any]:
+    """Store a unit's rows; what of its result is about them.
+
+    "columns" as dicts, "schema" their digest, "own": whether a column of the data is the key,
+    "run": of the keys (`keyruns.py`), "same": of what else makes rows equal
+    Raises BadInput, UserCodeFailed (the key's function).
+    """
+    if table is None or not table.num_rows:
+        return _result(None, None, [], own=True)
+    columns = [column_of(each) for each in table.schema]
+    key = KEY if work.key is None and KEY in table.column_names else work.key
+    own = isinstance(key, str)
+    if any(not each.known for each in columns):  # keys and splits may depend on what is missing
+        return _result(put_table(blobs, table), table, columns, own)
+    if not own and KEY in table.column_names:
+        raise BadInput(
+            f'the data has a column "{KEY}", which is the name that the key gets',
+            f'Pass key="{KEY}" if it names the samples, or rename it.',
+        )
+    keys = key_texts(table, columns, _guarded(key))
+    same = None if work.same is None else _same(table, columns, work.same)
+    if not own:
+        table = table.append_column(KEY, pa.array(keys, pa.string()))
+        columns = [*columns, Column(KEY, "text", "string")]
+    columns = mark_key(columns, key if isinstance(key, str) else KEY)
+    table = described(table, columns)
+    rule = for_columns(work.rule, columns)
+    splits = found_names(rule, table)
+    numbers = assign(rule, table, keys, splits)
+    order = np.argsort(numbers, kind="stable")
+    counts = np.bincount(numbers, minlength=len(splits)).tolist()
+    moved = table.take(pa.array(order)).append_column(ROW, pa.array(order.astype(np.int32)))
+    found = _result(put_table(blobs, moved), table, columns, own)
+    found["run"] = put_run(blobs, [keys[row] for row in order])
+    if same is not None:
+        found["same"] = put_run(blobs, [same[row] for row in order])
+    found["splits"] = [list(each) for each in zip(splits, counts, strict=True)]
+    found["refs"] += [found["run"], *_objects(table)]
+    return found
+
+
+def _result(
+    blob: str | None, table: pa.Table | None, columns: list[Column], own: bool
+) -> dict[str, Any]:
+    told = [asdict(each) for each in columns]
+    return {
+        "refs": [blob] if blob else [],
+        "blob": blob,
+        "rows": 0 if table is None else table.num_rows,
+        "bytes": 0 if table is None else table.nbytes,
+        "columns": told,
+        "schema": digest_json(told) if told else "",
+        "own": own,
+        "run": None,
+        "same": None,
+        "splits": [],
+    }
+
+
+def _same(table: pa.Table, columns: list[Column], names: list[str]) -> list[str]:
+    """What is equal for rows that are."""
+    for name in names:
+        if name not in table.column_names:
+            raise BadInput(
+                f'dedupe names a column "{name}", which is not in the data',
+                did_you_mean(name, table.column_names),
+                column=name,
+            )
+    return key_texts(table, [c for c in columns if not names or c.name in names], None)
+
+
+def _objects(table: pa.Table) -> list[str]:
+    """Blobs that the rows refer to."""
+    objects = Objects()
+    objects.add(table)
+    listed = objects.table()
+    return [] if listed is None else listed["digest"].to_pylist()
+
+
+def column_from(told: Mapping[str, Any]) -> Column:
+    """The way back from `asdict`."""
+    return Column(**{**told, "shape": tuple(told["shape"])})
+
+
+def _guarded(key: str | KeyFunction | None) -> str | KeyFunction | None:
+    if not callable(key):
+        return key
+
+    def guarded(row: dict[str, Any]) -> Any:
+        try:
+            return key(row)
+        except Exception as error:
+            raise failed(error, entry_of(key)[0]) from error
+
+    return guarded

@@ -1,0 +1,161 @@
+"""From an asked preparation to the manifest of its version: units, order, checks, shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from penstock.data.manifest import Lineage, Manifest, write_manifest
+from penstock.data.preparation.asking import Asked
+from penstock.data.preparation.assembly import columns_of, laid, refuse_duplicates, shelve
+from penstock.data.preparation.bad import Bad
+from penstock.data.preparation.ordering import ordered
+from penstock.data.preparation.planning import Listed, Unit, inputs_table
+from penstock.data.preparation.running import (
+    OnProgress,
+    Ran,
+    bad_records,
+    run_units,
+    workers_for,
+)
+from penstock.data.shards import write_shards
+
+if TYPE_CHECKING:
+    from penstock.blobs import Blobs
+    from penstock.jobs.stores import Stores
+
+_SHOWN = 3
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("place", pa.string()),
+        ("step", pa.string()),
+        ("error", pa.string()),
+        ("raw", pa.binary()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """aside     what was put aside, as the manifest of NAME-quarantine
+    lines     what people should know
+    """
+
+    manifest: Manifest
+    aside: Manifest | None
+    lines: tuple[str, ...]
+
+
+def make(
+    stores: Stores,
+    asked: Asked,
+    found: Listed,
+    units: Sequence[Unit],
+    theirs: Listed | None,
+    lineage: Lineage,
+    on_progress: OnProgress | None,
+) -> Made:
+    """Run what is missing and write all blobs of the version. Hold a pin.
+
+    Raises BadInput, UserCodeFailed, Refused and what the stores raise; nothing is visible then.
+    """
+    workers = workers_for(asked, units)
+    ran = run_units(stores, asked, found.opened, units, on_progress)
+    columns, key = columns_of(asked, ran)
+    whole = laid(asked, ran, [each.names[0] for each in units])
+    made = ordered(stores, asked.whole, whole, columns, theirs)
+    refuse_duplicates(stores, asked, whole, columns, key, made.kept(whole.rows))
+    bad: list[Bad] = []
+    notes = _notes(asked, ran, units)
+    lines = _lines(asked, ran)
+    if asked.expect is not None:
+        from penstock.data.preparation.checking import checked
+
+        seen = checked(stores, asked.name, asked.expect, whole, made, key)
+        made, bad = seen.ordered, seen.aside
+        notes["expectations"] = seen.note
+        lines += seen.lines
+    heaps = made.piles(stores.blobs, whole)
+    written = shelve(
+        stores, asked, whole, heaps, made.columns, key, made.right, workers, on_progress
+    )
+    if asked.bad == "quarantine":
+        bad = [each for result in ran.results if result["bad"]
+               for each in bad_records(stores.blobs, result)] + bad  # fmt: skip
+    aside = _quarantine(stores.blobs, asked.name, bad) if bad else None
+    if aside is not None:
+        notes["quarantine"] = {"dataset": f"{asked.name}-quarantine", "rows": aside.rows}
+        lines.append(f"{aside.rows} records are in {asked.name}-quarantine")
+    manifest = write_manifest(
+        stores.blobs,
+        columns=written.columns,
+        key=written.key,
+        splits=written.splits,
+        shards=written.shards,
+        statistics=written.statistics,
+        lineage=lineage,
+        checks=written.checks,
+        tables={**written.tables, "inputs": inputs_table(units)},
+        notes=notes,
+    )
+    return Made(manifest, aside, tuple(lines))
+
+
+def _notes(asked: Asked, ran: Ran, units: Sequence[Unit]) -> dict[str, Any]:
+    steps = [{"name": each.name, "code": each.code.digest.rpartition(":")[2], "keep": each.keep}
+             for each in asked.steps]  # fmt: skip
+    notes: dict[str, Any] = {
+        "steps": steps,
+        "rule": asked.rule.spec(),
+        "options": asked.options(),
+        "units": len(units),
+        "inputs": sum(len(each.inputs) for each in units),
+        "records": ran.account.note(asked.bad),
+    }
+    if ran.unstable:
+        notes["unstable"] = ran.unstable[:20]
+    return notes
+
+
+def _lines(asked: Asked, ran: Ran) -> list[str]:
+    lines = []
+    if ran.account.bad:
+        what = "were skipped" if asked.bad == "skip" else "were put aside"
+        first = "; ".join(f"{b.place}: {b.error}" for b in ran.account.first[:_SHOWN])
+        lines.append(
+            f"{ran.account.bad} of {ran.account.records} records are bad and {what}: {first}"
+        )
+    if ran.unstable:
+        names = ", ".join(each.name.partition(" ")[2] for each in asked.steps)
+        lines.append(
+            f"{names}: a second run of the same record gave something else "
+            f"({', '.join(ran.unstable[:_SHOWN])}); draw random numbers from a seed of the record"
+        )
+    return lines
+
+
+def _quarantine(blobs: Blobs, name: str, bad: Sequence[Bad]) -> Manifest:
+    """The manifest of what was put aside, in order of the inputs."""
+    rows = [
+        {"key": f"{number:09d}", "place": each.place, "step": each.step, "error": each.error,
+         "raw": each.raw}
+        for number, each in enumerate(bad)
+    ]  # fmt: skip
+    table = pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA)
+    written = write_shards(blobs, table, key="key", splits={"all": 1.0})
+    return write_manifest(
+        blobs,
+        columns=written.columns,
+        key=written.key,
+        splits=written.splits,
+        shards=written.shards,
+        statistics=written.statistics,
+        lineage=Lineage(f"quarantine of {name}", ""),
+        checks=written.checks,
+        tables=written.tables,
+    )

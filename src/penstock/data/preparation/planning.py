@@ -1,0 +1,261 @@
+"""Which units a preparation has, what is known of each, and what would have to run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from penstock.base.errors import Damaged, NotFound
+from penstock.base.hashing import digest_json
+from penstock.data.manifest import Manifest
+from penstock.data.preparation import stability
+from penstock.data.preparation.asking import Asked
+from penstock.data.preparation.cutting import Inputs, cut, digests_of
+from penstock.data.preparation.sources import Opened
+
+if TYPE_CHECKING:
+    from penstock.blobs import Blobs
+    from penstock.jobs.stores import Stores
+
+_SHOWN = 3  # names in a sentence
+
+INPUTS_SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("uri", pa.string()),
+        ("bytes", pa.int64()),
+        ("stamp", pa.string()),
+        ("digest", pa.string()),
+        ("unit", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """inputs and their digests; keys of each step's output and of the unit's, which names it
+
+    result  what it gave, where that is known and whole
+    first   the step to begin with; kept: what that step begins with, where first > 0
+    """
+
+    inputs: Inputs
+    digests: Sequence[str]
+    keys: Sequence[str]
+    result: dict[str, Any] | None
+    first: int = 0
+    kept: dict[str, Any] | None = None
+
+    @property
+    def key(self) -> str:
+        return self.keys[-1]
+
+    @property
+    def names(self) -> list[str]:
+        return [self.inputs[0].name, self.inputs[-1].name]
+
+    @property
+    def size(self) -> int:
+        return sum(each.size for each in self.inputs)
+
+    def payload(self, first: bool) -> dict[str, Any]:
+        """For the unit's function."""
+        return {
+            "inputs": [each.spec() for each in self.inputs],
+            "names": self.names,
+            "from": self.first,
+            "kept": self.kept,
+            "keys": list(self.keys),
+            "sampled": stability.sampled(self.key, first),
+        }
+
+
+@dataclass(frozen=True)
+class Listed:
+    """All inputs of a preparation, cut into units."""
+
+    opened: Opened
+    units: list[Inputs]
+    digests: list[list[str]]
+
+    @property
+    def digest(self) -> str:
+        """Of all inputs: names, contents, and how they are read."""
+        named = [
+            [each.name, digest]
+            for unit, digests in zip(self.units, self.digests, strict=True)
+            for each, digest in zip(unit, digests, strict=True)
+        ]
+        # As text that is no digest, so that no row asks the store to keep such a blob.
+        found = digest_json([self.opened.source.identity, named])
+        return "inputs:" + found.rpartition(":")[2]
+
+
+def listed(stores: Stores, opened: Opened) -> Listed:
+    """Raises BadInput: nothing there, files that differ, and what listing them raises."""
+    units = cut(opened.source.inputs())
+    return Listed(opened, units, digests_of(stores.meta, opened.source, units))
+
+
+def planned(stores: Stores, asked: Asked, found: Listed, fresh: bool) -> list[Unit]:
+    """Every unit in order, with what is known of it."""
+    identity = found.opened.source.identity
+    units = []
+    with stores.meta.read() as meta:
+        for inputs, digests in zip(found.units, found.digests, strict=True):
+            named = [(i.name, digest) for i, digest in zip(inputs, digests, strict=True)]
+            keys = asked.keys(identity, named)
+            known = None if fresh else whole_memory(stores.blobs, meta.recall(keys[-1]))
+            first, kept = 0, None
+            if known is None and not fresh:
+                for number in range(len(asked.steps) - 1, 0, -1):
+                    if asked.steps[number - 1].keep:
+                        kept = whole_memory(stores.blobs, meta.recall(keys[number - 1]))
+                    if kept is not None:
+                        first = number
+                        break
+            units.append(Unit(inputs, digests, keys, known, first, kept))
+    return units
+
+
+def whole_memory(blobs: Blobs, memory: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What is remembered, where all its blobs are there."""
+    if memory is None:
+        return None
+    named = [memory.get("blob"), memory.get("run"), memory.get("same"), memory.get("facts")]
+    return memory if all(blobs.exists(each) for each in named if each) else None
+
+
+def inputs_table(units: Sequence[Unit]) -> pa.Table:
+    """The manifest's table "inputs"."""
+    rows = [
+        {
+            "name": each.name,
+            "uri": each.uri,
+            "bytes": each.size,
+            "stamp": each.stamp,
+            "digest": digest,
+            "unit": unit.key.rpartition(":")[2],
+        }
+        for unit in units
+        for each, digest in zip(unit.inputs, unit.digests, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=INPUTS_SCHEMA)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Names of inputs, compared with an earlier version."""
+
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    gone: tuple[str, ...]
+    total: int
+
+    def lines(self) -> list[str]:
+        """ "2 of 200 inputs changed (a.csv, b.csv)"."""
+        found = []
+        for names, what in ((self.changed, "changed"), (self.new, "new"), (self.gone, "gone")):
+            if names:
+                more = ", …" if len(names) > _SHOWN else ""
+                shown = ", ".join(names[:_SHOWN]) + more
+                verb = "" if what == "changed" else "are " if len(names) > 1 else "is "
+                count = f"{len(names)} of {self.total}" if what == "changed" else f"{len(names)}"
+                plural = "input" if len(names) == 1 and what != "changed" else "inputs"
+                found.append(f"{count} {plural} {verb}{what} ({shown})")
+        return found
+
+
+def changes(found: Listed, old: Manifest | None) -> Changes:
+    """What is new, changed and gone since the version of a manifest; all is new without one."""
+    now = {
+        each.name: digest
+        for unit, digests in zip(found.units, found.digests, strict=True)
+        for each, digest in zip(unit, digests, strict=True)
+    }
+    before: Mapping[str, str] = {}
+    try:
+        table = old.table("inputs") if old is not None else None
+    except (NotFound, Damaged):
+        table = None
+    if table is not None:
+        names, digests = table["name"].to_pylist(), table["digest"].to_pylist()
+        before = dict(zip(names, digests, strict=True))
+    return Changes(
+        tuple(name for name in now if name not in before),
+        tuple(name for name in now if name in before and before[name] != now[name]),
+        tuple(name for name in before if name not in now),
+        len(now),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `prepare` would do, and why.
+
+    reused   whether nothing would run
+    why      as `prepare` says it
+    units    of the whole; known: whose output is there; starts: step (from 0) -> how many of the
+             others begin with it, as what came before is kept
+    rows     of the units that are known
+    inputs   new, changed, gone since the newest version
+    examples units that would run: "a.csv to f.csv from map clean"
+    unknown  why units cannot be counted, "" where they can
+    """
+
+    name: str
+    reused: bool
+    why: str
+    units: int = 0
+    known: int = 0
+    starts: dict[int, int] | None = None
+    rows: int = 0
+    inputs: Changes | None = None
+    steps: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+    unknown: str = ""
+
+    @property
+    def to_run(self) -> int:
+        return self.units - self.known
+
+    def lines(self) -> list[str]:
+        """For people."""
+        if self.reused or self.unknown:
+            return [self.why, *([self.unknown] if self.unknown else [])]
+        found = [f"would run, because {self.why}"]
+        found.append(f"{self.to_run} of {self.units} units would run, {self.known} are known")
+        for step, count in sorted((self.starts or {}).items()):
+            found.append(f"  {count} from {self._step(step)}")
+        found += [f"  {each}" for each in self.examples]
+        return found
+
+    def _step(self, number: int) -> str:
+        return self.steps[number] if number else "the beginning"
+
+
+def plan_of(name: str, why: str, asked: Asked, units: Sequence[Unit], inputs: Changes) -> Plan:
+    missing = [each for each in units if each.result is None]
+    steps = tuple(each.name for each in asked.steps)
+    return Plan(
+        name=name,
+        reused=False,
+        why=why,
+        units=len(units),
+        known=len(units) - len(missing),
+        starts=dict(Counter(each.first for each in missing)),
+        rows=sum(each.result["rows"] for each in units if each.result is not None),
+        inputs=inputs,
+        steps=steps,
+        examples=tuple(_example(each, steps) for each in missing[:_SHOWN]),
+    )
+
+
+def _example(unit: Unit, steps: Sequence[str]) -> str:
+    first, last = unit.names
+    names = first if first == last else f"{first} to {last} ({len(unit.inputs)} inputs)"
+    return f"{names} from {steps[unit.first]}" if unit.first else names
