@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import email.utils
+import hmac
 import http.client
+import itertools
+import re
+import shutil
 import socket
 import struct
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,13 +24,71 @@ import pytest
 
 from penstock.blobs import Blobs, open_blobs
 
+AZURITE = shutil.which("azurite-blob")  # Microsoft's emulator, from `npm install azurite`
+ENGINES = ["memory", "local", pytest.param("s3", marks=pytest.mark.s3)]
+if AZURITE:
+    ENGINES.append(pytest.param("azure", marks=pytest.mark.s3))
 
-@pytest.fixture(params=["memory", "local", pytest.param("s3", marks=pytest.mark.s3)])
+
+@pytest.fixture(params=ENGINES)
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
     """Every engine in turn; a new engine joins the contract by one line here."""
-    if request.param == "s3":
-        return open_blobs(request.getfixturevalue("s3"))
+    if request.param in ("s3", "azure"):
+        return open_blobs(request.getfixturevalue(request.param))
     return open_blobs({"memory": "memory://", "local": f"file://{tmp_path}/blobs"}[request.param])
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Azure's store on loopback, where its emulator is installed: http://127.0.0.1:PORT."""
+    assert AZURITE
+    folder = tmp_path_factory.mktemp("azurite")
+    command = [
+        AZURITE, "--blobPort", "0", "--inMemoryPersistence", "--disableTelemetry",
+        "--skipApiVersionCheck",
+    ]  # fmt: skip
+    with (folder / "log").open("wb") as log, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AZURE_STORAGE_ACCOUNT_KEY", AZURITE_KEY)
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            yield _listening(server, folder / "log")
+        finally:
+            server.kill()
+            server.wait()
+
+
+def _listening(server: subprocess.Popen[bytes], log: Path) -> str:
+    end = time.monotonic() + 60
+    while time.monotonic() < end and server.poll() is None:
+        if found := re.search(r"listens on (http://127\.0\.0\.1:\d+)", log.read_text()):
+            return found[1]
+        time.sleep(0.02)
+    raise AssertionError(f"azurite does not start: {log.read_text()}")
+
+
+@pytest.fixture
+def azure(azurite: str) -> str:
+    """The URL of a new container, made with a signed request, because engines make none."""
+    name = f"container-{next(_containers)}"
+    place = f"/{ACCOUNT}/{name}"
+    head = {"x-ms-date": email.utils.formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
+    signed = "PUT" + "\n" * 12 + "".join(f"{key}:{value}\n" for key, value in head.items())
+    signed += f"/{ACCOUNT}{place}\nrestype:container"
+    key = hmac.digest(base64.b64decode(AZURITE_KEY), signed.encode(), "sha256")
+    head["Authorization"] = f"SharedKey {ACCOUNT}:{base64.b64encode(key).decode()}"
+    connection = http.client.HTTPConnection(azurite.removeprefix("http://"), timeout=30)
+    connection.request("PUT", f"{place}?restype=container", headers=head)
+    assert connection.getresponse().status == 201
+    connection.close()
+    return f"az://{name}/some/prefix?endpoint={azurite}/{ACCOUNT}&account={ACCOUNT}"
+
+
+# Published with the emulator; every installation has them.
+ACCOUNT = "devstoreaccount1"
+AZURITE_KEY = (
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
+_containers = itertools.count()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,42 @@ def test_an_upload_that_fails_is_aborted_and_nothing_is_visible(
     aborts = [seen for seen in proxy.seen if seen.method == "DELETE" and "uploadId" in seen.path]
     begun = [seen for seen in proxy.seen if seen.method == "POST" and "uploads" in seen.path]
     assert len(aborts) == len(begun) >= 1
+
+
+@pytest.mark.faults
+def test_a_writer_killed_in_the_middle_of_an_upload_leaves_nothing_visible(
+    through: Any, proxy: Any
+) -> None:
+    proxy.fault = lambda seen: "hang" if "partNumber=2" in seen.path else None
+    child = os.fork()
+    if child == 0:
+        through.put(os.urandom(33 * MIB))
+        os._exit(0)
+    while not any("partNumber=2" in seen.path for seen in list(proxy.seen)):
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
+        proxy.release.wait(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    proxy.release.set()
+    assert list(through.list()) == []
+    data = os.urandom(17 * MIB)
+    assert through.get(through.put(data)) == data
+
+
+def test_what_the_store_does_not_copy_is_copied_through_this_machine(
+    through: Any, proxy: Any
+) -> None:
+    digest = through.put(os.urandom(9 * MIB))
+
+    def too_large(seen: Any) -> object:
+        condemning = seen.method == "PUT" and "condemned/" in seen.path
+        first_time = not any(other.status == 400 for other in proxy.seen)
+        return (400, "InvalidRequest") if condemning and first_time else None
+
+    proxy.fault = too_large
+    through.condemn(digest)
+    assert not through.exists(digest)
+    through.verify(digest)
 
 
 def test_a_source_that_fails_sends_nothing(through: Any, proxy: Any) -> None:

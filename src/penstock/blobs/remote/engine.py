@@ -36,7 +36,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from penstock.base.errors import PenstockError
+from penstock.base.errors import PenstockError, Unavailable
 from penstock.base.files import os_errors
 from penstock.base.hashing import PREFIX, Hasher, digest_bytes, is_digest, read_chunks
 from penstock.blobs.check import damaged, hexdigits, missing, span
@@ -55,6 +55,7 @@ LOOK_FIRST = 256 << 10  # bytes from which a look is cheaper than sending in vai
 SINGLE = 16 << 20  # bytes up to which a blob is written in one request
 _MOST_PARTS = 9000  # S3 allows 10,000
 _SINCE = ".since"
+_TOO_LARGE = ("InvalidRequest", "EntityTooLarge")  # what S3 answers to a copy
 
 
 class RemoteBlobs:
@@ -222,7 +223,7 @@ class RemoteBlobs:
 
     def condemn(self, digest: str) -> None:
         visible, side = _visible(digest), _side(digest)
-        if self._client.copy(visible, side):
+        if self._copy(digest, visible, side):
             self._client.delete(side + _SINCE)
             self._client.delete(visible)
             self._client.overwrite(side + _SINCE, memoryview(b""))
@@ -258,7 +259,7 @@ class RemoteBlobs:
 
     def restore(self, digest: str) -> None:
         visible, side = _visible(digest), _side(digest)
-        if self._client.head(visible) is None and not self._client.copy(side, visible):
+        if self._client.head(visible) is None and not self._copy(digest, side, visible):
             return
         self._client.delete(side + _SINCE)
         self._client.delete(side)
@@ -267,6 +268,22 @@ class RemoteBlobs:
         side = _side(digest)
         self._client.delete(side)
         self._client.delete(side + _SINCE)
+
+    def _copy(self, digest: str, key: str, to: str) -> bool:
+        """Inside the store; through this machine what it finds too large (S3: above 5 GB)."""
+        try:
+            return self._client.copy(key, to)
+        except Unavailable as error:
+            if error.facts.get("store_code") not in _TOO_LARGE:
+                raise
+        first = self._client.get(key, 0, PIECE)
+        if first is None:
+            return False
+        with Spool() as spool:
+            spool.fill([first.data])
+            spool.fill(self._pieces(digest, key, first.data.nbytes, first.size))
+            self._write(to, spool.view)
+        return True
 
     # places
 

@@ -38,7 +38,7 @@ class Spool:
         if self._file is not None:
             self._file.close()  # a map of it stays valid until nobody holds it
 
-    def fill(self, chunks: Iterable[bytes]) -> None:
+    def fill(self, chunks: Iterable[bytes | memoryview]) -> None:
         for chunk in chunks:
             self._hasher.update(chunk)
             if self._file is None and len(self._memory) + len(chunk) <= IN_MEMORY:
@@ -46,7 +46,7 @@ class Spool:
             else:
                 self._to_file(chunk)
 
-    def _to_file(self, chunk: bytes) -> None:
+    def _to_file(self, chunk: bytes | memoryview) -> None:
         with os_errors("keeping bytes on their way to the blob store", tempfile.gettempdir()):
             if self._file is None:
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
