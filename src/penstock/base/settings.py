@@ -20,7 +20,7 @@ from penstock.base.nearest import did_you_mean
 FILE = "penstock.toml"
 PREFIX = "PENSTOCK_"
 # Variables that are not settings: tests and the processes that Penstock starts use them.
-_NOT_SETTINGS = {"PENSTOCK_CHAOS_SEED", "PENSTOCK_RANK"}
+_NOT_SETTINGS = {"PENSTOCK_CHAOS_SEED", "PENSTOCK_EXPLAIN", "PENSTOCK_RANK"}
 
 
 class Settings(BaseModel):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute as pc
 
 from penstock.base.errors import Damaged, NewerSchema, NotFound
+from penstock.base.hashing import PREFIX
 from penstock.data.manifest import Manifest, read_manifest
 from penstock.records import Version
 from penstock.records.looks import Ancestor
@@ -76,15 +77,15 @@ def _function(manifest: Manifest) -> list[Ancestor]:
 
 
 def _inputs(manifest: Manifest) -> list[Ancestor]:
-    """The first files by name, and how many more; from the table "inputs", else the lineage."""
+    """The first files by name, and how many more; from the table "inputs"."""
     table = manifest.table("inputs")
     if table is None:
-        return [Ancestor("input", each) for each in manifest.lineage.inputs[:_FILES]] + _more(
-            len(manifest.lineage.inputs), None
-        )
+        return []
+    if "uri" in table.column_names:  # a dataset's shards are told by the dataset
+        table = table.filter(pc.invert(pc.starts_with(table["uri"], PREFIX)))
     rows = table.slice(0, _FILES).to_pylist()
     named = [
-        Ancestor("input", str(row["input"]), {k: row[k] for k in ("bytes", "digest") if k in row})
+        Ancestor("input", str(row["name"]), {k: row[k] for k in ("bytes", "digest") if k in row})
         for row in rows
     ]
     total = pc.sum(table["bytes"]).as_py() if "bytes" in table.column_names else None

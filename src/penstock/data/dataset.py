@@ -250,14 +250,17 @@ class Dataset:
 
         return frames.to_duckdb(self, connection)
 
-    def to_torch(self, **options: Any) -> Any:
-        """A map-style torch Dataset for `torch.utils.data.DataLoader`, read from memory maps.
+    def to_torch(self, batch_size: int | None = None, **options: Any) -> Any:
+        """A map-style torch Dataset, gathered from memory maps; with `batch_size` a DataLoader.
 
-        options  of `penstock.data.torchdata`
+        options  of `dataloader_of` (torchdata.py): seed, shuffle, drop_last, num_workers, …; its
+                 order is that of `run.data`
+
+        Raises MissingExtra without torch, BadInput for gaps that no tensor can hold.
         """
         from penstock.data import frames
 
-        return frames.to_torch(self, self._blobs, self._layout, **options)
+        return frames.to_torch(self, self._blobs, self._layout, batch_size, **options)
 
     # how it shows
 

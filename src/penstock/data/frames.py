@@ -6,6 +6,7 @@ as it is, because it is a stream of Arrow; what is added here is that tensors ke
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from penstock.base.layout import Layout
     from penstock.blobs import Blobs
     from penstock.data.dataset import Dataset
+    from penstock.data.order import Rows
+    from penstock.data.source import Source
 
 
 def to_numpy(data: Dataset, store: str = "") -> dict[str, Values]:
@@ -79,16 +82,56 @@ def to_duckdb(data: Dataset, connection: Any = None) -> Any:
     return (duckdb if connection is None else connection).from_arrow(data)
 
 
-def to_torch(data: Dataset, blobs: Blobs, layout: Layout | None, **options: Any) -> Any:
-    """A map-style torch Dataset over the same rows, see `torchdata.py`."""
+def to_torch(
+    data: Dataset, blobs: Blobs, layout: Layout | None, batch_size: int | None, **options: Any
+) -> Any:
+    """A map-style torch Dataset over the same rows, or a DataLoader of it; see `torchdata.py`."""
     if layout is None:
         raise BadInput(
             f"{data.reference} was opened without a home, where shards could be mapped",
             "Open it by ps.open.",
         )
     _needed("torch", data)
-    torchdata = import_module("penstock.data.torchdata")
-    return torchdata.map_style(data, blobs, layout, **options)
+    from penstock.data.source import ShardSource
+    from penstock.data.torchdata import dataloader_of, dataset_of
+
+    names = [each.name for each in data.columns]
+    found = ShardSource(
+        blobs, layout, data.manifest, data.split, columns=names, name=data.reference
+    )
+    source = found if len(found) == len(data) else Part(found, data.start, data.stop)
+    if batch_size is None:
+        return dataset_of(source)
+    return dataloader_of(source, batch_size=batch_size, **options)
+
+
+class Part:
+    """Rows start..stop-1 of a source, as a source. Owns it."""
+
+    def __init__(self, source: Source, start: int, stop: int) -> None:
+        self._source, self._start, self._rows = source, start, max(0, stop - start)
+        self.identity = f"{source.identity}[{start}:{stop}]"
+
+    def __len__(self) -> int:
+        return self._rows
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        return self._source.columns
+
+    def gather(self, rows: Rows) -> dict[str, Values]:
+        if len(rows) and (rows.min() < 0 or rows.max() >= self._rows):
+            raise IndexError(f"rows 0..{self._rows - 1} are there")
+        return self._source.gather(rows + self._start)
+
+    def ahead(self, rows: Rows) -> None:
+        self._source.ahead(rows + self._start)
+
+    def done(self, rows: Rows) -> None:
+        self._source.done(rows + self._start)
+
+    def close(self) -> None:
+        self._source.close()
 
 
 def _needed(library: str, data: Dataset) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from penstock.records.looks import (
     DataRows,
     DataVerdict,
     Exported,
+    Imported,
 )
 
 if TYPE_CHECKING:
@@ -129,6 +130,35 @@ def export(
 
     return export_version(
         stores, reference, folder, format, columns=columns or None, on_progress=on_progress
+    )
+
+
+def import_files(
+    stores: Stores,
+    name: str,
+    files: Sequence[str],
+    options: Mapping[str, Any],
+    on_progress: Progress | None,
+) -> Imported:
+    """Files as a version; see the port for the options."""
+    from penstock import data
+
+    given = dict(options)
+    source: Any = files[0] if len(files) == 1 else list(files)
+    reading = {key: found for key in ("format", "columns") if (found := given.pop(key, None))}
+    if reading:
+        source = {"given": source, **reading}
+    tell = None if on_progress is None else (lambda told: on_progress(told.done, told.total))
+    wanted = {key: value for key, value in given.items() if value is not None}
+    found = data.prepare(stores, name, source, on_progress=tell, **wanted)
+    summary = found.version.summary
+    return Imported(
+        reference=found.reference,
+        reused=found.reused,
+        why=found.why,
+        notes=list(found.notes),
+        rows=summary["rows"],
+        splits=summary["splits"],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from penstock.home.views import VersionDetail, VersionView
 from penstock.records import Alias
@@ -15,6 +15,7 @@ from penstock.records.looks import (
     DataRows,
     DataVerdict,
     Exported,
+    Imported,
     Retired,
 )
 
@@ -79,6 +80,27 @@ class DataHome(Protocol):
 
         Conflict when the folder is there, BadInput for columns that the format cannot hold.
         """
+        ...
+
+    def import_data(
+        self,
+        name: str,
+        files: Sequence[str],
+        on_progress: Progress | None = None,
+        **options: Any,
+    ) -> Imported:
+        """Make a version of files of this machine (paths, folders, globs, URLs), or find it.
+
+        options  format and columns of the files; key, splits (name -> share, or a column), by,
+                 bad, bad_share, dedupe, workers, fresh as `ps.prepare` has them
+        Progress counts units.
+        """
+        ...
+
+    def explain_data(
+        self, script: Path, arguments: Sequence[str] = (), name: str | None = None
+    ) -> list[dict[str, Any]]:
+        """What the preparations of a script would run now, and why; see `explaining.py`."""
         ...
 
     def move_data_alias(self, reference: str, alias: str, expect: int | None = None) -> Alias:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from penstock.home.views import VersionDetail, VersionView
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         DataRows,
         DataVerdict,
         Exported,
+        Imported,
         Retired,
     )
 
@@ -96,6 +97,24 @@ class LocalData:
         from penstock.home import data
 
         return data.export(self.stores, reference, folder, format, columns, on_progress)
+
+    def import_data(
+        self,
+        name: str,
+        files: Sequence[str],
+        on_progress: Progress | None = None,
+        **options: Any,
+    ) -> Imported:
+        from penstock.home import data
+
+        return data.import_files(self.stores, name, files, options, on_progress)
+
+    def explain_data(
+        self, script: Path, arguments: Sequence[str] = (), name: str | None = None
+    ) -> list[dict[str, Any]]:
+        from penstock.home import explaining
+
+        return explaining.explained(self.settings.home, script, arguments, name)
 
     def move_data_alias(self, reference: str, alias: str, expect: int | None = None) -> Alias:
         from penstock.home import data

@@ -140,6 +140,18 @@ class Exported:
 
 
 @dataclass(frozen=True, slots=True)
+class Imported:
+    """A version that was made of files, or found; why and notes are lines for people."""
+
+    reference: str
+    reused: bool
+    why: str
+    notes: list[str]
+    rows: int
+    splits: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Retired:
     """What retention did with the versions of datasets.
 
