@@ -18,6 +18,7 @@ _REFILL = 1.0  # tokens a second
 _REWARD = 2.0  # tokens a success gives back
 _SAMPLES = 256
 _ENOUGH = 32  # samples before a percentile is believed
+_APART = 1.5  # medians; where all reads take alike, the last 5 % are not slow
 _SHARE = 0.05  # of reads that may be hedged
 _SAVED = 10.0  # hedges that may be saved up
 
@@ -73,7 +74,7 @@ class Latencies:
     def __init__(self) -> None:
         self._recent: deque[float] = deque(maxlen=_SAMPLES)
         self._since = 0
-        self._p95: float | None = None
+        self._slow: float | None = None
         self._credit = 0.0
 
     def add(self, seconds: float) -> None:
@@ -81,14 +82,18 @@ class Latencies:
         self._recent.append(seconds)
         self._credit = min(_SAVED, self._credit + _SHARE)
         self._since += 1
-        if len(self._recent) >= _ENOUGH and (self._p95 is None or self._since >= _ENOUGH):
-            self._p95 = sorted(self._recent)[int(0.95 * len(self._recent))]
+        if len(self._recent) >= _ENOUGH and (self._slow is None or self._since >= _ENOUGH):
+            times = sorted(self._recent)
+            self._slow = max(times[int(0.95 * len(times))], _APART * times[len(times) // 2])
             self._since = 0
 
     @property
-    def p95(self) -> float | None:
-        """Seconds; None until there are enough samples."""
-        return self._p95
+    def slow(self) -> float | None:
+        """Seconds after which a read is slow: the 95th percentile, well apart from the median.
+
+        None until there are enough samples.
+        """
+        return self._slow
 
     def take(self) -> bool:
         """Whether one more hedge is within the share; if so it is spent."""

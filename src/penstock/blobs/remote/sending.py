@@ -132,8 +132,8 @@ class Sender:
         first = asyncio.ensure_future(attempt())
         tasks = [first]
         try:
-            if latencies.p95 is not None:
-                done, _ = await asyncio.wait(tasks, timeout=max(latencies.p95, _LEAST_HEDGE))
+            if latencies.slow is not None:
+                done, _ = await asyncio.wait(tasks, timeout=max(latencies.slow, _LEAST_HEDGE))
                 if not done and latencies.take():
                     self.counters.hedges += 1
                     self.counters.sent(kind)
