@@ -1,4 +1,4 @@
-"""cache_data.py FOLDER SHARDS: writes rows int32[1025], 2048 a shard; prints the manifest."""
+"""cache_data.py FOLDER SHARDS: writes rows int32[1025], 1024 a shard; prints the manifest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from penstock.blobs import open_blobs
 from penstock.data.manifest import Lineage, write_manifest
 from penstock.data.shards import write_shards
 
-ROWS = 2048
+ROWS = 1024
 
 
 def blocks(shards):

@@ -1,6 +1,6 @@
 """cache_epoch.py JSON: one epoch in steps of 20 ms; prints what it waited for, as JSON.
 
-home, url, digest; rank, world; limit: bytes of the node's cache
+home, url, digest; rank, world; window: rows; limit: bytes of the node's cache
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from penstock.data import Loader, ShardSource, read_manifest
 
 STEP = 0.02  # seconds of work between two batches
 BATCH = 64  # rows of each rank
-WINDOW = 4 * 2048  # rows: four shards
 
 
 def main():
@@ -32,7 +31,7 @@ def main():
         source,
         batch_size=BATCH * told["world"],
         shuffle="window",
-        window_rows=WINDOW,
+        window_rows=told["window"],
         size=manifest.bytes,
         rank=told["rank"],
         world_size=told["world"],

@@ -20,6 +20,7 @@ from penstock.data import Manifest, ShardSource
 from penstock.data.cache import Counters, ShardCache, node_counters
 from penstock.data.cache import fetch as fetch_module
 from penstock.data.cache.ahead import Ahead
+from penstock.data.cache.node import NoRoom
 from penstock.jobs.stores import open_stores
 
 SIZE = 22_000  # bytes: a cached shard takes a little less
@@ -167,24 +168,61 @@ def test_ahead_brings_what_is_wanted_in_its_order_as_far_as_there_is_room() -> N
     brought: list[int] = []
     ready = threading.Condition()
 
-    def bring(number: int) -> None:
+    released: list[str] = []
+
+    def bring(number: int) -> str:
         with ready:
             brought.append(number)
             ready.notify_all()
+        return f"held {number}"
 
-    ahead = Ahead(bring, lambda number: 10, 30)
+    ahead = Ahead(bring, released.append, lambda number: 10, 30)
     ahead.want([5, 3, 9, 1, 7])
     with ready:
         assert ready.wait_for(lambda: len(brought) == 3, 10)
     assert set(brought) == {5, 3, 9}
-    ahead.take(3)
+    assert ahead.take(3) == "held 3"
     with ready:
         assert ready.wait_for(lambda: len(brought) == 4, 10)
     assert brought[3] == 1
-    ahead.take(7)  # taken by hand: nobody needs to bring it
-    ahead.take(5)
+    assert ahead.take(7) == ""  # taken by hand: nobody needs to bring it
+    assert ahead.take(5) == "held 5"
     ahead.close()
     assert brought[4:] == []
+    assert set(released) == {"held 9", "held 1"}
+
+
+def test_what_finds_no_room_is_brought_when_there_is_some() -> None:
+    full, tried = threading.Event(), threading.Event()
+    brought = threading.Event()
+
+    def bring(number: int) -> str:
+        tried.set()
+        if not full.is_set():
+            raise NoRoom
+        brought.set()
+        return ""
+
+    ahead = Ahead(bring, lambda held: None, lambda number: 1, 10)
+    ahead.want([1])
+    assert tried.wait(10)
+    full.set()
+    assert brought.wait(10)
+    ahead.close()
+
+
+def test_what_was_brought_is_not_evicted_before_it_is_taken(
+    data: Manifest, blobs: Remote, layout: Layout
+) -> None:
+    cache, another = (ShardCache(blobs, layout.shards, 3 * SIZE) for _ in range(2))
+    held = [cache.bring(data.shards[number]) for number in (0, 1, 2)]
+    with pytest.raises(NoRoom):
+        another.bring(data.shards[3])
+    another.close(another.open(data.shards[3]))
+    assert names(layout) == digests(data, 0, 1, 2)
+    cache.release(held[1])
+    assert another.bring(data.shards[3])
+    assert names(layout) == digests(data, 0, 2, 3)
 
 
 def test_what_fails_ahead_is_told_to_who_gathers(

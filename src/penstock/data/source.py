@@ -186,9 +186,11 @@ class ShardSource:
         began = time.monotonic_ns()
         shard = self._shards[number]
         with shard_errors(*self._where, number):
-            if self._ahead is not None:
-                self._ahead.take(number)
-            opened = self._cache.open(shard)
+            held = "" if self._ahead is None else self._ahead.take(number)
+            try:
+                opened = self._cache.open(shard)
+            finally:
+                self._cache.release(held)
         waited = time.monotonic_ns() - began
         if waited > _STALL:
             self._cache.stalled(waited)
@@ -268,8 +270,9 @@ class ShardSource:
             cache, shards = self._cache, self._shards
             self._ahead = Ahead(
                 lambda number: cache.bring(shards[number]),
+                cache.release,
                 lambda number: int(sizes[number]),
-                max(1, self._cache.limit // 4),
+                max(1, self._cache.limit // 2),
             )
         if self._ahead is not None:
             self._ahead.want(numbers)

@@ -9,26 +9,33 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from penstock.base.log import facts, logger
+from penstock.data.cache.node import NoRoom
 
 THREADS = 4
+_NAP, _LONGEST_NAP = 0.05, 1.0  # seconds between two looks for room
 _log = logger("data")
 
 
 class Ahead:
     """Owns its threads, which start when something is wanted and end with `close`.
 
-    bring  brings the shard of a number; may take long; what it raises is told in the log only,
-           because whoever needs the shard will meet it again
-    room   how many bytes may be brought that nobody took yet
-    size   bytes of the shard of a number
+    bring    brings the shard of a number; may take long. NoRoom: it is tried again. What else it
+             raises is told in the log only, because whoever needs the shard will meet it again
+    release  is given what `bring` gave when the shard was taken and used, or never will be
+    room     how many bytes may be brought that nobody took yet
+    size     bytes of the shard of a number
 
     Safe for threads; in a forked child it starts anew, without threads.
     """
 
     def __init__(
-        self, bring: Callable[[int], object], size: Callable[[int], int], room: int
+        self,
+        bring: Callable[[int], str],
+        release: Callable[[str], object],
+        size: Callable[[int], int],
+        room: int,
     ) -> None:
-        self._bring, self._size, self._room = bring, size, room
+        self._bring, self._release, self._size, self._room = bring, release, size, room
         self._begin()
 
     def _begin(self) -> None:
@@ -36,7 +43,7 @@ class Ahead:
         self._changed = threading.Condition()
         self._queue: deque[int] = deque()
         self._at_work: set[int] = set()
-        self._brought: dict[int, int] = {}
+        self._brought: dict[int, str] = {}
         self._threads: list[threading.Thread] = []
         self._ended = False
 
@@ -53,27 +60,46 @@ class Ahead:
                 thread.start()
             self._changed.notify_all()
 
-    def take(self, number: int) -> None:
-        """Somebody takes this one now: waits while a thread is at it."""
+    def take(self, number: int) -> str:
+        """Somebody takes this one now: waits while a thread is at it.
+
+        returns  what `bring` gave, to be released once the shard is open; "" when it was not
+                 brought
+        """
         if self._process != os.getpid():
             self._begin()
         with self._changed:
             if number in self._queue:
                 self._queue.remove(number)
             self._changed.wait_for(lambda: self._ended or number not in self._at_work)
-            self._brought.pop(number, None)
             self._changed.notify_all()
+            return self._brought.pop(number, "")
 
     def _work(self) -> None:
+        nap = _NAP
         while (number := self._next()) is not None:
+            held = ""
             try:
-                self._bring(number)
+                held = self._bring(number)
+            except NoRoom:
+                self._again(number, nap)
+                nap = min(2 * nap, _LONGEST_NAP)
+                continue
             except Exception as error:  # noqa: BLE001 - whoever takes it meets it again
                 _log.debug("a shard was not brought", extra=facts(shard=number, why=repr(error)))
+            nap = _NAP
             with self._changed:
                 self._at_work.discard(number)
-                self._brought[number] = self._size(number)
+                self._brought[number] = held
                 self._changed.notify_all()
+
+    def _again(self, number: int, nap: float) -> None:
+        """Try later, or never when somebody takes it meanwhile."""
+        with self._changed:
+            self._at_work.discard(number)
+            self._queue.appendleft(number)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._ended, nap)
 
     def _next(self) -> int | None:
         with self._changed:
@@ -85,7 +111,7 @@ class Ahead:
             return number
 
     def _has_room(self) -> bool:
-        waiting = sum(self._brought.values()) + sum(map(self._size, self._at_work))
+        waiting = sum(map(self._size, (*self._brought, *self._at_work)))
         return waiting == 0 or waiting + self._size(self._queue[0]) <= self._room
 
     def close(self, *, wait: bool = True) -> None:
@@ -98,3 +124,6 @@ class Ahead:
             self._changed.notify_all()
         for thread in self._threads if wait else []:
             thread.join()
+        with self._changed:
+            while self._brought:
+                self._release(self._brought.popitem()[1])

@@ -95,22 +95,34 @@ class ShardCache:
             with suppress(OSError):
                 self._locks.let_go(opened.name)
 
-    def bring(self, shard: Shard) -> bool:
+    def bring(self, shard: Shard) -> str:
         """Have a shard on this node and verified, so that `open` need not wait.
 
-        False when another process is at it already, or it would be read into memory: nothing
-        was done then. Raises as `open` does.
+        returns  what to give to `release` when it was opened or is not wanted any more: until then
+                 no process evicts it; "" when there is nothing to release
+        Does nothing where another process is at it already or the folder cannot be written.
+        Raises NoRoom when everything in the cache is in use; else as `open` does.
         """
-        if self._known_here(shard):
-            return True
+        name = _name(shard)
         self._make_folder()
-        found = self._there(shard)
+        with suppress(OSError):
+            if self._mapped_in_place(shard):
+                return ""
+            self._locks.hold(name)
+            if self._known_here(name):
+                return name
+            self._locks.let_go(name)
+        found = self._there(shard) or self._build(shard, wait=False)
         if found is None:
-            found = self._build(shard, wait=False)
-        if found is None:
-            return False
-        self.close(found)
-        return True
+            return ""
+        found.close_handle()
+        return found.name  # held since it was opened
+
+    def release(self, name: str) -> None:
+        """The end of what `bring` gave."""
+        if name:
+            with suppress(OSError):
+                self._locks.let_go(name)
 
     def counters(self) -> Counters:
         """Of this process, through this object."""
@@ -129,15 +141,19 @@ class ShardCache:
         """Bytes that the folder may take."""
         return self._space.limit
 
-    def _known_here(self, shard: Shard) -> bool:
-        """Whether a file is there that was found whole: costs a look, where `open` maps it."""
+    def _mapped_in_place(self, shard: Shard) -> bool:
+        """Whether a blob can be mapped and was found whole: costs a look, where `open` maps it."""
         with suppress(OSError, NotFound):
             if shard.format == "arrow" and self._blobs_are_local():
                 path = self._blobs.path(shard.digest)
-                if path is not None and self._verified.knows(shard.digest, path.stat()):
-                    return True
-            path = self._folder / _name(shard)
-            if self._verified.knows(path.name, path.stat()):
+                return path is not None and self._verified.knows(shard.digest, path.stat())
+        return False
+
+    def _known_here(self, name: str) -> bool:
+        """Whether a cached file is there that was found whole."""
+        path = self._folder / name
+        with suppress(OSError):
+            if self._verified.knows(name, path.stat()):
                 self._space.wanted(path)
                 return True
         return False
@@ -245,7 +261,9 @@ class ShardCache:
                 why = "what was written cannot be read"
         except OSError as error:
             why = error.strerror or str(error)
-        except _NoRoom as full:
+        except NoRoom as full:
+            if not wait:
+                raise
             why = str(full)
         self._say_degraded(why)
         return self._in_memory(shard) if wait else None
@@ -286,6 +304,7 @@ class ShardCache:
 
     def _convert(self, shard: Shard, scratch: Path) -> None:
         """A Parquet shard as Arrow, laid out, and the trailer."""
+        self._refuse_in_vain(shard)
         parts = pieces(form.laid_out(self._decoded(shard)))
         length = sum(map(len, parts))
         hashed = xxhash.xxh3_128()
@@ -300,10 +319,16 @@ class ShardCache:
         finally:
             os.close(handle)
 
+    def _refuse_in_vain(self, shard: Shard) -> None:
+        """Where not even the compressed bytes find room, nothing needs to be fetched."""
+        if not self._space.reserve(shard.bytes):
+            raise NoRoom(f"{shard.bytes} bytes do not fit into {self._space.limit}")
+        self._space.give_back(shard.bytes)
+
     def _new_file(self, path: Path, size: int) -> int:
         """A file with room for its bytes, so that a full disk shows now. Raises OSError."""
         if not self._space.reserve(size):
-            raise _NoRoom(f"{size} bytes do not fit into {self._space.limit}")
+            raise NoRoom(f"{size} bytes do not fit into {self._space.limit}")
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         except OSError:
@@ -374,8 +399,8 @@ class ShardCache:
             )
 
 
-class _NoRoom(Exception):
-    """The quota has no room for a file."""
+class NoRoom(Exception):
+    """The quota has no room for a file: what is there is in use."""
 
 
 def _name(shard: Shard) -> str:
