@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -262,6 +263,26 @@ def test_an_hdf5_file_cut_off_is_told_with_its_size(tmp_path: Path) -> None:
     path = EXAMPLES["hdf5"](tmp_path).path
     path.write_bytes(path.read_bytes()[:-500])
     assert "no whole HDF5 file" in refused(path).what
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"chunks": (10,)}, {"chunks": (7,), "compression": "gzip", "shuffle": True}],
+    ids=["contiguous", "chunked", "packed"],
+)
+def test_a_damaged_heap_of_texts_is_told_and_not_walked_for_ever(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.h5"
+    texts = [f"text {i} " * 20 for i in range(100)]
+    with h5py.File(path, "w", userblock_size=512) as out:
+        out.create_dataset("t", data=texts, dtype=h5py.string_dtype(), **options)
+    assert read(open_source(path)).table["t"].to_pylist() == texts
+    data = bytearray(path.read_bytes())
+    heap = data.find(b"GCOL")
+    data[heap + 16 : heap + 32] = bytes(16)  # an object that never ends
+    path.write_bytes(data)
+    assert f"heap of texts at byte {heap} is damaged at byte {heap + 16}" in refused(path).what
 
 
 def test_arrays_of_several_lengths_are_all_told(tmp_path: Path) -> None:

@@ -70,6 +70,9 @@ class ArraysSource(FileSource):
     def children(self, group: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """(arrays, groups) of a group, by name."""
 
+    def check(self, array: Any, first: int, end: int) -> None:
+        """Look at rows of an array before they are read; raises ValueError at damage."""
+
     def inputs(self) -> Sequence[Input]:
         schemas = Schemas(set(self.cast))
         found: list[Input] = []
@@ -118,6 +121,8 @@ class ArraysSource(FileSource):
         step = max(1, min(65_536, BLOCK_BYTES // max(1, size)))
         for start in range(first, end, step):
             stop = min(start + step, end)
+            for array in wanted.values():
+                self.check(array, start, stop)
             columns = {n: _arrow(n, array, start, stop, where) for n, array in wanted.items()}
             if part.name:
                 columns.setdefault("episode", pa.array([part.name] * (stop - start)))

@@ -69,7 +69,6 @@ class ArrowSource(FileSource):
         name = file_name(input)
         with self._open(input) as reader:
             for number, batch in _batches(reader, input):
-                batch.validate(full=True)
                 table = self.fit(pa.Table.from_batches([batch]), _where(name, number))
                 yield from blocks(table, _place(name, number))
 
@@ -112,12 +111,16 @@ class ArrowSource(FileSource):
 
 
 def _batches(reader: Any, input: Input) -> Iterator[tuple[int, pa.RecordBatch]]:
-    if not hasattr(reader, "get_batch"):
-        yield from enumerate(reader)
-        return
-    _, first, end = input.piece or ("batch", 0, reader.num_record_batches)
-    for number in range(first, end):
-        yield number, reader.get_batch(number)
+    """The input's batches by number, validated before anything follows an offset of theirs."""
+    found: Iterator[tuple[int, pa.RecordBatch]]
+    if hasattr(reader, "get_batch"):
+        _, first, end = input.piece or ("batch", 0, reader.num_record_batches)
+        found = ((number, reader.get_batch(number)) for number in range(first, end))
+    else:
+        found = enumerate(reader)
+    for number, batch in found:
+        batch.validate(full=True)
+        yield number, batch
 
 
 def _where(name: str, number: int) -> Callable[[], str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from penstock.base.errors import BadInput, MissingExtra
 from penstock.data.formats.arrays import ArraysSource
 from penstock.data.formats.files import file_name, opened
+from penstock.data.formats.hdf5_heaps import Heaps
 from penstock.data.formats.port import Input
 
 
@@ -18,13 +20,25 @@ class Hdf5Source(ArraysSource):
     format = "hdf5"
     suffixes = (".h5", ".hdf5", ".hdf")
 
+    @cached_property
+    def _heaps(self) -> dict[int, Heaps]:
+        """Of the files that are open now."""
+        return {}
+
+    def check(self, array: Any, first: int, end: int) -> None:
+        self._heaps[array.file.id.id].check(array, first, end)
+
     @contextmanager
     def open_root(self, input: Input) -> Generator[Any]:
         h5py = _h5py()
         with opened(input) as stream:
             try:
                 with h5py.File(stream, "r") as file:
-                    yield file
+                    self._heaps[file.id.id] = Heaps(file, stream)
+                    try:
+                        yield file
+                    finally:
+                        del self._heaps[file.id.id]
             except (OSError, RuntimeError, KeyError, ValueError) as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise
