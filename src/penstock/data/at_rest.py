@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from penstock.base.errors import Damaged
-from penstock.base.hashing import digest_chunks, short
+from penstock.base.hashing import short
 from penstock.blobs import Blobs
 from penstock.data.arrow_files import one_batch, pieces
 from penstock.data.columns import Column
@@ -104,13 +104,7 @@ def parquet(table: pa.Table, columns: Sequence[Column]) -> memoryview:
 
 def put(blobs: Blobs, data: Sequence[memoryview]) -> str:
     """Store a blob; where a damaged one lies at its address, put the good one in its place."""
-    digest = digest_chunks(_bytes(data))
-    if blobs.exists(digest):
-        try:
-            blobs.verify(digest)
-        except Damaged:
-            blobs.condemn(digest)
-    return blobs.put(data[0] if len(data) == 1 else _bytes(data))
+    return blobs.put(data[0] if len(data) == 1 else _bytes(data), mend=True)
 
 
 def _bytes(data: Sequence[memoryview]) -> Iterable[bytes]:

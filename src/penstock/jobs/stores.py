@@ -26,7 +26,7 @@ class Stores:
     blobs: Blobs
 
     def close(self) -> None:
-        """Close the meta store's connections; blobs hold nothing open."""
+        """Close the meta store's connections; blob stores end with the process."""
         self.meta.close()
 
     def __enter__(self) -> Stores:

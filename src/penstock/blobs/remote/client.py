@@ -160,6 +160,8 @@ class Client:
         while page := self._run(here, here.sender.send("list", attempt))[0]:
             last = page[-1]["path"]
             yield [_meta(each) for each in page]
+            if len(page) < PAGE:
+                return  # pages are full but for the last
 
     # writing
 
