@@ -57,7 +57,7 @@ class Arm:
         return (255 * np.exp(-far / 0.1)).astype(np.uint8)
 
     def distance(self) -> float:
-        return float(np.linalg.norm(self.points(self.joints)[1] - self.points(self.wanted)[1]))
+        return np.linalg.norm((self.points(self.joints) - self.points(self.wanted))[1])
 
 
 def demonstrations(episodes: int, camera: bool) -> Iterator[dict[str, Any]]:
@@ -65,8 +65,7 @@ def demonstrations(episodes: int, camera: bool) -> Iterator[dict[str, Any]]:
     for episode in range(episodes):
         arm, noise = Arm(episode), np.random.default_rng([episode, 1])
         for step in range(SECONDS * HERTZ):
-            at = {"episode": f"demo-{episode:04d}", "time": step / HERTZ}
-            at |= {"key": f"{at['episode']}/{step:03d}"}
+            at = {"episode": episode, "time": step / HERTZ, "key": f"{episode}/{step}"}
             if not camera:
                 yield {**at, "joints": arm.joints.astype("f4"), "action": arm.expert().astype("f4")}
             elif step % (HERTZ // CAMERA_HERTZ) == 0:
@@ -129,10 +128,10 @@ def reached(model: Any, episodes: range) -> float:
                 frames = [*frames[1:], arm.picture()]
                 seen = {"joints": np.float32([joints]), "camera_image": np.stack([frames])}
                 actions = model(seen)[0]
-            arm.move(actions[step % (HERTZ // CAMERA_HERTZ)])
+            arm.move(actions[step % (HERTZ // CAMERA_HERTZ)])  # five of sixteen, then look again
             joints = [*joints[1:], arm.joints]
-        total += arm.distance()
-    return total / len(episodes)
+        total += arm.distance() / len(episodes)
+    return total
 
 
 def main() -> None:
@@ -141,8 +140,8 @@ def main() -> None:
         params = {"episodes": Config.episodes, "camera": camera}
         ps.prepare(name, demonstrations, params=params, **how)
     trained = ps.train(fit, Config(), name="robot", workers=2)
-    unseen = range(10_000, 10_050)  # targets of no demonstration
-    still, learned = reached(None, unseen), reached(ps.load(trained.model), unseen)
+    new = range(10_000, 10_050)  # targets of no demonstration
+    still, learned = reached(None, new), reached(ps.load(trained.model), new)
     print(f"distance to the target: {still:.3f} when standing still, {learned:.3f} as learned")
 
 
