@@ -5,8 +5,13 @@ in a hundred; Penstock reads it with its S3 engine, which hedges. Rows are int32
 of 4.2 MB, batches of 64 rows a process, shuffled in windows of a fourth of the shards: 6 s of steps
 for one process, 1.4 s for four. Cold: an empty cache. Small cache: it holds 60 % of the data, so
 that it must evict behind. Warm: filled by an epoch before. Four processes: ranks of one run on one
-node, an empty cache for all. Bytes are counted by the server. The wait is that for batches after
-the first, which is listed by itself: it holds the first window. The limit is a wait of nothing.
+node, an empty cache for all. Bytes are counted by the server.
+
+Until an empty cache holds the first window, which begins the epoch wherever it is cut, and the next
+one, batches wait for the network whatever anybody does: the waits in one window's steps are listed
+as "filling", the share is that of all steps behind them. The limit is a wait of nothing. The window
+that the epoch's beginning cuts is read twice, at the beginning and at the end: a small cache
+fetches its shards twice, which is at most 1.25 of the data.
 
 Prediction, before any tuning: 0.5 s to the first batch, then below 1 % of waiting everywhere: 13
 MB/s of need by a process, 4 shards on their way at once of 0.1 to 0.3 s each. What the first
@@ -58,6 +63,7 @@ def measure(bench: Bench) -> None:
         if not found:
             return
         bench.add(subject, "first batch", "s", max(each["first"] for each in found))
+        bench.add(subject, "filling", "s", max(each["filling"] for each in found))
         bench.add(subject, _WAIT, "%", max(each["share"] for each in found))
         bench.add(subject, "longest wait", "ms", max(each["longest"] for each in found))
         bench.add(subject, "bytes fetched / data", "", (sent() - before) / total)
@@ -76,7 +82,7 @@ def measure(bench: Bench) -> None:
     )
     for subject in ("cold, small cache", "cold", "warm", "4 processes"):
         bench.at_most(f"{subject}: waiting", 5, bench.median(subject, _WAIT), "% of the step")
-    for subject, most in (("cold, small cache", 1.02), ("cold", 1.02), ("4 processes", 1.02)):
+    for subject, most in (("cold, small cache", 1.27), ("cold", 1.02), ("4 processes", 1.02)):
         fetched = bench.median(subject, "bytes fetched / data")
         bench.at_most(f"{subject}: bytes fetched", most, fetched, "of the data")
     fetched = bench.median("warm", "bytes fetched / data")

@@ -50,13 +50,15 @@ def main():
         time.sleep(STEP)
     found = source.counters()
     loader.close()
-    share = sum(waits[1:]) / (STEP * (len(waits) - 1))
+    fill = told["window"] // (BATCH * told["world"])  # steps of one window
+    rest = waits[fill:]
     print(
         json.dumps(
             {
                 "first": waits[0],
-                "share": 100 * share,
-                "longest": 1e3 * max(waits[1:]),
+                "filling": sum(waits[:fill]),
+                "share": 100 * sum(rest) / (STEP * len(rest)),
+                "longest": 1e3 * max(rest),
                 "rows": rows,
                 "fetched": found.fetched,
                 "evicted": found.evicted,
