@@ -13,6 +13,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from penstock.base.errors import BadInput, PenstockError, Unavailable, UserCodeFailed
@@ -23,6 +24,7 @@ POLICIES = ("fail", "skip", "quarantine")
 SHOWN = 5  # places in an error
 KEPT = 20  # places in the manifest's notes
 _LONGEST_RAW = 1 << 20  # bytes of a record that is put aside
+_OURS = str(Path(__file__).parents[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,10 @@ def failure(bad: Bad) -> PenstockError:
 
 
 def own_traceback(error: Exception) -> str:
-    """The user's own traceback, without our frame."""
-    own = error.__traceback__.tb_next if error.__traceback__ else None
+    """The user's own traceback, without our frames before it."""
+    own = error.__traceback__
+    while own is not None and own.tb_frame.f_code.co_filename.startswith(_OURS):
+        own = own.tb_next
     return "".join(traceback.format_exception(type(error), error, own)).rstrip()
 
 

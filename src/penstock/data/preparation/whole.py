@@ -219,7 +219,4 @@ def joined_rows(
 
 
 def _column(result: Any) -> list[Rows]:
-    table = result.to_arrow_table() if hasattr(result, "to_arrow_table") else result.arrow()
-    if not isinstance(table, pa.Table):
-        table = table.read_all()
-    return [column.to_numpy().astype(np.int64) for column in table.columns]
+    return [np.asarray(column).astype(np.int64) for column in result.fetchnumpy().values()]
