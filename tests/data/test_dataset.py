@@ -300,3 +300,20 @@ def test_what_it_is_can_be_read_at_a_glance(data: Dataset) -> None:
     )
     assert repr(data[1:3]).count("\n") == 1
     assert "image: float32[8, 9] 1 … 1" in repr(data[1:3])
+
+
+@pytest.mark.torch
+def test_torch_reads_the_same_rows(data: Dataset) -> None:
+    torch = pytest.importorskip("torch")
+    part = data.select(["id", "image", "text"], 4, 22)
+    rows = part.to_torch()
+    assert len(rows) == 18
+    assert int(rows[1]["id"]) == 5
+    assert (rows[1]["image"] == 5).all()
+    batches = list(torch.utils.data.DataLoader(rows, batch_size=4))
+    assert [int(n) for batch in batches for n in batch["id"]] == list(range(4, 22))
+    shuffled = list(part.to_torch(batch_size=6, seed=1))
+    assert sorted(int(n) for batch in shuffled for n in batch["id"]) == list(range(4, 22))
+    assert [len(batch["text"]) for batch in shuffled] == [6, 6, 6]
+    with pytest.raises(BadInput, match="missing values"):
+        data.to_torch()

@@ -93,7 +93,8 @@ def to_torch(
         )
     _needed("torch", data)
     from penstock.data.source import ShardSource
-    from penstock.data.torchdata import dataloader_of, dataset_of
+    from penstock.data.torchdata import dataloader_of
+    from penstock.data.torchrows import RowsDataset
 
     names = [each.name for each in data.columns]
     found = ShardSource(
@@ -101,7 +102,7 @@ def to_torch(
     )
     source = found if len(found) == len(data) else Part(found, data.start, data.stop)
     if batch_size is None:
-        return dataset_of(source)
+        return RowsDataset(source)
     return dataloader_of(source, batch_size=batch_size, **options)
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from penstock.base.errors import BadInput, MissingExtra
 from penstock.base.settings import load_settings
+from penstock.home import explaining
 from penstock.home.guard import only_in_scripts
 from penstock.home.local import LocalHome
 
@@ -72,27 +73,65 @@ def connect(home: str | Path | None = None, **settings: Any) -> LocalHome:
 
 def prepare(
     name: str,
-    function: Callable[..., Any],
+    sources: Any,
     *,
+    map: Callable[..., Any] | None = None,
+    filter: Callable[..., Any] | None = None,
+    flat_map: Callable[..., Any] | None = None,
+    batch: Callable[..., Any] | None = None,
+    steps: Sequence[Any] | None = None,
     key: str | Callable[..., Any] | None = None,
-    splits: Mapping[str, float] | None = None,
+    splits: Any = None,
+    by: str | None = None,
+    types: Mapping[str, Any] | None = None,
     params: Mapping[str, Any] | None = None,
+    bad: str = "fail",
+    bad_share: float = 0.01,
+    dedupe: bool | str | Sequence[str] | None = None,
+    sort: str | Sequence[str] | None = None,
+    shuffle: bool | int | None = None,
+    join: Any = None,
+    expect: Any = None,
+    workers: int | None = None,
     fresh: bool = False,
+    on_progress: Callable[..., None] | None = None,
 ) -> Prepared:
-    """Make a dataset version, or find the one that the same code and parameters made.
+    """Make a dataset version, or find the one that the same inputs, code and parameters made.
 
-    function  called with `params`; gives rows (dicts), a dict of equally long arrays, or a table
+    sources   a function that gives rows (dicts), a dict of equally long arrays, or a table; or raw
+              files (path, glob, URL, a list); or a dataset reference such as raw@2:all
+    map, filter, flat_map, batch
+              what is done with each row, or with columns of many, in this order; or steps=[…]
     key       column (or function of a row) that names a sample; default: a hash of its content
-    splits    name -> share, e.g. {"train": 0.7, "validation": 0.1, "test": 0.2}; by hash of the key
-    returns   what was prepared: `.reference`, `.version`, `.reused`, `.why`
+    splits    name -> share, e.g. {"train": 0.7, "validation": 0.1, "test": 0.2}, by hash of the
+              key, or of the column `by`, whose rows stay together; or a column; or ByTime(…)
+    types     what columns mean, e.g. {"image": Image()}
+    params    for the functions that have arguments of these names
+    bad       records that cannot be read or prepared: "fail", "skip" up to `bad_share` of all, or
+              "quarantine" into the dataset NAME-quarantine
+    dedupe, sort, shuffle, join
+              over all rows: columns; a seed; Join(…)
+    expect    expectations, or their file: checked before the version is made
+    workers   processes; 0: in this one
+    returns   what was prepared: `.reference`, `.version`, `.reused`, `.why`, `.notes`
+
+    Raises BadInput, UserCodeFailed, CannotTravel, Refused; then nothing is published, and what was
+    done is not done again.
     """
     only_in_scripts("prepare")
+    options: dict[str, Any] = {
+        "map": map, "filter": filter, "flat_map": flat_map, "batch": batch, "steps": steps,
+        "key": key, "splits": splits, "by": by, "types": types, "params": params, "bad": bad,
+        "bad_share": bad_share, "dedupe": dedupe, "sort": sort, "shuffle": shuffle, "join": join,
+        "expect": expect, "workers": workers, "fresh": fresh, "on_progress": on_progress,
+    }  # fmt: skip
+    if explaining.wanted():
+        return explaining.prepared(current().stores, name, sources, options)
     from penstock import data
 
-    found = data.prepare(
-        current().stores, name, function, key=key, splits=splits, params=params, fresh=fresh
-    )
-    say(found.why)
+    found = data.prepare(current().stores, name, sources, **options)
+    for line in (found.why, *found.notes):
+        say(line)
     return found
 
 
@@ -128,6 +167,7 @@ def train(
     MissingExtra.
     """
     only_in_scripts("train")
+    explaining.ends_at("train")
     if importlib.util.find_spec("torch") is None:
         raise MissingExtra(
             "training needs torch, which is not installed",
@@ -165,6 +205,7 @@ def evaluate(
     baseline  reference that `not_worse` gates compare with; one that does not exist yet is said
     """
     only_in_scripts("evaluate")
+    explaining.ends_at("evaluate")
     from penstock import evaluation
 
     report = evaluation.evaluate(
@@ -185,6 +226,7 @@ def promote(model: Any, alias: str, *, evidence: Any) -> Alias:
     evidence  what `ps.evaluate` gave, of exactly this version
     """
     only_in_scripts("promote")
+    explaining.ends_at("promote")
     from penstock import registry
 
     moved = registry.promote(
@@ -197,6 +239,7 @@ def promote(model: Any, alias: str, *, evidence: Any) -> Alias:
 def deploy(name: str, model: Any) -> Deployment:
     """Want the endpoint `name` to serve a model; `penstock up` brings it up and keeps it up."""
     only_in_scripts("deploy")
+    explaining.ends_at("deploy")
     found = current().deploy(name, reference_of(model))
     say(f"{found.name} is to serve {found.resolved}; `penstock up` keeps it up")
     return found
@@ -210,6 +253,7 @@ def serve(name: str, model: Any, *, timeout: float = 60.0) -> Iterator[str]:
     yields   "127.0.0.1:PORT", where it speaks the Open Inference Protocol v2 over gRPC
     """
     only_in_scripts("serve")
+    explaining.ends_at("serve")
     with current().serve(name, reference_of(model), timeout=timeout) as address:
         yield address
 
