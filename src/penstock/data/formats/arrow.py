@@ -21,6 +21,7 @@ from penstock.data.formats.files import (
     File,
     digest_whole,
     file_name,
+    of_the_system,
     open_bytes,
     remembered,
     steady,
@@ -84,7 +85,7 @@ class ArrowSource(FileSource):
                 whole = start == _FILE
                 yield pa.ipc.open_file(stream) if whole else pa.ipc.open_stream(stream)
             except (pa.ArrowException, OSError, EOFError) as error:
-                if isinstance(error, OSError) and error.errno is not None:
+                if of_the_system(error):
                     raise
                 raise BadInput(
                     f"{file_name(input)} is no whole Arrow file or stream: {error} "

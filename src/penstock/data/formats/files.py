@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,6 +109,12 @@ def changed(input: Input, stamp: str) -> BadInput:
     )
 
 
+def of_the_system(error: BaseException) -> bool:
+    """Whether an error is the disk's; else it is a library's about what the file holds. A place
+    that no file can have (EINVAL) comes from damage, too."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+
+
 @contextmanager
 def opened(input: Input, ahead: int = AHEAD) -> Iterator[BinaryIO]:
     """The bytes of an input's file, which stays as it was listed."""
@@ -115,7 +122,7 @@ def opened(input: Input, ahead: int = AHEAD) -> Iterator[BinaryIO]:
         try:
             yield stream
         except OSError as error:
-            if error.errno is None:
+            if not of_the_system(error):
                 raise
             raise from_os_error(error, "reading a file", input.uri) from error
 

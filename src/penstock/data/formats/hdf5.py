@@ -9,7 +9,7 @@ from typing import Any
 
 from penstock.base.errors import BadInput, MissingExtra
 from penstock.data.formats.arrays import ArraysSource
-from penstock.data.formats.files import file_name, opened
+from penstock.data.formats.files import file_name, of_the_system, opened
 from penstock.data.formats.hdf5_heaps import Heaps
 from penstock.data.formats.port import Input
 
@@ -40,7 +40,7 @@ class Hdf5Source(ArraysSource):
                     finally:
                         del self._heaps[file.id.id]
             except (OSError, RuntimeError, KeyError, ValueError) as error:
-                if isinstance(error, OSError) and error.errno is not None:
+                if of_the_system(error):
                     raise
                 raise BadInput(
                     f"{file_name(input)} is no whole HDF5 file: {_said(error)} "

@@ -22,6 +22,7 @@ from penstock.data.formats.files import (
     count_newlines,
     digest_whole,
     file_name,
+    of_the_system,
     open_bytes,
     opened,
     remembered,
@@ -204,7 +205,7 @@ class Reader:
                 parts.append(part)
                 left -= len(part)
         except (EOFError, OSError, zlib.error) as error:
-            if isinstance(error, OSError) and error.errno is not None:
+            if of_the_system(error):
                 raise
             at = self.offset + size - left
             raise BadInput(

@@ -18,7 +18,14 @@ import pyarrow.parquet as pq
 from penstock.base.errors import BadInput
 from penstock.data.formats import remote
 from penstock.data.formats.base import FileSource, bare, blocks
-from penstock.data.formats.files import File, digest_ranges, digest_whole, file_name, opened
+from penstock.data.formats.files import (
+    File,
+    digest_ranges,
+    digest_whole,
+    file_name,
+    of_the_system,
+    opened,
+)
 from penstock.data.formats.parquet_footer import footer_span, spans
 from penstock.data.formats.port import BLOCK_BYTES, BadRecord, Block, Input
 from penstock.data.formats.schemas import Schemas
@@ -87,7 +94,7 @@ class ParquetSource(FileSource):
                         yield from blocks(table, _place(name, row, group))
                         row += batch.num_rows
             except (pa.ArrowException, OSError, EOFError) as error:
-                if isinstance(error, OSError) and error.errno is not None:
+                if of_the_system(error):
                     raise
                 raise BadInput(
                     f"{name} is damaged in row group {group}, from row {row} on: {error}",

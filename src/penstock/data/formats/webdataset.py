@@ -23,7 +23,14 @@ import pyarrow as pa
 from penstock.base.errors import BadInput
 from penstock.data.formats import remote
 from penstock.data.formats.base import FileSource, meant
-from penstock.data.formats.files import File, digest_ranges, digest_whole, file_name, opened
+from penstock.data.formats.files import (
+    File,
+    digest_ranges,
+    digest_whole,
+    file_name,
+    of_the_system,
+    opened,
+)
 from penstock.data.formats.port import BLOCK_BYTES, BadRecord, Block, Input
 
 _NUMBERS = {"cls", "cls2", "index", "inx", "id"}
@@ -252,7 +259,7 @@ def _members(tar: tarfile.TarFile, input: Input) -> Generator[tarfile.TarInfo]:
         if member is None:
             _check_end(tar)
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if of_the_system(error):
             raise
         raise _damaged(input, tar.offset, f"after {last}", error) from None
 
@@ -285,7 +292,7 @@ def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, input: Input) -> bytes
         if len(data) < member.size:
             raise EOFError(f"{len(data)} of {member.size} bytes are there")
     except (EOFError, OSError, zlib.error) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if of_the_system(error):
             raise
         raise _damaged(input, member.offset_data, f"in {member.name}", error) from None
     return data
@@ -303,7 +310,7 @@ def _tar(input: Input) -> Generator[tarfile.TarFile]:
         try:
             tar = tarfile.TarFile(fileobj=source)
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-            if isinstance(error, OSError) and error.errno is not None:
+            if of_the_system(error):
                 raise
             raise BadInput(
                 f"{file_name(input)} is no tar file, or damaged from its beginning on: {error}",
