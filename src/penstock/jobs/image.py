@@ -61,8 +61,11 @@ def _serve(channel: Channel, wake: int) -> None:
             os.read(wake, 4096)
             _reap(channel)
         if channel.fileno() in ready:
-            for message, fds in channel.drain():
-                _fork(channel, message["fork"], fds, wake)
+            waiting = channel.drain()
+            while waiting:
+                message, fds = waiting.pop(0)
+                others = [fd for _, their_fds in waiting for fd in their_fds]
+                _fork(channel, message["fork"], fds, others, wake)
 
 
 def _reap(channel: Channel) -> None:
@@ -76,11 +79,17 @@ def _reap(channel: Channel) -> None:
         channel.send({"exited": pid, "status": status})
 
 
-def _fork(channel: Channel, request: dict[str, Any], fds: list[int], wake: int) -> None:
+def _fork(
+    channel: Channel, request: dict[str, Any], fds: list[int], others: list[int], wake: int
+) -> None:
+    """others  descriptors of the next requests: a child that kept them would keep their channels
+    open when they die"""
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
+            for fd in others:
+                os.close(fd)
             _become(request, fds, parent, channel, wake)
         finally:
             os._exit(70)  # only reached when the entry could not even be called

@@ -8,6 +8,7 @@ shared memory whose descriptor travels with a message.
 from __future__ import annotations
 
 import json
+import os
 import select
 import socket
 import struct
@@ -80,7 +81,10 @@ class Channel:
                 raise
 
     def close(self) -> None:
+        """Close it, and descriptors that came with a message that nobody took."""
         self._sock.close()
+        while self._fds:
+            os.close(self._fds.popleft())
 
     def _fill(self) -> None:
         try:

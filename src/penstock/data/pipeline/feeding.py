@@ -18,7 +18,7 @@ from penstock.data.pipeline.tensors import DeviceFeeder, pinned, to_torch
 from penstock.data.pipeline.threads import AHEAD_BYTES, Feeder, HereFeeder, ThreadFeeder
 from penstock.data.pipeline.work import Steps, Work
 
-THREADS = 2
+THREADS, THREADS_THAT_MAP = 1, 2  # more only wait for each other, unless they decode
 
 
 class Kitchen:
@@ -35,7 +35,7 @@ class Kitchen:
         )
         self._work = Work(source, self._steps)
         self._workers = options.get("workers", 0)
-        threads = options.get("threads", THREADS)
+        threads = options.get("threads", THREADS if self._steps.plain else THREADS_THAT_MAP)
         for name, number in (("workers", self._workers), ("threads", threads)):
             if not isinstance(number, int) or number < 0:
                 raise BadInput(f"{name} is {number!r}", "Give a whole number from 0.")
@@ -100,7 +100,8 @@ class Kitchen:
 
     def example(self, rows: Rows) -> Any:
         """These rows as one batch, made here, in epoch 0."""
-        picks = Picks(0, rows, np.zeros(len(rows), np.int64), [0, len(rows)])
+        padded = np.zeros(len(rows), bool) if self._options.get("pad_last") else None
+        picks = Picks(0, rows, np.zeros(len(rows), np.int64), [0, len(rows)], padded)
         return to_torch(self._work.run(picks)[0])
 
     def close(self) -> None:

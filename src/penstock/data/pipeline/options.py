@@ -39,7 +39,7 @@ class Options(TypedDict, total=False):
     rank, world_size  whose part of every global batch. Default 0 of 1
     workers      processes that make batches; 0: threads of this process do. Default 0
     threads      of this process, where there are no workers; 0: each batch is made when it is
-                 asked for, in the thread that asks. Default 2
+                 asked for, in the thread that asks. Default 1; 2 where samples are mapped
     ahead_bytes  about how much may be made ahead of the step. Default 64 MiB
     device       where tensors are given, such as "cuda": pinned, copied beside the step. Default:
                  the CPU

@@ -17,6 +17,7 @@ from penstock.data.order import Order, Rows, fingerprint, order_rows, rank_slice
 
 Counts = tuple[int, ...]
 
+_AT_ONCE = 1 << 12  # rows whose order is computed at once: most of its cost is saved
 _MOST_KNOWN = 256  # steps of a mixture that are remembered
 
 
@@ -41,6 +42,14 @@ class Picks:
 
     def __len__(self) -> int:
         return len(self.cuts) - 1
+
+    def part(self, first: int, count: int) -> Picks:
+        """Of batches first..first+count-1, which are among these."""
+        cuts = self.cuts[first - self.first : first - self.first + count + 1]
+        start, stop = cuts[0], cuts[-1]
+        padded = None if self.padded is None else self.padded[start:stop]
+        rows, epochs = self.rows[start:stop], self.epochs[start:stop]
+        return Picks(first, rows, epochs, [each - start for each in cuts], padded)
 
 
 class Plan(Protocol):
@@ -94,13 +103,19 @@ class OrderPlan:
         self._part = rank, world_size
         self._chosen = chosen
         self._pad = pad
+        self._known = Picks(0, np.empty(0, np.int64), np.empty(0, np.int64), [0])
 
     def picks(self, first: int, count: int) -> Picks:
-        epoch, step = divmod(first, self.steps_per_epoch)
-        count = min(count, self.steps_per_epoch - step)
-        positions, cuts = self._positions(step, count, *self._part)
-        rows, padded = self._rows(epoch, positions)
-        return Picks(first, rows, np.full(len(rows), epoch, np.int64), cuts, padded)
+        known = self._known
+        if not known.first <= first or first + count > known.first + len(known):
+            epoch, step = divmod(first, self.steps_per_epoch)
+            each = -(-self.order.batch // self._part[1])
+            more = min(max(count, _AT_ONCE // each), self.steps_per_epoch - step)
+            positions, cuts = self._positions(step, more, *self._part)
+            rows, padded = self._rows(epoch, positions)
+            epochs = np.full(len(rows), epoch, np.int64)
+            known = self._known = Picks(first, rows, epochs, cuts, padded)
+        return known.part(first, min(count, known.first + len(known) - first))
 
     def all_rows(self, picks: Picks) -> Rows:
         epoch, step = divmod(picks.first, self.steps_per_epoch)

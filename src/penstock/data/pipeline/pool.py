@@ -46,6 +46,7 @@ class Worker:
         self.jobs: dict[int, dict[str, Any]] = {}
         self.freed: deque[int] = deque()
         self._reader = Reader(self.freed.append)
+        self.pid: int | None = None  # known once it has said it
         self._pidfd: int | None = None
         self.channel.send({"work": work})
 
@@ -68,6 +69,7 @@ class Worker:
                 self.jobs.pop(message["failed"])
                 found.append((message["failed"], from_dict(message["error"])))
             elif "hello" in message:
+                self.pid = message["hello"]
                 with suppress(ProcessLookupError):
                     self._pidfd = os.pidfd_open(message["hello"])
         return found
@@ -201,7 +203,7 @@ class PoolFeeder:
         self._last, self._limit = last, ahead_bytes
         self.step = first
         self._next_step = first
-        self._sizes = Sizes(singly)
+        self._sizes = Sizes(ahead_bytes, singly)
         self._asked: deque[tuple[int, Picks]] = deque()
         self._made: dict[int, Result] = {}
         self._taken: list[Ready] = []  # of the piece in hand, last first

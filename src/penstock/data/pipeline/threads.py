@@ -46,17 +46,21 @@ class Feeder(Protocol):
 
 
 class Sizes:
-    """How many batches to make at once, learnt from those that were made. Not for threads."""
+    """How many batches to make at once, learnt from those that were made.
 
-    def __init__(self, singly: bool) -> None:
-        self._singly = singly
+    limit  bytes that may be made ahead; a piece takes a fourth of it at most
+    """
+
+    def __init__(self, limit: int, singly: bool) -> None:
+        self._limit, self._singly = limit, singly
         self.of_batch = 0  # bytes, of the last one weighed
 
     @property
     def at_once(self) -> int:
         if self._singly or not self.of_batch:
             return 1
-        return max(1, min(_MOST_AT_ONCE, _CHUNK_BYTES // self.of_batch))
+        piece = min(_CHUNK_BYTES, self._limit // 4)
+        return max(1, min(_MOST_AT_ONCE, piece // self.of_batch))
 
     def learn(self, batch: Any) -> None:
         self.of_batch = max(1, weight(batch))
@@ -100,7 +104,7 @@ class ThreadFeeder:
         self._plan, self._make = plan, make
         self._last, self._limit = last, ahead_bytes
         self.step = first
-        self._sizes = Sizes(singly)
+        self._sizes = Sizes(ahead_bytes, singly)
         self._turn = threading.Lock()  # held while the next batches are picked
         self._changed = threading.Condition()
         self._made: dict[int, list[Ready] | BaseException] = {}
@@ -138,13 +142,10 @@ class ThreadFeeder:
     def _run(self) -> None:
         while True:
             with self._turn:
-                if not self._may():
+                if not (count := self._may()):
                     return
                 piece, self._next_piece = self._next_piece, self._next_piece + 1
                 try:
-                    count = self._sizes.at_once
-                    if self._last is not None:
-                        count = min(count, self._last - self._next_step)
                     picks = self._plan.picks(self._next_step, count)
                 except Exception as error:  # noqa: BLE001 - it is the consumer's
                     self._put(piece, error)
@@ -161,18 +162,18 @@ class ThreadFeeder:
             steps = range(picks.first, picks.first + len(batches))
             self._put(piece, [Ready(*each) for each in zip(steps, batches, counts, strict=True)])
 
-    def _may(self) -> bool:
-        """Wait until there is room for more. False at the end."""
+    def _may(self) -> int:
+        """Wait until there is room for more; how many batches to make then. 0: that is all."""
+        left = _MOST_AT_ONCE if self._last is None else self._last - self._next_step
 
         def room() -> bool:
             ahead = (self._ahead + self._sizes.at_once) * self._sizes.of_batch
-            return self._ended or self._ahead == 0 or bool(ahead and ahead <= self._limit)
+            return self._ended or self._ahead == 0 or 0 < ahead <= self._limit
 
         with self._changed:
-            done = self._last is not None and self._next_step >= self._last
-            if not done:
+            if left > 0:
                 self._changed.wait_for(room)
-            return not (done or self._ended)
+            return 0 if self._ended else max(0, min(left, self._sizes.at_once))
 
     def _put(self, piece: int, found: list[Ready] | BaseException) -> None:
         with self._changed:
