@@ -15,6 +15,7 @@ from penstock.base.errors import Damaged
 from penstock.base.layout import Layout
 from penstock.blobs import Blobs
 from penstock.data import Loader, ShardSource
+from penstock.data.pipeline.opening import Sampled, Shards
 from penstock.data.samples import Buckets, Pack, Stream, Windows, over
 
 LENGTHS = [9, 1, 14, 6, 11, 20, 3]
@@ -22,7 +23,7 @@ LENGTHS = [9, 1, 14, 6, 11, 20, 3]
 
 @pytest.fixture
 def sources(make: Any, blobs: Blobs, layout: Layout) -> Any:
-    """Opens the arm at 10 Hz, in shards of 7 rows, and its camera at 5 Hz, in shards of 4."""
+    """How to open the arm at 10 Hz, in shards of 7 rows, and its camera at 5 Hz, in shards of 4."""
     start = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
     def rows(hertz: int) -> Any:
@@ -42,10 +43,11 @@ def sources(make: Any, blobs: Blobs, layout: Layout) -> Any:
     arm = make(blobs, rows(10), shard_rows=7)
     camera = make(blobs, rows(5), shard_rows=4)
 
-    def opened(which: Any) -> ShardSource:
-        return ShardSource(blobs, layout, arm if which == "arm" else camera, "all")
+    def opening(which: str) -> Shards:
+        digest = (arm if which == "arm" else camera).digest
+        return Shards(blobs.url, str(layout.root), digest, "all")
 
-    return opened
+    return opening
 
 
 SPEC = Windows(
@@ -56,8 +58,12 @@ SPEC = Windows(
 
 
 def windows(sources: Any, layout: Layout, spec: Windows = SPEC) -> Any:
+    return sampled(sources, layout, spec).open()
+
+
+def sampled(sources: Any, layout: Layout, spec: Windows = SPEC) -> Sampled:
     streams = {name: sources(name) for name in spec.streams}
-    return over(spec, sources("arm"), streams=streams, folder=layout.samples)
+    return Sampled(spec, sources("arm"), streams, layout.samples)
 
 
 def plain(batch: dict[str, Any]) -> dict[str, Any]:
@@ -157,6 +163,42 @@ def test_documents_and_buckets_over_shards(make: Any, blobs: Blobs, layout: Layo
     assert sorted(names) == sorted(each["name"] for each in documents)
     widths = [batch["tokens"].shape[1] for batch in loader]
     assert widths == sorted(widths)
+
+
+def test_the_loader_shuffles_buckets_in_windows_and_resumes_them(
+    make: Any, blobs: Blobs, layout: Layout
+) -> None:
+    lengths = np.random.default_rng(0).integers(1, 400, 2000)
+    documents = [{"id": i, "tokens": np.zeros(n, np.int32)} for i, n in enumerate(lengths)]
+    made = make(blobs, as_lists(documents), shard_rows=300)
+
+    def loader() -> Loader:
+        source = over(Buckets(batches=4), ShardSource(blobs, layout, made, "all"))
+        return Loader.over(source, batch_size=20, epochs=2)
+
+    whole = list(loader())
+    places = sum(batch["pad_mask"].numel() for batch in whole)
+    assert sum(int(batch["pad_mask"].sum()) for batch in whole) / places < 0.06
+    ids = [batch["id"].tolist() for batch in whole]
+    for epoch in (ids[:100], ids[100:]):
+        assert sorted(chain(*epoch)) == list(range(2000))
+    assert ids[:100] != ids[100:]
+    head = loader()
+    seen = [batch["id"].tolist() for batch in islice(head, 37)]
+    rest = loader()
+    rest.load_state(head.state())
+    assert seen + [batch["id"].tolist() for batch in rest] == ids
+
+
+@pytest.mark.torch
+def test_workers_give_the_batches_of_threads(sources: Any, layout: Layout) -> None:
+    opening = sampled(sources, layout)
+    with_threads = [plain(batch) for batch in Loader.over(opening.open(), batch_size=8)]
+    loader = Loader.over(opening.open(), batch_size=8, workers=2, opening=opening)
+    try:
+        assert [plain(batch) for batch in loader] == with_threads
+    finally:
+        loader.close()
 
 
 def as_lists(documents: list[dict[str, Any]]) -> Any:
