@@ -53,26 +53,40 @@ class Pieces:
     def add(self, number: int, opened: Opened) -> None:
         """A shard was opened. Raises OSError when nothing can be mapped any more."""
         for column in self._columns:
-            array = opened.batch.column(column.name)
             if not column.fixed:
+                array = opened.batch.column(column.name)
                 self._readers[column.name][number] = reader(array, column, self._store)
-                continue
-            values = _values(array, column)
-            if (strip := self._strip(column, values, opened)) is None:
-                self._arrays.setdefault(column.name, {})[number] = values
-            else:
-                _place(strip, self._row(column.name, number), values, opened)
+            elif not self._map(column, number, opened):
+                self._look(column, number, opened)
         opened.close_handle()
         if not self._readers and not self._arrays:
-            opened.batch = opened.batch.slice(0, 0)  # the strips hold their own maps
+            opened.forget_batch()  # the strips hold their own maps
 
-    def _strip(self, column: Column, values: Array, opened: Opened) -> Strip | None:
+    def _map(self, column: Column, number: int, opened: Opened) -> bool:
+        """Map a column of a shard from where such shards are known to have it."""
+        strip, place = self._strips.get(column.name), opened.places().get(column.name)
+        if strip is None or place is None or place % mmap.PAGESIZE:
+            return False
+        row, rows = self._row(column.name, number), int(self._counts[number])
+        strip.map(row, rows, opened.handle, place)
+        return True
+
+    def _look(self, column: Column, number: int, opened: Opened) -> None:
+        """Find a column's values by Arrow, and put them into its strip, if there is one."""
+        values = _values(opened.batch.column(column.name), column)
+        place = opened.learn(column.name, values.ctypes.data)
+        if (strip := self._strip(column, place or 0)) is None:
+            self._arrays.setdefault(column.name, {})[number] = values
+        elif not self._map(column, number, opened):
+            strip.copy(self._row(column.name, number), values)
+
+    def _strip(self, column: Column, place: int) -> Strip | None:
         """Of a column; made when its first shard is here."""
         if column.name not in self._strips:
             shift = self._shifts[column.name]
             rows = int(self._counts.sum() + (0 if shift is None else shift[-1]))
             try:
-                made = Strip(column, rows, values.ctypes.data - opened.address)
+                made = Strip(column, rows, place)
             except OSError:  # no addresses, or not Linux: a take per shard
                 made = None
             self._strips[column.name] = made
@@ -150,12 +164,3 @@ def _is_bits(array: pa.Array) -> bool:
     return isinstance(array.type, pa.FixedShapeTensorType) and pa.types.is_boolean(
         array.type.value_type
     )
-
-
-def _place(strip: Strip, row: int, values: Array, opened: Opened) -> None:
-    """Put a shard's values into a strip: mapped from their file, or copied."""
-    offset = values.ctypes.data - opened.address
-    if opened.holds(offset) and offset % mmap.PAGESIZE == 0:
-        strip.map(row, len(values), opened.handle, offset)
-    else:
-        strip.copy(row, values)

@@ -1,4 +1,4 @@
-"""What a cached shard looks like, and opening one.
+"""What a cached shard looks like.
 
 A file is an Arrow IPC file laid out in pages (`arrow_files.py`), then 32 bytes: a mark, the length
 of what is before, its XXH3-128. A shard that is Arrow at rest is there as it is; one that was
@@ -8,16 +8,12 @@ Parquet has its numbers as NumPy reads them: flags as one byte each, missing flo
 from __future__ import annotations
 
 import math
-import os
 import struct
-import sys
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import xxhash
 
-from penstock.data.arrow_files import one_batch, open_batch
 from penstock.data.columns import Column, column_of_type, fixed_values, one_chunk
 from penstock.data.plain import array_of
 
@@ -25,42 +21,8 @@ MARK = b"PSTKSHD2"
 TRAILER = struct.Struct("<8sQ16s")
 
 
-@dataclass(slots=True)
-class Opened:
-    """A shard that is open: its batch lies in a map of a file, or in memory.
-
-    handle   of the mapped file, open until `close_handle`; -1 in memory
-    address  where the map starts
-    name     of the cached file; "" for a blob in place and for memory
-    bytes    of memory or disk that it takes beside the blob store
-    """
-
-    batch: pa.RecordBatch
-    handle: int = -1
-    address: int = 0
-    name: str = ""
-    bytes: int = 0
-
-    def holds(self, offset: int) -> bool:
-        """Whether a place counted from `address` is in the mapped file."""
-        return self.handle >= 0 and 0 <= offset < os.fstat(self.handle).st_size
-
-    def close_handle(self) -> None:
-        """The map stays; the descriptor goes."""
-        if self.handle >= 0:
-            os.close(self.handle)
-            self.handle = -1
-
-
 def trailer(length: int, hashed: xxhash.xxh3_128) -> bytes:
     return TRAILER.pack(MARK, length, hashed.digest())
-
-
-def map_file(handle: int) -> pa.Buffer:
-    """The file as a buffer over a shared map, which outlives the descriptor. Raises OSError."""
-    folder = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
-    with pa.memory_map(f"{folder}/{handle}") as file:
-        return file.read_buffer()
 
 
 def is_whole(whole: pa.Buffer) -> bool:
@@ -79,16 +41,6 @@ def body_of(whole: pa.Buffer) -> pa.Buffer | None:
     mark, length, _ = TRAILER.unpack(memoryview(whole)[whole.size - TRAILER.size :])
     fits = mark == MARK and length == whole.size - TRAILER.size
     return whole.slice(0, length) if fits else None
-
-
-def read_batch(data: pa.Buffer) -> pa.RecordBatch:
-    """The file's rows; in place where it holds one batch. Raises pa.ArrowException."""
-    try:
-        return open_batch(data)
-    except ValueError as error:
-        if isinstance(error, pa.ArrowException):
-            raise
-        return one_batch(pa.ipc.open_file(pa.BufferReader(data)).read_all())
 
 
 def laid_out(table: pa.Table) -> pa.RecordBatch:

@@ -37,9 +37,9 @@ from penstock.data.at_rest import decode
 from penstock.data.cache import form
 from penstock.data.cache.counters import Counters, Tally
 from penstock.data.cache.fetch import fetch
-from penstock.data.cache.form import Opened
 from penstock.data.cache.ledger import Verified
 from penstock.data.cache.locks import Locks
+from penstock.data.cache.opened import Opened, Source, map_file
 from penstock.data.cache.space import BUILDING, LIMIT, Space
 from penstock.data.manifest import Shard
 from penstock.meta.network import file_system, is_network
@@ -191,13 +191,14 @@ class ShardCache:
         return opened
 
     def _checked_blob(self, handle: int, digest: str) -> Opened:
-        whole, state = form.map_file(handle), os.fstat(handle)
+        state = os.fstat(handle)
         if not self._verified.knows(digest, state):
+            whole = map_file(handle)
             found = PREFIX + hashlib.sha256(whole).hexdigest()
             if found != digest:
                 raise damaged(digest, self._blobs.url, found, whole.size)
             self._verified.add(digest, state)
-        return Opened(form.read_batch(whole), handle, whole.address)
+        return Opened(Source(handle, state.st_size))
 
     def _cached(self, shard: Shard) -> Opened | None:
         """The cached file as a batch, checked; None when it is not there or not whole."""
@@ -223,13 +224,13 @@ class ShardCache:
         state = os.fstat(handle)
         if not stat.S_ISREG(state.st_mode) or state.st_size < form.TRAILER.size:
             return None
-        whole = form.map_file(handle)
-        body = form.body_of(whole)
-        if body is None or not (self._verified.knows(name, state) or form.is_whole(whole)):
-            _log.warning("a cached shard is damaged; building it anew", extra=facts(file=name))
-            return None
-        self._verified.add(name, state)
-        return Opened(form.read_batch(body), handle, whole.address, name, whole.size)
+        if not self._verified.knows(name, state):
+            if not form.is_whole(map_file(handle)):
+                _log.warning("a cached shard is damaged; building it anew", extra=facts(file=name))
+                return None
+            self._verified.add(name, state)
+        length = state.st_size - form.TRAILER.size
+        return Opened(Source(handle, length), name=name, bytes=state.st_size)
 
     def _blobs_are_local(self) -> bool:
         """Whether blobs may be mapped in place: over a network a lost file would kill us."""
@@ -362,7 +363,7 @@ class ShardCache:
     def _in_memory(self, shard: Shard) -> Opened:
         batch = form.laid_out(self._decoded(shard))
         self._tally.add(misses=1)
-        return Opened(batch, bytes=batch.nbytes)
+        return Opened(batch=batch, bytes=batch.nbytes)
 
     def _written(self, name: str) -> object:
         """What changes while somebody builds a file."""
