@@ -12,6 +12,7 @@ from penstock.data.pipeline.plan import OrderPlan, Picks, Plan
 
 _SOON = 1 << 18  # rows told ahead when reading as they lie
 _EVERY = 1 << 6  # one row in so many is told: shards are what is fetched, not rows
+_MOST = 1 << 14  # rows told at once: a large window must not delay the first batch
 
 
 class Hints:
@@ -56,5 +57,6 @@ def _of_piece(order: Order, epoch: int, piece: int, span: int) -> Rows:
     """Some rows of each block of a piece of the epoch, in the order in which they come."""
     stop = min((piece + 1) * span, order.rows)
     every = min(_EVERY, order.block) if order.shuffle else _EVERY
-    positions = np.arange(piece * span, stop, max(1, every), dtype=np.int64)
+    every = max(1, every, (stop - piece * span) // _MOST)
+    positions = np.arange(piece * span, stop, every, dtype=np.int64)
     return order_rows(order, epoch, positions)

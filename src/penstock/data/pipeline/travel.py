@@ -9,6 +9,7 @@ import base64
 import io
 import pickle
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def packed(opening: Opening, steps: Steps) -> dict[str, Any]:
     changes: dict[str, Any] = dict.fromkeys(names)
     bare = replace(steps, **changes)
     try:
-        data = pickle.dumps((opening, bare), protocol=5)
+        data = _pickled((opening, bare), paths)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise CannotTravel(
             f"the source cannot travel to a worker: {error}",
@@ -49,6 +50,33 @@ def packed(opening: Opening, steps: Steps) -> dict[str, Any]:
         "functions": names,
         "data": base64.b64encode(data).decode(),
     }
+
+
+def _pickled(value: Any, paths: list[str]) -> bytes:
+    out = io.BytesIO()
+    _Pickler(out, paths).dump(value)
+    return out.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """Adds the folders from which what it meets is imported to `paths`."""
+
+    def __init__(self, file: io.BytesIO, paths: list[str]) -> None:
+        super().__init__(file, protocol=5)
+        self._paths = paths
+        self._seen: set[str] = set()
+
+    def reducer_override(self, value: Any) -> Any:
+        name = getattr(value, "__module__", None)
+        if isinstance(value, type) and isinstance(name, str) and name not in self._seen:
+            self._seen.add(name)
+            file = getattr(sys.modules.get(name), "__file__", None)
+            if file is not None:
+                with suppress(PenstockError):
+                    root = str(place(sys.modules[name], Path(file).resolve())[1])
+                    if root not in self._paths:
+                        self._paths.append(root)
+        return NotImplemented
 
 
 def _main(paths: list[str]) -> str:
