@@ -27,7 +27,7 @@ CODE = 1  # raised when equal inputs and code would give other rows
 @dataclass(frozen=True)
 class Asked:
     """key_code  identity of a key that is a function
-    bad, bad_share, workers, expect: as `prepare` has them
+    bad, bad_share, workers, unit_bytes, expect: as `prepare` has them
     """
 
     name: str
@@ -41,6 +41,7 @@ class Asked:
     bad: str
     bad_share: float
     workers: int | None
+    unit_bytes: int | None
     expect: Expectations | None
 
     def keys(self, source: str, inputs: Sequence[tuple[str, str]]) -> list[str]:
@@ -141,6 +142,7 @@ def asked_of(
     bad: str,
     bad_share: float,
     workers: int | None,
+    unit_bytes: int | None,
     expect: str | Path | Expectations | None,
 ) -> Asked:
     """Raises BadInput for what cannot be meant."""
@@ -150,6 +152,8 @@ def asked_of(
         raise BadInput(f"bad_share={bad_share} is no share", "Give 0 to 1, such as 0.01.")
     if workers is not None and (isinstance(workers, bool) or workers < 0):
         raise BadInput(f"workers={workers!r} cannot be", "Give 0 (in this process) or more.")
+    if unit_bytes is not None and (isinstance(unit_bytes, bool) or unit_bytes < 0):
+        raise BadInput(f"unit_bytes={unit_bytes!r} cannot be", "Give a number of bytes, or 0.")
     for column, given in (types or {}).items():
         if not isinstance(given, Type):
             raise BadInput(
@@ -170,6 +174,7 @@ def asked_of(
         bad=bad,
         bad_share=float(bad_share),
         workers=workers,
+        unit_bytes=unit_bytes,
         expect=None if expect is None else load(expect),
     )
 

@@ -26,31 +26,35 @@ _LEAST = 4  # a unit may end from a fourth of its size on
 Inputs = list[Input]
 
 
-def cut(inputs: Sequence[Input]) -> list[Inputs]:
-    """Units in order, each of neighbours: 1 to 4 MiB or 128 to 512 files, or one larger input."""
+def cut(inputs: Sequence[Input], unit_bytes: int | None = None) -> list[Inputs]:
+    """Units in order, each of neighbours: 1 to 4 MiB or 128 to 512 files, or one larger input.
+
+    unit_bytes  up to which files share a unit; 0: none does; default 4 MiB
+    """
+    most = max(1, UNIT_BYTES if unit_bytes is None else unit_bytes)
     units: list[Inputs] = []
     open_unit: Inputs = []
     size = 0
     for each in inputs:
         if open_unit and (
-            size + each.size > UNIT_BYTES or len(open_unit) >= UNIT_INPUTS or each.piece is not None
+            size + each.size > most or len(open_unit) >= UNIT_INPUTS or each.piece is not None
         ):
             units.append(open_unit)
             open_unit, size = [], 0
         open_unit.append(each)
         size += each.size
-        full = max(size / UNIT_BYTES, len(open_unit) / UNIT_INPUTS)
-        if each.piece is not None or (full >= 1 / _LEAST and _ends(each, full)):
+        full = max(size / most, len(open_unit) / UNIT_INPUTS)
+        if each.piece is not None or (full >= 1 / _LEAST and _ends(each, most)):
             units.append(open_unit)
             open_unit, size = [], 0
     return [*units, open_unit] if open_unit else units
 
 
-def _ends(input: Input, full: float) -> bool:
-    """Whether a unit that is so full may end behind this input: said by the input's name alone,
-    more likely the larger the inputs are, so that about half of a unit is passed on average."""
+def _ends(input: Input, most: int) -> bool:
+    """Whether a unit may end behind this input: said by its name alone, more likely the larger it
+    is, so that about half of a unit is passed on average."""
     word = int.from_bytes(hashlib.sha256(input.name.encode()).digest()[:4], "big") / 2**32
-    return word < 2 * max(input.size / UNIT_BYTES, 1 / UNIT_INPUTS)
+    return word < 2 * max(input.size / most, 1 / UNIT_INPUTS)
 
 
 def digests_of(meta: Meta, source: InputSource, units: Sequence[Inputs]) -> list[list[str]]:

@@ -53,7 +53,7 @@ class Work:
 def finished(blobs: Blobs, table: pa.Table | None, work: Work) -> dict[str, Any]:
     """Store a unit's rows; what of its result is about them.
 
-    "columns" as dicts, "schema" their digest, "own": whether a column of the data is the key,
+    "schema": digest of its columns, which its blob tells, "own": whether one of them is the key,
     "run": of the keys (`keyruns.py`), "same": of what else makes rows equal
     Raises BadInput, UserCodeFailed (the key's function).
     """
@@ -100,7 +100,6 @@ def _result(
         "blob": blob,
         "rows": 0 if table is None else table.num_rows,
         "bytes": 0 if table is None else table.nbytes,
-        "columns": told,
         "schema": digest_json(told) if told else "",
         "own": own,
         "run": None,

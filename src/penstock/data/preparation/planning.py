@@ -95,9 +95,9 @@ class Listed:
         return "inputs:" + found.rpartition(":")[2]
 
 
-def listed(stores: Stores, opened: Opened) -> Listed:
+def listed(stores: Stores, opened: Opened, unit_bytes: int | None = None) -> Listed:
     """Raises BadInput: nothing there, files that differ, and what listing them raises."""
-    units = cut(opened.source.inputs())
+    units = cut(opened.source.inputs(), unit_bytes)
     return Listed(opened, units, digests_of(stores.meta, opened.source, units))
 
 

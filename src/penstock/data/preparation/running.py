@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,11 +15,11 @@ from penstock.data.columns import Column
 from penstock.data.preparation import unit as unit_room
 from penstock.data.preparation.asking import Asked, as_dicts
 from penstock.data.preparation.bad import Account, Bad, account, failure, of_rows, refuse_many
-from penstock.data.preparation.finishing import column_from
+from penstock.data.preparation.finishing import ROW
 from penstock.data.preparation.planning import Unit, whole_memory
 from penstock.data.preparation.schema import fits, merged
 from penstock.data.preparation.steps import located
-from penstock.data.preparation.tables import read_facts
+from penstock.data.preparation.tables import column_of, read_facts, read_table
 from penstock.jobs.map import run_map
 from penstock.jobs.source import snapshot
 
@@ -237,15 +236,13 @@ def _schema(
     seen: dict[str, tuple[str, bool, list[Column]]] = {}
     for unit, result in zip(units, results, strict=True):
         if result["rows"] and result["schema"] not in seen:
-            columns = [column_from(each) for each in told_columns(blobs, result)]
+            columns = told_columns(blobs, result)
             seen[result["schema"]] = (unit.names[0], result["own"], columns)
     owns = [own for _, own, _ in seen.values()]
     return merged(list(seen.values())), all(owns)
 
 
-def told_columns(blobs: Blobs, result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A unit's columns as it told them."""
-    found: list[dict[str, Any]] = json.loads(
-        read_facts(blobs, result["facts"]).schema.metadata[b"columns"]
-    )
-    return found
+def told_columns(blobs: Blobs, result: Mapping[str, Any]) -> list[Column]:
+    """A unit's columns, as its blob tells them."""
+    fields = read_table(blobs, result["blob"]).schema
+    return [column_of(each) for each in fields if each.name != ROW]

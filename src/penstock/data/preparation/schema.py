@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from penstock.base.errors import BadInput
 from penstock.data.columns import Column, common
@@ -70,7 +69,7 @@ def _both(one: Column, other: Column) -> Column | None:
     return replace(both, options=same)
 
 
-def fits(columns: Sequence[Mapping[str, Any]], whole: Sequence[Column]) -> bool:
+def fits(columns: Sequence[Column], whole: Sequence[Column]) -> bool:
     """Whether a unit's rows are kept as the whole's are."""
-    kept = {each["name"]: (each["kind"], each["dtype"], tuple(each["shape"])) for each in columns}
+    kept = {each.name: each.storage for each in columns}
     return all(kept.get(each.name) == each.storage for each in whole)

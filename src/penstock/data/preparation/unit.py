@@ -7,7 +7,6 @@ transaction that commits it.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,9 +69,8 @@ def unit(payload: dict[str, Any], context: UnitContext) -> dict[str, Any]:
              whether some records are run twice}, or {"refit": result, "columns", "keys"}: its
              columns got other types when all units were there
     shared   as `Asked.shared` gives it
-    returns  what `finished` says of the rows ("columns" go into the metadata of the blob of facts,
-             which holds the bad records), "records": read, "bad": how many, "facts": digest,
-             "unstable": places, "memories"
+    returns  what `finished` says of the rows, "records": read, "bad": how many, "facts": the blob
+             that holds these, "unstable": places, "memories"
     Raises BadInput, UserCodeFailed.
     """
     work = _work(context)
@@ -117,7 +115,8 @@ def _beginning(
         found: Iterable[Block | BadRecord] = work.source.read_all(inputs)
         return chain.flows(found, tally), 0
     tally.records = kept["records"]
-    tally.found = of_rows(read_facts(blobs, kept["facts"]).to_pylist())
+    if kept["facts"] is not None:
+        tally.found = of_rows(read_facts(blobs, kept["facts"]).to_pylist())
     step = work.steps[payload["from"] - 1].name
     return _kept_flows(kept, blobs, step, payload["names"]), payload["from"]
 
@@ -149,8 +148,7 @@ def _keep(
     tables = list(_tables(found, {}, payload["names"]))
     whole = pa.concat_tables(tables) if tables else None
     digest = None if whole is None else put_table(blobs, whole)
-    facts = put_facts(blobs, pa.Table.from_pylist(to_rows(tally.found), schema=BAD_SCHEMA))
-    value = {"blob": digest, "records": tally.records, "facts": facts}
+    value = {"blob": digest, "records": tally.records, "facts": put_bad(blobs, tally)}
 
     def again() -> Iterator[Flow]:
         for start in range(0, len(places), 4096):
@@ -195,16 +193,21 @@ class _Writer:
     def write(self, flows: Iterable[Flow], names: Sequence[str]) -> dict[str, Any]:
         tables = list(_tables(flows, self._work.types, names))
         found = finished(self._blobs, pa.concat_tables(tables) if tables else None, self._work)
-        bad = pa.Table.from_pylist(to_rows(self._tally.found), schema=BAD_SCHEMA)
-        told = {b"columns": json.dumps(found.pop("columns")).encode()}
-        facts = put_facts(self._blobs, bad.replace_schema_metadata(told))
-        found["refs"].append(facts)
+        facts = put_bad(self._blobs, self._tally)
+        found["refs"] += [facts] if facts else []
         return {
             **found,
             "records": self._tally.records,
             "bad": len(self._tally.found),
             "facts": facts,
         }
+
+
+def put_bad(blobs: Blobs, tally: Tally) -> str | None:
+    """Store a unit's bad records; None where there are none."""
+    if not tally.found:
+        return None
+    return put_facts(blobs, pa.Table.from_pylist(to_rows(tally.found), schema=BAD_SCHEMA))
 
 
 def _refitted(payload: dict[str, Any], blobs: Blobs, work: Work) -> dict[str, Any]:
@@ -215,10 +218,7 @@ def _refitted(payload: dict[str, Any], blobs: Blobs, work: Work) -> dict[str, An
     if ROW in table.column_names:  # back into the order of the input
         table = table.take(pa.array(np.argsort(table[ROW].to_numpy(), kind="stable")))
     found = finished(blobs, canonical(table.select([c.name for c in columns]), columns), work)
-    told = {b"columns": json.dumps(found.pop("columns")).encode()}
-    facts = put_facts(blobs, read_facts(blobs, old["facts"]).replace_schema_metadata(told))
-    found["refs"].append(facts)
-    result = {**old, **found, "facts": facts}
+    result = {**old, **found}
     return {**result, "memories": [{"key": payload["keys"][-1], "value": dict(result)}]}
 
 

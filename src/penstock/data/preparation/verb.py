@@ -76,6 +76,7 @@ def prepare(
     join: Join | tuple[Any, Any] | None = None,
     expect: str | Path | Expectations | None = None,
     workers: int | None = None,
+    unit_bytes: int | None = None,
     fresh: bool = False,
     on_progress: OnProgress | None = None,
     producer: str | None = None,
@@ -98,6 +99,8 @@ def prepare(
               over all rows (see `whole.py`)
     expect    expectations or their file: warn, set rows aside, or refuse the version
     workers   processes; 0: in this one; default: one per core, none for little work
+    unit_bytes  up to which small files share a unit, which runs as a whole when one of them
+              changes; 0: a unit for each file; default 4 MiB
     fresh     run it though it is known
     on_progress  called with `Progress`
     producer  idempotency key of the caller, e.g. "run/ID"; the same one never makes two versions
@@ -115,7 +118,7 @@ def prepare(
     values = check_params(params)
     made = make_steps(single, steps, values)
     asked = asked_of(name, made, key, splits, by, types, values, whole, bad, bad_share, workers,
-                     expect)  # fmt: skip
+                     unit_bytes, expect)  # fmt: skip
     return _from_sources(call, asked)
 
 
@@ -198,7 +201,7 @@ def _listed(
         found = listed(stores, spooled(stores, sources, taken, entry, code, fresh))
     else:
         refuse_unused(asked.params, functions)
-        found = listed(stores, opened(stores, sources))
+        found = listed(stores, opened(stores, sources), asked.unit_bytes)
     if asked.whole.join is None:
         return found, None, asked
     theirs = listed(stores, opened(stores, asked.whole.join.other))
@@ -269,13 +272,14 @@ def explain(stores: Stores, name: str, sources: Any, **options: Any) -> Plan:
 def _asked(
     name: str, steps: list[Any], values: dict[str, Any], whole: Any, options: dict[str, Any]
 ) -> Asked:
-    known = ("key", "splits", "by", "types", "bad", "bad_share", "workers", "expect")
+    known = ("key", "splits", "by", "types", "bad", "bad_share", "workers", "unit_bytes", "expect")
     if unknown := sorted(set(options) - set(known)):
         raise BadInput(f"prepare has no argument {', '.join(unknown)}", "Leave it out.")
     return asked_of(
         name, steps, options.get("key"), options.get("splits"), options.get("by"),
         options.get("types"), values, whole, options.get("bad", "fail"),
-        options.get("bad_share", 0.01), options.get("workers"), options.get("expect"),
+        options.get("bad_share", 0.01), options.get("workers"), options.get("unit_bytes"),
+        options.get("expect"),
     )  # fmt: skip
 
 
