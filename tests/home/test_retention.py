@@ -86,6 +86,48 @@ def test_old_versions_that_nothing_needs_go_and_give_their_room_back(home: Local
         home.dataset("d@4")
 
 
+def _files(folder: Path, number: int) -> list[str]:
+    """Four files of which one is another for every number."""
+    folder.mkdir(exist_ok=True)
+    for n in range(4):
+        lines = [f'{{"id": {100 * n + i}, "x": {number if n == 0 else 0}}}' for i in range(20)]
+        (folder / f"{n}.jsonl").write_text("\n".join(lines))
+    return [str(folder / f"{n}.jsonl") for n in range(4)]
+
+
+def double(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "x": row["x"] * 2 + 1}
+
+
+def test_versions_made_of_files_give_their_room_back_too(home: LocalHome, tmp_path: Path) -> None:
+    """Also what preparation remembers of their units, and what its runs hold."""
+    stores = home.stores
+    fresh = home_of(tmp_path / "fresh").stores
+    for number in range(5):
+        files = _files(tmp_path / "raw", number)
+        for at in [stores] + [fresh] * (number == 4):
+            data.prepare(at, "d", files, map=double, key="id", splits={"all": 1}, workers=0)
+    before = sum(stat.size for stat in stores.blobs.list())
+    assert len(retire(stores, None, 0, grace_seconds=0).dropped) == 4
+    for _ in range(2):
+        gc.collect_garbage(stores, grace_seconds=0)
+        gc.collect_garbage(fresh, grace_seconds=0)
+    left, least = ({stat.digest for stat in at.blobs.list()} for at in (stores, fresh))
+    assert sum(stat.size for stat in stores.blobs.list()) < before / 2
+    assert least <= left
+    assert len(left) <= len(least), "no more than a home that never had the older versions"
+    assert home.verify_data("d").whole
+    again = data.prepare(
+        stores, "d", _files(tmp_path / "raw", 4), map=double, key="id", splits={"all": 1}, workers=0
+    )
+    assert again.reused
+    fresh.close()
+
+
+def home_of(folder: Path) -> LocalHome:
+    return open_home(load_settings(folder=folder.parent, environment={}, home=folder))
+
+
 def test_what_was_dropped_is_made_again_under_a_new_number(home: LocalHome) -> None:
     stores = home.stores
     _make(stores, 2)

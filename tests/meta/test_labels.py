@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from penstock.base.clock import ManualClock
-from penstock.base.errors import BadInput, NotFound, Refused
+from penstock.base.errors import BadInput, Conflict, NotFound, Refused
 from penstock.base.hashing import digest_bytes
 from penstock.meta import Meta, open_meta, schema
 from penstock.records import Evaluation, Run, Tag, Version
@@ -109,6 +109,38 @@ def test_what_calls_remember_stays_while_another_version_is_the_same(meta: Meta)
         writer.drop_version("dataset", "digits", 3)
         assert writer.recall("call") is None
         assert writer.referenced([A]) == set()
+
+
+def test_what_calls_remember_of_blobs_that_only_it_had_goes(meta: Meta) -> None:
+    with meta.write() as writer:
+        writer.add_version("dataset", "digits", A, "p/1", {}, [C])
+        writer.add_version("dataset", "digits", B, "p/2", {}, [D])
+        writer.remember("shard of the first", "map", {"digest": C}, [])
+        writer.remember("shard of both", "map", {"digest": D}, [])
+        writer.remember("unit", "unit", {"x": 1}, [])
+        writer.drop_version("dataset", "digits", 1)
+        assert writer.recall("shard of the first") is None
+        assert writer.recall("shard of both") == {"digest": D}
+        assert writer.referenced([A, B, C, D]) == {B, D}
+        assert writer.forget(["unit", "never there", "shard of both"]) == 2
+        assert writer.recall("unit") is None
+        assert writer.referenced([D]) == {D}, "the version has it still"
+
+
+def test_a_finished_map_lets_go_of_its_units(meta: Meta) -> None:
+    with meta.write() as writer:
+        writer.add_run(Run("run-1", "x", "prepare", "running", {"blob": A}, source=B))
+        writer.add_units("run-1", {"u": {}})
+        writer.finish_units("run-1", {"u": {"blob": C}}, [D])
+        with pytest.raises(Conflict):
+            writer.drop_units("run-1")
+        writer.change_run("run-1", state="finished")
+        assert writer.referenced([A, B, C, D]) == {A, B, C, D}
+        writer.drop_units("run-1")
+        writer.drop_units("run-1")
+        assert writer.referenced([A, B, C, D]) == {B}
+        assert writer.units("run-1") == []
+        assert writer.get_run("run-1").spec == {"blob": A}
 
 
 @pytest.mark.parametrize("why", ["newest", "alias", "tag", "run", "dataset"])

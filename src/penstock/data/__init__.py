@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         explain,
         prepare,
     )
-    from penstock.data.reading import read_rows, read_split, resolve, unit_ranges
+    from penstock.data.reading import read_rows, read_split, resolve, unit_keys, unit_ranges
     from penstock.data.source import ShardSource, Source
     from penstock.data.statistics import Statistics
 
@@ -57,6 +57,7 @@ _WHERE = {
     "read_split": "reading",
     "resolve": "reading",
     "to_numpy": "columns",
+    "unit_keys": "reading",
     "unit_ranges": "reading",
 }
 
@@ -89,6 +90,7 @@ __all__ = [
     "read_split",
     "resolve",
     "to_numpy",
+    "unit_keys",
     "unit_ranges",
 ]
 

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from penstock.base.errors import BadInput
-from penstock.base.hashing import short
+from penstock.base.hashing import PREFIX, short
 from penstock.blobs import Blobs
 from penstock.data.at_rest import decode
 from penstock.data.columns import arrow_schema, described
-from penstock.data.manifest import Manifest, no_such_split
+from penstock.data.manifest import Manifest, no_such_split, read_manifest
 from penstock.data.source import chosen, shard_errors
 from penstock.records import Reference, Version
 
@@ -35,6 +35,14 @@ def resolve(reader: Reader, reference: str) -> tuple[Version, str | None]:
     if wanted.split not in splits:
         raise no_such_split(wanted.split, splits, version.reference)
     return version, wanted.split
+
+
+def unit_keys(blobs: Blobs, digest: str) -> set[str]:
+    """The keys under which the units that a version was made of are remembered."""
+    table = read_manifest(blobs, digest).table("inputs")
+    if table is None or "unit" not in table.column_names:
+        return set()
+    return {f"{PREFIX}{each}" for each in table["unit"].unique().to_pylist()}
 
 
 def unit_ranges(manifest: Manifest, split: str, rows_per_unit: int) -> list[tuple[int, int]]:

@@ -189,6 +189,13 @@ class Writer(Reader, Protocol):
         """Commit results once; a unit that is done stays as it is. Returns the new keys."""
         ...
 
+    def drop_units(self, run_id: str) -> None:
+        """Forget the units of a finished run, and all references of the run but its source.
+
+        For maps whose results have become something else. Conflict when it is not finished.
+        """
+        ...
+
     def fail_unit(self, run_id: str, key: str, error: Mapping[str, Any]) -> None: ...
 
     # versions
@@ -225,7 +232,7 @@ class Writer(Reader, Protocol):
         ...
 
     def drop_version(self, kind: Kind, name: str, version: int) -> Version:
-        """Forget the row, its references, and what calls remember of it.
+        """Forget the row, its references, and what calls remember of blobs that only it had.
 
         Refused when it is the newest of its name (its number would come again), when an alias
         points at it, when it has a tag, or when a row names it (`uses`). NotFound. The bytes go
@@ -261,6 +268,10 @@ class Writer(Reader, Protocol):
 
     def remember(self, key: str, kind: str, value: Mapping[str, Any], refs: Iterable[str]) -> None:
         """Store what a call gave under its content key. The first one stays."""
+        ...
+
+    def forget(self, keys: Iterable[str]) -> int:
+        """Forget what `remember` stored under these keys; returns how many there were."""
         ...
 
     def refer(self, owner: str, refs: Iterable[str]) -> None:

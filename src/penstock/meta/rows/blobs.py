@@ -12,6 +12,8 @@ from penstock.meta.rows.leases import is_dead
 from penstock.meta.rows.session import Session, in_parts
 from penstock.meta.tables import memories, pins, refs
 
+MEMORY = "memory/"  # before the key: owner of what a memory refers to
+
 
 class BlobReader(Session):
     def recall(self, key: str) -> dict[str, Any] | None:
@@ -35,7 +37,15 @@ class BlobWriter(BlobReader):
     def remember(self, key: str, kind: str, value: Mapping[str, Any], refs: Iterable[str]) -> None:
         row = {"key": key, "kind": kind, "value": dict(value), "created_at": self.now()}
         if self.insert_new(memories, [row]):
-            self.keep(f"memory/{key}", refs, dict(value))
+            self.keep(f"{MEMORY}{key}", refs, dict(value))
+
+    def forget(self, keys: Iterable[str]) -> int:
+        gone = 0
+        for part in in_parts(keys):
+            gone += self.execute(delete(memories).where(memories.c.key.in_(part))).rowcount
+            owners = [f"{MEMORY}{key}" for key in part]
+            self.execute(delete(refs).where(refs.c.owner.in_(owners)))
+        return gone
 
     def refer(self, owner: str, refs: Iterable[str]) -> None:
         self.keep(owner, refs)

@@ -8,14 +8,13 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Text, delete, select, type_coerce
 
 from penstock.base.errors import BadInput, Refused
-from penstock.meta.rows.blobs import BlobWriter
+from penstock.meta.rows.blobs import MEMORY, BlobWriter
 from penstock.meta.rows.session import columns
 from penstock.meta.rows.versions import VersionReader, VersionWriter
-from penstock.meta.tables import deployments, evaluations, memories, refs, runs, tags, versions
+from penstock.meta.tables import deployments, evaluations, refs, runs, tags, versions
 from penstock.records import Kind, Reference, Tag, Version
 
 _LONGEST = 100  # characters of a tag
-_MEMORY = "memory/"
 
 
 class LabelReader(VersionReader):
@@ -114,16 +113,19 @@ class LabelWriter(VersionWriter, BlobWriter, LabelReader):
         return reasons + self.uses(kind, name).get(number, [])
 
     def _forget(self, version: Version) -> None:
-        """What calls remember of its manifest, unless another version is the same."""
-        same = select(versions.c.seq).where(versions.c.digest == version.digest).limit(2)
-        if len(self.execute(same).all()) > 1:
-            return
-        owners = select(refs.c.owner).where(
-            refs.c.digest == version.digest, refs.c.owner.like(f"{_MEMORY}%")
+        """What calls remember of blobs that nothing but this version and memories refers to."""
+        owner = f"{version.kind}/{version.reference}"
+        own, other = refs.alias(), refs.alias()
+        elsewhere = select(other.c.digest).where(
+            other.c.digest == own.c.digest,
+            other.c.owner != owner,
+            other.c.owner.not_like(f"{MEMORY}%"),
         )
-        for owner in self.texts(owners):
-            self.execute(delete(memories).where(memories.c.key == owner.removeprefix(_MEMORY)))
-            self.let_go(owner)
+        lonely = select(own.c.digest).where(own.c.owner == owner, ~elsewhere.exists())
+        owners = select(refs.c.owner).where(
+            refs.c.owner.like(f"{MEMORY}%"), refs.c.digest.in_(lonely)
+        )
+        self.forget(each.removeprefix(MEMORY) for each in self.texts(owners.distinct()))
 
     def _must_be(self, kind: Kind, name: str, version: int) -> Version:
         found = self.find_version(kind, name, version)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import and_, bindparam, func, select, update
+from sqlalchemy import and_, bindparam, delete, func, select, update
 
-from penstock.base.errors import NotFound
+from penstock.base.errors import Conflict, NotFound
 from penstock.base.nearest import did_you_mean
 from penstock.meta.rows.session import AT_ONCE, Session, columns, in_parts
-from penstock.meta.tables import units
+from penstock.meta.tables import runs, units
 from penstock.records import Unit
 
 
@@ -86,6 +86,18 @@ class UnitWriter(UnitReader):
         self._settle(run_id, "done", {key: results[key] for key in new})
         self.keep(f"run/{run_id}", refs, [dict(results[key]) for key in new])
         return new
+
+    def drop_units(self, run_id: str) -> None:
+        row = self.first(select(runs.c.state, runs.c.source).where(runs.c.id == run_id))
+        if row is None or row.state != "finished":
+            raise Conflict(
+                f"run {run_id} is not finished, so its units are still needed",
+                "Wait for its end, or resume it.",
+                run=run_id,
+            )
+        self.execute(delete(units).where(units.c.run_id == run_id))
+        self.let_go(f"run/{run_id}")
+        self.keep(f"run/{run_id}", [row.source])
 
     def fail_unit(self, run_id: str, key: str, error: Mapping[str, Any]) -> None:
         """The error becomes the unit's result; a unit that is done stays so."""
