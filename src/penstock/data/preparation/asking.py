@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,18 @@ from typing import Any
 from penstock.base.errors import BadInput
 from penstock.base.hashing import digest_json
 from penstock.data.expectations import Expectations, load
+from penstock.data.formats import InputSource
 from penstock.data.keys import KeyFunction
 from penstock.data.manifest import Lineage
 from penstock.data.preparation.bad import POLICIES
 from penstock.data.preparation.from_function import told_types
+from penstock.data.preparation.keying import CODE, chain_of
 from penstock.data.preparation.sources import Opened
 from penstock.data.preparation.splitting import Rule, rule_of
 from penstock.data.preparation.steps import Made, entry_of, located
 from penstock.data.preparation.whole import Whole
 from penstock.data.types import Type, Types
 from penstock.jobs.source import CodeIdentity, git_commit, identity
-
-CODE = 1  # raised when equal inputs and code would give other rows
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,10 @@ class Asked:
     unit_bytes: int | None
     expect: Expectations | None
 
-    def keys(self, source: str, inputs: Sequence[tuple[str, str]]) -> list[str]:
-        """What each step's output for a unit is remembered by, and the unit's last.
-
-        inputs  (name, digest) of each
-        """
-        found = [digest_json(["unit", CODE, source, [list(each) for each in inputs]])]
-        for step in self.steps:
-            found.append(digest_json([found[-1], step.digest]))
-        last = [found[-1], self._told_key(), self.rule.spec(), told_types(self.types)]
-        return [*found[1:], digest_json([*last, self.whole.same()])]
+    def chain(self, identity: str) -> dict[str, Any]:
+        """What units depend on beside their inputs; see `keying.py`."""
+        last = [self._told_key(), self.rule.spec(), told_types(self.types), self.whole.same()]
+        return chain_of(identity, [each.digest for each in self.steps], last)
 
     def _told_key(self) -> list[Any]:
         if self.key_code is not None:
@@ -65,7 +59,7 @@ class Asked:
         """For the lineage."""
         return entry_of(self.key)[0] if callable(self.key) else self.key or "content"
 
-    def shared(self, source: Mapping[str, Any], live: str, paths: Sequence[str]) -> dict[str, Any]:
+    def shared(self, source: InputSource, live: str, paths: Sequence[str]) -> dict[str, Any]:
         """What every unit is told. live: token of functions that stay here, "" when they travel.
 
         Raises CannotTravel.
@@ -74,7 +68,8 @@ class Asked:
         kind = "function" if callable(self.key) else "column"
         entry = located(self.key).text if callable(self.key) and not live else ""
         return {
-            "source": dict(source),
+            "source": source.spec(),
+            "chain": self.chain(source.identity),
             "steps": [{**each.spec(bool(live)), "name": each.name} for each in self.steps],
             "key": {"kind": kind, "column": column, "entry": entry},
             "split": self.rule.spec(),

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from penstock.base.hashing import digest_json
 from penstock.data.formats import Input, InputSource
+from penstock.data.preparation.keying import bare, stamp_key
 
 if TYPE_CHECKING:
     from penstock.meta import Meta
@@ -57,26 +57,27 @@ def _ends(input: Input, most: int) -> bool:
     return word < 2 * max(input.size / most, 1 / UNIT_INPUTS)
 
 
-def digests_of(meta: Meta, source: InputSource, units: Sequence[Inputs]) -> list[list[str]]:
+def digests_of(
+    meta: Meta, source: InputSource, units: Sequence[Inputs], defer: bool
+) -> list[list[str]] | None:
     """The digest of every input, remembered by place, size and time of change.
 
-    Files are hashed by as many threads as there are cores. Raises what reading them raises.
+    defer  where nothing is remembered, return None: the units will tell. Otherwise what is missing
+           is hashed here, by as many threads as there are cores
+    Raises what reading files raises.
     """
-    keys = [
-        digest_json(["digests", source.identity, [[i.uri, i.size, i.stamp, i.piece] for i in unit]])
-        for unit in units
-    ]
+    keys = [stamp_key(source.identity, unit) for unit in units]
     with meta.read() as reader:
         known = {key: memory["digests"] for key in keys if (memory := reader.recall(key))}
     missing = [number for number, key in enumerate(keys) if key not in known]
+    if defer and len(missing) == len(units):
+        return None
     if missing:
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            found = pool.map(lambda n: [source.digest(i) for i in units[n]], missing)
+            found = pool.map(lambda n: [bare(source.digest(i)) for i in units[n]], missing)
             new = {keys[n]: digests for n, digests in zip(missing, found, strict=True)}
         with meta.write() as writer:
             for key, digests in new.items():
-                # As text that is no digest, so that no row asks the store to keep such blobs.
-                bare = [digest.rpartition(":")[2] for digest in digests]
-                writer.remember(key, "digests", {"digests": bare}, ())
+                writer.remember(key, "digests", {"digests": digests}, ())
         known |= new
-    return [[digest.rpartition(":")[2] for digest in known[key]] for key in keys]
+    return [known[key] for key in keys]

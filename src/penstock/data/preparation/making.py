@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ from penstock.data.preparation.asking import Asked
 from penstock.data.preparation.assembly import columns_of, laid, refuse_duplicates, shelve
 from penstock.data.preparation.bad import Bad
 from penstock.data.preparation.ordering import ordered
-from penstock.data.preparation.planning import Listed, Unit, inputs_table
+from penstock.data.preparation.past import Request
+from penstock.data.preparation.planning import Listed, Unit, inputs_table, told
 from penstock.data.preparation.running import (
     OnProgress,
     Ran,
@@ -42,13 +43,15 @@ QUARANTINE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Made:
-    """aside     what was put aside, as the manifest of NAME-quarantine
-    lines     what people should know
+    """request  what was asked for, with the digests of all inputs
+    aside    what was put aside, as the manifest of NAME-quarantine
+    lines    what people should know
     """
 
+    request: Request
     manifest: Manifest
-    aside: Manifest | None
-    lines: tuple[str, ...]
+    aside: Manifest | None = None
+    lines: tuple[str, ...] = ()
 
 
 def make(
@@ -57,15 +60,19 @@ def make(
     found: Listed,
     units: Sequence[Unit],
     theirs: Listed | None,
-    lineage: Lineage,
+    request: Callable[[Listed], Request],
     on_progress: OnProgress | None,
 ) -> Made:
     """Run what is missing and write all blobs of the version. Hold a pin.
+
+    request  for inputs whose digests are known
 
     Raises BadInput, UserCodeFailed, Refused and what the stores raise; nothing is visible then.
     """
     workers = workers_for(asked, units)
     ran = run_units(stores, asked, found.opened, units, on_progress)
+    found = told(found, ran.results)
+    asked_for = request(found)
     columns, key = columns_of(asked, ran)
     whole = laid(asked, ran, [each.names[0] for each in units])
     made = ordered(stores, asked.whole, whole, columns, theirs)
@@ -87,6 +94,7 @@ def make(
     if asked.bad == "quarantine":
         bad = [each for result in ran.results if result["bad"]
                for each in bad_records(stores.blobs, result)] + bad  # fmt: skip
+    chain = asked.chain(found.opened.source.identity)
     aside = _quarantine(stores.blobs, asked.name, bad) if bad else None
     if aside is not None:
         notes["quarantine"] = {"dataset": f"{asked.name}-quarantine", "rows": aside.rows}
@@ -98,12 +106,12 @@ def make(
         splits=written.splits,
         shards=written.shards,
         statistics=written.statistics,
-        lineage=lineage,
+        lineage=asked_for.lineage,
         checks=written.checks,
-        tables={**written.tables, "inputs": inputs_table(units)},
+        tables={**written.tables, "inputs": inputs_table(found, chain)},
         notes=notes,
     )
-    return Made(manifest, aside, tuple(lines))
+    return Made(asked_for, manifest, aside, tuple(lines))
 
 
 def _notes(asked: Asked, ran: Ran, units: Sequence[Unit]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from penstock.data.manifest import Manifest
 from penstock.data.preparation import stability
 from penstock.data.preparation.asking import Asked
 from penstock.data.preparation.cutting import Inputs, cut, digests_of
+from penstock.data.preparation.keying import bare, stamp_key, unit_keys
 from penstock.data.preparation.sources import Opened
 
 if TYPE_CHECKING:
@@ -37,14 +38,15 @@ INPUTS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Unit:
-    """inputs and their digests; keys of each step's output and of the unit's, which names it
+    """inputs and their digests; keys of each step's output and of the unit's, which names it; where
+    digests are None, the unit will tell them, and its name is made of stamps
 
     result  what it gave, where that is known and whole
     first   the step to begin with; kept: what that step begins with, where first > 0
     """
 
     inputs: Inputs
-    digests: Sequence[str]
+    digests: Sequence[str] | None
     keys: Sequence[str]
     result: dict[str, Any] | None
     first: int = 0
@@ -69,7 +71,7 @@ class Unit:
             "names": self.names,
             "from": self.first,
             "kept": self.kept,
-            "keys": list(self.keys),
+            "keys": None if self.digests is None else list(self.keys),
             "sampled": stability.sampled(self.key, first),
         }
 
@@ -80,35 +82,53 @@ class Listed:
 
     opened: Opened
     units: list[Inputs]
-    digests: list[list[str]]
+    digests: list[list[str]] | None
+
+    def named(self) -> dict[str, str]:
+        """Name of every input -> its digest."""
+        assert self.digests is not None
+        return {
+            each.name: digest
+            for unit, digests in zip(self.units, self.digests, strict=True)
+            for each, digest in zip(unit, digests, strict=True)
+        }
 
     @property
     def digest(self) -> str:
         """Of all inputs: names, contents, and how they are read."""
-        named = [
-            [each.name, digest]
-            for unit, digests in zip(self.units, self.digests, strict=True)
-            for each, digest in zip(unit, digests, strict=True)
-        ]
-        # As text that is no digest, so that no row asks the store to keep such a blob.
-        found = digest_json([self.opened.source.identity, named])
-        return "inputs:" + found.rpartition(":")[2]
+        named = [list(each) for each in self.named().items()]
+        return "inputs:" + bare(digest_json([self.opened.source.identity, named]))
 
 
-def listed(stores: Stores, opened: Opened, unit_bytes: int | None = None) -> Listed:
-    """Raises BadInput: nothing there, files that differ, and what listing them raises."""
+def listed(
+    stores: Stores, opened: Opened, unit_bytes: int | None = None, defer: bool = False
+) -> Listed:
+    """All inputs, with their digests unless these are left to the units (`digests_of`).
+
+    Raises BadInput: nothing there, files that differ, and what listing them raises.
+    """
     units = cut(opened.source.inputs(), unit_bytes)
-    return Listed(opened, units, digests_of(stores.meta, opened.source, units))
+    return Listed(opened, units, digests_of(stores.meta, opened.source, units, defer))
+
+
+def told(found: Listed, results: Sequence[Mapping[str, Any]]) -> Listed:
+    """The inputs with the digests that the units told."""
+    if found.digests is not None:
+        return found
+    return Listed(found.opened, found.units, [each["digests"] for each in results])
 
 
 def planned(stores: Stores, asked: Asked, found: Listed, fresh: bool) -> list[Unit]:
     """Every unit in order, with what is known of it."""
-    identity = found.opened.source.identity
+    chain = asked.chain(found.opened.source.identity)
     units = []
+    if found.digests is None:
+        identity = found.opened.source.identity
+        return [Unit(each, None, [stamp_key(identity, each)], None) for each in found.units]
     with stores.meta.read() as meta:
         for inputs, digests in zip(found.units, found.digests, strict=True):
             named = [(i.name, digest) for i, digest in zip(inputs, digests, strict=True)]
-            keys = asked.keys(identity, named)
+            keys = unit_keys(chain, named)
             known = None if fresh else whole_memory(stores.blobs, meta.recall(keys[-1]))
             first, kept = 0, None
             if known is None and not fresh:
@@ -130,8 +150,9 @@ def whole_memory(blobs: Blobs, memory: dict[str, Any] | None) -> dict[str, Any] 
     return memory if all(blobs.exists(each) for each in named if each) else None
 
 
-def inputs_table(units: Sequence[Unit]) -> pa.Table:
+def inputs_table(found: Listed, chain: Mapping[str, Any]) -> pa.Table:
     """The manifest's table "inputs"."""
+    assert found.digests is not None
     rows = [
         {
             "name": each.name,
@@ -139,12 +160,18 @@ def inputs_table(units: Sequence[Unit]) -> pa.Table:
             "bytes": each.size,
             "stamp": each.stamp,
             "digest": digest,
-            "unit": unit.key.rpartition(":")[2],
+            "unit": key,
         }
-        for unit in units
-        for each, digest in zip(unit.inputs, unit.digests, strict=True)
+        for unit, digests in zip(found.units, found.digests, strict=True)
+        for key in [_named(chain, unit, digests)]
+        for each, digest in zip(unit, digests, strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=INPUTS_SCHEMA)
+
+
+def _named(chain: Mapping[str, Any], unit: Inputs, digests: Sequence[str]) -> str:
+    named = [(each.name, digest) for each, digest in zip(unit, digests, strict=True)]
+    return bare(unit_keys(chain, named)[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +199,7 @@ class Changes:
 
 def changes(found: Listed, old: Manifest | None) -> Changes:
     """What is new, changed and gone since the version of a manifest; all is new without one."""
-    now = {
-        each.name: digest
-        for unit, digests in zip(found.units, found.digests, strict=True)
-        for each, digest in zip(unit, digests, strict=True)
-    }
+    now = found.named()
     before: Mapping[str, str] = {}
     try:
         table = old.table("inputs") if old is not None else None

@@ -181,14 +181,14 @@ def _shared(stores: Stores, asked: Asked, opened: Opened, workers: int) -> Itera
         token = "live-" + digest_json([digests, asked.name, os.getpid()]).rpartition(":")[2]
         unit_room.stay(token, unit_room.Live(functions, key))
         try:
-            yield asked.shared(opened.source.spec(), token, [])
+            yield asked.shared(opened.source, token, [])
         finally:
             unit_room.leave(token)
         return
     entries = [located(each) for each in (*functions, *([key] if key else []))]
     roots = {entry.root: entry for entry in entries}
     paths = [snapshot(root, stores.blobs, entry=entry) for root, entry in roots.items()]
-    yield asked.shared(opened.source.spec(), "", paths)
+    yield asked.shared(opened.source, "", paths)
 
 
 def _teller(

@@ -21,10 +21,12 @@ from penstock.blobs import Blobs
 from penstock.data.columns import Column, canonical
 from penstock.data.formats import BadRecord, Block, Input
 from penstock.data.keys import KeyFunction
-from penstock.data.preparation import chain, stability
+from penstock.data.preparation import chain as steps_room
+from penstock.data.preparation import stability
 from penstock.data.preparation.bad import Tally, of_rows, to_rows
 from penstock.data.preparation.chain import Flow, Ready
 from penstock.data.preparation.finishing import ROW, Work, column_from, finished
+from penstock.data.preparation.keying import bare, stamp_key, unit_keys
 from penstock.data.preparation.settled import settle
 from penstock.data.preparation.sources import source_of
 from penstock.data.preparation.splitting import Rule
@@ -65,34 +67,50 @@ def unit(payload: dict[str, Any], context: UnitContext) -> dict[str, Any]:
     """Read and prepare some inputs, or go on from the kept output of a step.
 
     payload  {"inputs": specs, "names": first and last, "from": step to begin with, "kept": what
-             that step begins with, "keys": what each step's output is remembered by, "sampled":
-             whether some records are run twice}, or {"refit": result, "columns", "keys"}: its
-             columns got other types when all units were there
+             that step begins with, "keys": what each step's output is remembered by (None: the
+             unit hashes its inputs first), "sampled": whether some records are run twice}, or
+             {"refit": result, "columns", "keys"}: its columns got other types when all units were
+             there
     shared   as `Asked.shared` gives it
     returns  what `finished` says of the rows, "records": read, "bad": how many, "facts": the blob
-             that holds these, "unstable": places, "memories"
+             that holds these, "unstable": places, "digests" of the inputs where it hashed them,
+             "memories"
     Raises BadInput, UserCodeFailed.
     """
     work = _work(context)
     if "refit" in payload:
         return _refitted(payload, context.blobs, work)
+    memories: list[dict[str, Any]] = []
+    digests = None
+    if payload["keys"] is None:
+        digests, payload, memories = _digested(payload, context.shared["chain"], work)
     tally = Tally(work.bad)
     writer = _Writer(context.blobs, work, tally)
-    memories: list[dict[str, Any]] = []
     flows, first = _beginning(payload, context.blobs, work, tally)
     unstable: list[str] = []
     for start, stop in _segments(work, first):
         steps = work.steps[start:stop]
         if payload["sampled"] and steps:
             flows = stability.watched(steps, flows, unstable)
-        flows = chain.run_all(steps, flows, tally)
+        flows = steps_room.run_all(steps, flows, tally)
         if stop < len(work.steps):
             flows, memory = _keep(flows, payload["keys"][stop - 1], context.blobs, tally, payload)
             memories += memory
     result = writer.write(flows, payload["names"])
     result["unstable"] = unstable
     memories.append({"key": payload["keys"][-1], "value": dict(result)})
-    return {**result, "memories": memories}
+    return {**result, "digests": digests, "memories": memories}
+
+
+def _digested(
+    payload: dict[str, Any], chain: Mapping[str, Any], work: Work
+) -> tuple[list[str], dict[str, Any], list[dict[str, Any]]]:
+    """The digests of the inputs, which nobody knows yet, and all that follows from them."""
+    inputs = [Input.from_spec(each) for each in payload["inputs"]]
+    digests = [bare(work.source.digest(each)) for each in inputs]
+    named = [(each.name, digest) for each, digest in zip(inputs, digests, strict=True)]
+    memory = {"key": stamp_key(chain["identity"], inputs), "value": {"digests": digests}}
+    return digests, {**payload, "keys": unit_keys(chain, named)}, [memory]
 
 
 def _segments(work: Work, first: int) -> Iterator[tuple[int, int]]:
@@ -113,7 +131,7 @@ def _beginning(
     if kept is None:
         inputs = [Input.from_spec(each) for each in payload["inputs"]]
         found: Iterable[Block | BadRecord] = work.source.read_all(inputs)
-        return chain.flows(found, tally), 0
+        return steps_room.flows(found, tally), 0
     tally.records = kept["records"]
     if kept["facts"] is not None:
         tally.found = of_rows(read_facts(blobs, kept["facts"]).to_pylist())

@@ -163,9 +163,9 @@ def _from_function(
 
     def write() -> Made:
         manifest = from_function.write(call.stores.blobs, call.sources, asked, key, types)
-        return Made(manifest, None, ())
+        return Made(asked, manifest)
 
-    return _run(call, asked, past, write)
+    return _run(call, past, reason(asked, past, call.fresh), write)
 
 
 def _from_sources(call: _Call, asked: Asked) -> Prepared:
@@ -174,22 +174,28 @@ def _from_sources(call: _Call, asked: Asked) -> Prepared:
     if (made := call.produced()) is not None:
         return made
     with pinned(call.stores.meta):
-        found, theirs, asked = _listed(call.stores, asked, call.sources, call.fresh)
-        request = _request(asked, found, call.sources)
-        past = Past.of(call.stores, request)
-        if past.whole and not call.fresh:
-            return reuse(call.stores, request, past, call.producer)
+        found, theirs, asked = _listed(call.stores, asked, call.sources, call.fresh, defer=True)
+
+        def request(found: Listed) -> Request:
+            return _request(asked, found, call.sources)
+
+        if found.digests is None:  # never seen: there is nothing that it could be compared with
+            past, why = Past(None, None), f"{call.name} has no version yet"
+        else:
+            past = Past.of(call.stores, request(found))
+            if past.whole and not call.fresh:
+                return reuse(call.stores, request(found), past, call.producer)
+            why = reason(request(found), past, call.fresh)
 
         def write() -> Made:
             units = planned(call.stores, asked, found, call.fresh)
-            return make(call.stores, asked, found, units, theirs, request.lineage,
-                        call.on_progress)  # fmt: skip
+            return make(call.stores, asked, found, units, theirs, request, call.on_progress)
 
-        return _run(call, request, past, write)
+        return _run(call, past, why, write)
 
 
 def _listed(
-    stores: Stores, asked: Asked, sources: Any, fresh: bool
+    stores: Stores, asked: Asked, sources: Any, fresh: bool, defer: bool
 ) -> tuple[Listed, Listed | None, Asked]:
     """The inputs, those of what is joined, and what was asked with the digest of these."""
     functions = [each.function for each in asked.steps]
@@ -201,11 +207,20 @@ def _listed(
         found = listed(stores, spooled(stores, sources, taken, entry, code, fresh))
     else:
         refuse_unused(asked.params, functions)
-        found = listed(stores, opened(stores, sources), asked.unit_bytes)
+        found = listed(
+            stores, opened(stores, sources), asked.unit_bytes, defer and _is_new(stores, asked.name)
+        )
     if asked.whole.join is None:
         return found, None, asked
     theirs = listed(stores, opened(stores, asked.whole.join.other))
     return found, theirs, replace(asked, whole=replace(asked.whole, joined=theirs.digest))
+
+
+def _is_new(stores: Stores, name: str) -> bool:
+    """Whether nobody ever prepared this name."""
+    with stores.meta.read() as meta:
+        known = meta.find_version("dataset", name), meta.newest_run(name, "prepare")
+    return known == (None, None)
 
 
 def _request(asked: Asked, found: Listed, sources: Any) -> Request:
@@ -223,10 +238,10 @@ def _request(asked: Asked, found: Listed, sources: Any) -> Request:
     )
 
 
-def _run(call: _Call, asked: Request, past: Past, write: Callable[[], Made]) -> Prepared:
-    why = reason(asked, past, call.fresh)
+def _run(call: _Call, past: Past, why: str, write: Callable[[], Made]) -> Prepared:
     with pinned(call.stores.meta):
         made = write()
+        asked = made.request
         if past.newest is not None and past.newest.digest == made.manifest.digest:
             same = f"; the rows are those of {past.newest.reference}"
             return Prepared(past.newest, False, f"running, because {why}{same}", made.lines)
@@ -259,7 +274,7 @@ def explain(stores: Stores, name: str, sources: Any, **options: Any) -> Plan:
         if plain or not known_rows(stores, sources, asked.params):
             return _explained_function(stores, asked, sources, fresh)
     with pinned(stores.meta):
-        found, _, asked = _listed(stores, asked, sources, fresh=False)
+        found, _, asked = _listed(stores, asked, sources, fresh=False, defer=False)
     request = _request(asked, found, sources)
     past = Past.of(stores, request)
     if past.whole and not fresh:
