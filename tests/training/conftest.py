@@ -141,6 +141,12 @@ class Project:
             found = db.events(subject=f"run/{run.id}", limit=10_000)
         return [event.body for event in found if event.kind == kind]
 
+    def log(self, name: str, process: str) -> str:
+        """What a process of the newest run said."""
+        run = self.newest(name)
+        assert run is not None
+        return (self.home / "runs" / run.id / "logs" / f"{process}.log").read_text()
+
     def pids(self, name: str, *roles: str) -> list[int]:
         """Live processes of the newest run in these roles."""
         with self.stores() as stores:

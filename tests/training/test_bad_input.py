@@ -153,3 +153,15 @@ def test_a_finished_run_is_given_again_and_says_why(project):
     assert project.newest("run") == first
     project.run("run", "1", "fresh")
     assert project.newest("run").id != first.id
+
+
+def test_data_that_is_not_as_expected_is_refused_before_the_first_step(project):
+    rule = '[columns.label]\nrange = { most = 0, severity = "refuse" }\n'
+    (project.folder / "points.toml").write_text(rule)
+    edited(project, "batch_size=24,", 'batch_size=24, expect="points.toml",')
+    out = project.run("run", "2", code=5)
+    assert "dataset points@1" in out and "columns.label" in out
+    assert project.newest("run").step == 0
+    (project.folder / "points.toml").write_text(rule.replace("refuse", "warn"))
+    project.run("run", "2")
+    assert "points@1 is not as expected: columns.label" in project.log("run", "rank-0")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from copy import copy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from penstock.base import log
 from penstock.base.errors import BadInput
 from penstock.base.layout import Layout
 from penstock.blobs import Blobs
@@ -12,16 +15,46 @@ from penstock.jobs.link import Link
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from penstock.data.expectations import Expectations
+    from penstock.data.manifest import Manifest
     from penstock.data.pipeline.opening import Opening, Shards
     from penstock.data.pipeline.options import Options
+
+_log = log.logger("training")
 
 
 class Reading:
     """Makes loaders for one rank. References are resolved by the controller, once per run."""
 
-    def __init__(self, link: Link, blobs: Blobs, layout: Layout, seed: int, device: Any) -> None:
+    def __init__(
+        self,
+        link: Link,
+        blobs: Blobs,
+        layout: Layout,
+        seed: int,
+        device: Any,
+        folders: Sequence[str] = (),
+    ) -> None:
         self._link, self._blobs, self._layout = link, blobs, layout
         self._seed, self._device = seed, device
+        self._folders = folders
+        self._expectations: Expectations | None = None
+
+    def expecting(self, given: Any) -> Reading:
+        """The same, but every version is held against expectations (or their file) first.
+
+        A file is looked for in the run's source snapshot, then where the script runs.
+        """
+        if given is None:
+            return self
+        from penstock.data.expectations import load
+
+        if isinstance(given, str | Path):
+            places = [Path(folder, given) for folder in self._folders]
+            given = next((place for place in places if place.is_file()), given)
+        made = copy(self)
+        made._expectations = load(given)
+        return made
 
     def loader(
         self,
@@ -127,6 +160,7 @@ class Reading:
 
         found = self._link.call("data", {"reference": reference})
         manifest = read_manifest(self._blobs, found["digest"])
+        self._check(manifest, found["reference"])
         names = None if columns is None else tuple(columns)
         opening = Shards(
             self._blobs.url,
@@ -137,6 +171,16 @@ class Reading:
             found["reference"],
         )
         return opening, manifest.split(found["split"]).bytes, manifest.key
+
+    def _check(self, manifest: Manifest, reference: str) -> None:
+        if self._expectations is None:
+            return
+        from penstock.data.expectations import check_manifest, refuse
+
+        violations = check_manifest(manifest, self._expectations)
+        refuse(violations, f"dataset {reference}")
+        for each in violations if self._link.rank == 0 else ():
+            _log.warning(f"dataset {reference} is not as expected: {each}")
 
     def _tell(self, reference: str, order: Any) -> None:
         """Into the run's history: in which order it reads."""

@@ -58,7 +58,7 @@ class Run:
         self._tracked = Tracked()
         self._models: list[torch.nn.Module] = []
         self._loaders: list[Any] = []
-        self._reading = Reading(link, blobs, layout, self.seed, self.device)
+        self._reading = Reading(link, blobs, layout, self.seed, self.device, payload["paths"])
         self._saver = Saver(link, payload["every_steps"])
         self._deferred = Deferred(emitter)
         self._best: dict[str, float] = {}
@@ -82,6 +82,7 @@ class Run:
         batch_size: int,
         samples: Any = None,
         columns: Sequence[str] | None = None,
+        expect: Any = None,
         **options: Unpack[Options],
     ) -> Any:
         """This rank's part of every global batch.
@@ -91,11 +92,14 @@ class Run:
         batch_size  samples of a global batch: the same at every world size
         samples     Windows, Pack or Buckets, where samples are not rows
         columns     only these; default: all
+        expect      expectations, or their file: what schema and statistics of the version tell
+                    against them is said, or raises Refused, before the first batch
         options     see `penstock.data.pipeline.options.Options`: epochs, shuffle, filter, map,
                     workers, …; the seed is the run's unless given
         Iterating gives dicts of tensors, [B / world_size, ...], on `run.device`.
         """
-        loader = self._reading.loader(source, batch_size, samples, columns, options)
+        reading = self._reading.expecting(expect)
+        loader = reading.loader(source, batch_size, samples, columns, options)
         self._loaders.append(loader)
         return loader
 
