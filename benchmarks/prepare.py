@@ -121,11 +121,11 @@ def _units(home: Path) -> tuple[int, list[tuple[list[str], bool]]]:
     from penstock.base.settings import load_settings
     from penstock.jobs.stores import open_stores
 
-    with open_stores(load_settings(folder=home, home=home, environment={})) as stores:
-        with stores.meta.read() as meta:
-            run = meta.newest_run("pictures", "prepare")
-            assert run is not None
-            units = meta.units(run.id)
+    settings = load_settings(folder=home, home=home, environment={})
+    with open_stores(settings) as stores, stores.meta.read() as meta:
+        run = meta.newest_run("pictures", "prepare")
+        assert run is not None
+        units = meta.units(run.id)
     found = [
         ([each["name"] for each in unit.payload["inputs"]], unit.state == "done") for unit in units
     ]

@@ -27,7 +27,7 @@ def shrink(data: bytes) -> Any:
 def row(row: dict[str, Any], log: str = "") -> dict[str, Any]:
     """The step of Penstock. log: file that gets a line per picture."""
     if log:
-        with open(log, "a") as file:
+        with Path(log).open("a") as file:
             file.write(f"{row['key']}\n")
     return {"key": row["key"], "image": shrink(row["image"])}
 

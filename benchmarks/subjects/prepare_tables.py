@@ -1,5 +1,7 @@
-"""`python prepare_tables.py RAW HOME LOG UNIT_BYTES`: CSV files through a step with two workers; LOG
-gets a line per batch, the number of its file."""
+"""`python prepare_tables.py RAW HOME LOG UNIT_BYTES`: CSV files through a step with two workers.
+
+LOG gets a line per batch: the numbers of its files.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from penstock.jobs.stores import open_stores
 
 
 def features(columns: dict[str, Any], log: str = "") -> dict[str, Any]:
-    with open(log, "a") as file:
+    with Path(log).open("a") as file:
         file.write("".join(f"{number}\n" for number in np.unique(columns["id"] // 1000)))
     x = columns["x"]
     return {"id": columns["id"], "x": x, "sine": np.sin(x), "square": x * x}
