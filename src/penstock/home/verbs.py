@@ -93,6 +93,7 @@ def prepare(
     join: Any = None,
     expect: Any = None,
     workers: int | None = None,
+    unit_bytes: int | None = None,
     fresh: bool = False,
     on_progress: Callable[..., None] | None = None,
 ) -> Prepared:
@@ -113,6 +114,7 @@ def prepare(
               over all rows: columns; a seed; Join(…)
     expect    expectations, or their file: checked before the version is made
     workers   processes; 0: in this one
+    unit_bytes  up to which small files share a unit of work; 0: none do
     returns   what was prepared: `.reference`, `.version`, `.reused`, `.why`, `.notes`
 
     Raises BadInput, UserCodeFailed, CannotTravel, Refused; then nothing is published, and what was
@@ -123,7 +125,8 @@ def prepare(
         "map": map, "filter": filter, "flat_map": flat_map, "batch": batch, "steps": steps,
         "key": key, "splits": splits, "by": by, "types": types, "params": params, "bad": bad,
         "bad_share": bad_share, "dedupe": dedupe, "sort": sort, "shuffle": shuffle, "join": join,
-        "expect": expect, "workers": workers, "fresh": fresh, "on_progress": on_progress,
+        "expect": expect, "workers": workers, "unit_bytes": unit_bytes, "fresh": fresh,
+        "on_progress": on_progress,
     }  # fmt: skip
     if explaining.wanted():
         return explaining.prepared(current().stores, name, sources, options)
