@@ -134,3 +134,96 @@ def test_tags_show_in_lists_and_hold_a_version(digits, terminal):
 def _digest(stores, reference):
     with stores.meta.read() as meta:
         return meta.get_version("dataset", reference).digest
+
+
+SCRIPT = """
+import sys
+import penstock as ps
+
+def double(row):
+    return {**row, "x": 2 * row["x"]}
+
+def main():
+    print("the script's own output")
+    options = {"key": "id", "splits": {"all": 1}, "workers": 0}
+    ps.prepare("raw", sys.argv[1], **options)
+    ps.prepare("twice", "raw:all", map=double, **options)
+    ps.train(main, name="never")
+
+if __name__ == "__main__":
+    ps.main(main)
+"""
+
+
+@pytest.fixture
+def files(terminal, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for n in range(3):
+        lines = [f'{{"id": "{n}-{i}", "x": {i}, "group": "g{i % 4}"}}' for i in range(20)]
+        (folder / f"{n}.jsonl").write_text("\n".join(lines))
+    (tmp_path / "script.py").write_text(SCRIPT)
+    return folder
+
+
+def test_files_become_a_version_and_only_changes_are_read_again(files, terminal):
+    wish = ("data", "import", "raw", "files/*.jsonl", "--key", "id", "--splits", "a=0.5,b=0.5")
+    first = terminal.json(*wish, "--by", "group", "--columns", "id,x,group")
+    assert (first["reference"], first["reused"], first["rows"]) == ("raw@1", False, 60)
+    assert set(first["splits"]) == {"a", "b"}
+    assert terminal.json(*wish, "--by", "group", "--columns", "id,x,group")["reused"] is True
+    groups = [
+        {row["group"] for row in terminal.json("data", "head", f"raw:{s}", "-n", "60")["rows"]}
+        for s in ("a", "b")
+    ]
+    assert not groups[0] & groups[1]
+    (files / "3.jsonl").write_text('{"id": "new", "x": 1, "group": "g0"}\n{broken\n')
+    assert "3.jsonl:2" in terminal.json(*wish, expect=2)["error"]["what"]
+    text = terminal(*wish, "--bad", "skip", "--bad-share", "0.5")
+    assert "raw@2: 61 rows" in text
+    assert "3.jsonl:2" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("nowhere/*.csv",), 2, "nowhere"),
+        (("files", "--key", "idd"), 2, '"id"'),
+        (("files", "--format", "cvs"), 2, '"csv"'),
+        (("files", "--splits", "a=b"), 2, "train=0.9"),
+        (("files", "--splits", "a=0.5"), 2, "add up"),
+        (("files", "--bad", "hope"), 2, "quarantine"),
+    ],
+)
+def test_an_import_that_cannot_be_meant_is_one_error(files, terminal, arguments, code, says):
+    terminal("data", "import", "raw", *arguments, expect=code)
+    assert says in terminal.err
+    assert terminal.json("data", "list") == []
+
+
+def test_a_script_tells_what_it_would_prepare_and_prepares_nothing(files, terminal):
+    ask = ("data", "explain", "script.py", "files/*.jsonl")
+    plans = terminal.json(*ask)
+    assert [(p["name"], p["newest"], p["to_run"]) for p in plans] == [("raw", None, 1)]
+    assert terminal.json("data", "list") == []
+    terminal("data", "import", "raw", "files/*.jsonl", "--key", "id", "--splits", "all=1")
+    raw, twice = terminal.json(*ask)
+    assert (raw["reused"], raw["newest"]) == (True, "raw@1")
+    assert (twice["reused"], twice["newest"]) == (False, None)
+    (files / "1.jsonl").write_text('{"id": "x", "x": 1, "group": "g"}')
+    text = terminal(*ask, "--name", "raw")
+    assert "1 of 3 inputs changed (1.jsonl)" in text
+    assert "twice" not in text
+    assert [each["version"]["version"] for each in terminal.json("data", "list", "raw")] == [1]
+    assert terminal.json("runs", "list", "never") == []
+
+
+def test_what_cannot_be_explained_is_one_error(files, terminal, tmp_path):
+    terminal("data", "explain", "nowhere.py", expect=2)
+    terminal("data", "explain", "script.py", "--name", "other", "files", expect=3)
+    assert "raw" in terminal.err
+    (tmp_path / "empty.py").write_text("print('nothing')")
+    terminal("data", "explain", "empty.py", expect=2)
+    assert "without a call of ps.prepare" in terminal.err
+    (tmp_path / "broken.py").write_text("1 / 0")
+    assert terminal.json("data", "explain", "broken.py", expect=8)["error"]["code"] == "user-code"
