@@ -185,6 +185,26 @@ def test_what_a_version_was_made_from_hangs_below_it(stores: Stores, version: Ve
     assert tree.sources[3].facts == {"gone": True}
 
 
+def test_files_and_versions_that_were_read_are_told(stores: Stores, tmp_path: Path) -> None:
+    for n in range(13):
+        (tmp_path / f"{n:02d}.jsonl").write_text(f'{{"id": {n}, "x": 1}}')
+    options: dict[str, Any] = {"key": "id", "splits": {"all": 1}, "workers": 0}
+    prepare(stores, "raw", f"{tmp_path}/*.jsonl", **options)
+    prepare(stores, "twice", "raw:all", filter=small, **options)
+    tree = ancestry(stores, "twice")
+    function, raw = tree.sources
+    assert (function.what, raw.what, raw.name) == ("function", "dataset", "raw@1")
+    files, *inputs = raw.sources
+    assert files.what == "files"
+    assert [each.name for each in inputs[:10]] == [f"{n:02d}.jsonl" for n in range(10)]
+    assert (inputs[10].name, inputs[10].facts["inputs"]) == ("and 3 more", 13)
+    assert inputs[0].facts["digest"].startswith("sha256:")
+
+
+def small(row: dict[str, Any]) -> bool:
+    return bool(row["id"] < 10)
+
+
 # export
 
 

@@ -73,7 +73,9 @@ def _function(manifest: Manifest) -> list[Ancestor]:
     if not made.function:
         return []
     facts = {"code": made.code, "params": made.params, "key": made.key, "git": made.git}
-    return [Ancestor("function", made.function, {k: v for k, v in facts.items() if v})]
+    imported = not made.parts and "inputs" in manifest.tables  # then it is what was named
+    what = "files" if imported else "function"
+    return [Ancestor(what, made.function, {k: v for k, v in facts.items() if v})]
 
 
 def _inputs(manifest: Manifest) -> list[Ancestor]:
@@ -81,19 +83,17 @@ def _inputs(manifest: Manifest) -> list[Ancestor]:
     table = manifest.table("inputs")
     if table is None:
         return []
-    if "uri" in table.column_names:  # a dataset's shards are told by the dataset
-        table = table.filter(pc.invert(pc.starts_with(table["uri"], PREFIX)))
+    table = table.filter(pc.invert(pc.starts_with(table["uri"], PREFIX)))  # blobs of datasets
     rows = table.slice(0, _FILES).to_pylist()
     named = [
-        Ancestor("input", str(row["name"]), {k: row[k] for k in ("bytes", "digest") if k in row})
+        Ancestor(
+            "input",
+            str(row["name"]),
+            {"bytes": row["bytes"], "digest": PREFIX + row["digest"].removeprefix(PREFIX)},
+        )
         for row in rows
     ]
-    total = pc.sum(table["bytes"]).as_py() if "bytes" in table.column_names else None
-    return named + _more(table.num_rows, total)
-
-
-def _more(count: int, total: int | None) -> list[Ancestor]:
-    if count <= _FILES:
-        return []
-    facts = {"inputs": count} | ({"bytes": total} if total is not None else {})
-    return [Ancestor("input", f"and {count - _FILES} more", facts)]
+    if table.num_rows <= _FILES:
+        return named
+    facts = {"inputs": table.num_rows, "bytes": pc.sum(table["bytes"]).as_py()}
+    return [*named, Ancestor("input", f"and {table.num_rows - _FILES} more", facts)]

@@ -118,7 +118,7 @@ class DataDiff:
 class Ancestor:
     """Something that a version was made from, and what that was made from.
 
-    what  dataset, function, run, input (a file, or several)
+    what  dataset, function, files (what an import was given), run, input (a file, or several)
     """
 
     what: str
