@@ -41,7 +41,8 @@ WORK = """
         if payload["n"] == context.shared.get("raising"):
             raise ZeroDivisionError("on purpose")
         digest = context.blobs.put(str(payload["n"] ** 2).encode())
-        return {"square": payload["n"] ** 2, "refs": [digest]}
+        memory = {"key": f"square of {payload['n']}", "value": {"blob": digest}}
+        return {"square": payload["n"] ** 2, "refs": [digest], "memories": [memory]}
     """
 
 SCRIPT = """
@@ -155,6 +156,20 @@ def test_every_unit_is_executed_once_and_its_result_given(place, workers):
     assert squares(result) == EXPECTED
     assert sorted(n for n, _ in place.executions()) == sorted(range(24))
     assert result.repeated == 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_unit_remembers_is_committed_with_it(place, workers):
+    with pytest.raises(UserCodeFailed):
+        place.run(workers=workers, raising=9)
+    done = place.done()
+    with place.stores.meta.read() as db:
+        known = {n for n in range(24) if db.recall(f"square of {n}")}
+        unit = next(u for u in db.units(db.newest_run("squares", "test").id, ("done",)))
+        kept = db.referenced(unit.result["refs"])
+    assert known == done
+    assert "memories" not in unit.result
+    assert kept == set(unit.result["refs"])
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -19,7 +19,7 @@ from penstock.data.preparation.finishing import ROW
 from penstock.data.preparation.planning import Unit, whole_memory
 from penstock.data.preparation.schema import fits, merged
 from penstock.data.preparation.steps import located
-from penstock.data.preparation.tables import column_of, read_facts, read_table
+from penstock.data.preparation.tables import column_of, read_facts, read_table, trust
 from penstock.jobs.map import run_map
 from penstock.jobs.source import snapshot
 
@@ -97,6 +97,7 @@ def run_units(
             tell = _teller(on_progress, "units", known, len(units))
             payloads = {each.key: each.payload(each is units[0]) for each in missing}
             found, repeated = work.run(payloads, tell)
+            trust(stores.blobs, (each["blob"] for each in found.values() if each["blob"]))
             known |= found
         results = [known[each.key] for each in units]
         _refuse_bad(stores.blobs, asked, results)
