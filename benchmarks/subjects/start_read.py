@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import numpy.ma
 import torch
 
+import penstock.blobs.local
 import penstock.records.codec  # noqa: F401
 from penstock.base.layout import Layout
 from penstock.blobs import open_blobs
@@ -48,7 +50,8 @@ def main():
         blobs, Layout(folder), manifest, "train", batch_size=BATCH, shuffle="window", seed=1
     )
     made = time.perf_counter()
-    batch = next(iter(loader))
+    batches = iter(loader)  # kept: closing it would wait for the batches behind
+    batch = next(batches)
     first = time.perf_counter()
     busy = time.process_time() - busy
     if batch["x"].shape != (BATCH, 8):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -279,3 +281,21 @@ def test_large_pieces_keep_to_the_pages_that_the_kernel_maps_at_once(
         start = int(fields[0].split("-")[0], 16)
         if strip._reserved <= start < strip._end and len(fields) > 5:
             assert (start - int(fields[2], 16)) % strips_module._HUGE == 0
+
+
+def test_a_process_that_ends_with_shards_on_their_way_ends(
+    large: Manifest, blobs: Blobs, layout: Layout
+) -> None:
+    code = (
+        "from pathlib import Path\n"
+        "from penstock.base.layout import Layout; from penstock.blobs import open_blobs\n"
+        "from penstock.data import Loader, ShardSource, read_manifest\n"
+        f"blobs, layout = open_blobs({blobs.url!r}), Layout(Path({str(layout.root)!r}))\n"
+        f"data = read_manifest(blobs, {large.digest!r})\n"
+        "source = ShardSource(blobs, layout, data, 'all')\n"
+        "source._want(range(8))\n"
+        "batches = iter(Loader(blobs, layout, data, 'all', batch_size=16))\n"
+        "next(batches)\n"
+    )
+    for _ in range(4):
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -6,6 +6,7 @@ windows over episodes fit the same protocol.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -254,15 +255,21 @@ class ShardSource:
         """Bring the shards of these rows to the node, in this order; at once, by threads."""
         if self.complete:
             return
-        numbers = self._numbers(rows)
-        _, first = np.unique(numbers, return_index=True)
-        wanted = numbers[np.sort(first)]
-        self._want(wanted[~self._is_open[wanted]].tolist())
+        self._want(self._in_order(rows))
 
     @property
     def complete(self) -> bool:
         """Whether every shard is open now: there is nothing to bring ahead."""
         return len(self._open) == len(self._is_open)
+
+    def _in_order(self, rows: Rows) -> list[int]:
+        """Shards that are not open, as these rows come to them; without sorting the rows."""
+        numbers = self._numbers(rows)
+        first = np.full(len(self._is_open), len(rows), np.int64)
+        first[numbers[::-1]] = np.arange(len(rows))[::-1]  # of equal ones the last write stays
+        first[self._is_open] = len(rows)
+        order: list[int] = np.argsort(first, kind="stable").tolist()
+        return order[: np.count_nonzero(first < len(rows))]
 
     def _want(self, numbers: Iterable[int]) -> None:
         if self._ahead is None and not self._closed:
@@ -306,7 +313,8 @@ class ShardSource:
         self._end(wait=True)
 
     def __del__(self) -> None:
-        if hasattr(self, "_ahead"):
+        # When Python ends, threads stop wherever they are, with the locks that they hold.
+        if hasattr(self, "_ahead") and not sys.is_finalizing():
             self._end(wait=False)
 
     def _end(self, *, wait: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -13,6 +14,7 @@ from penstock.data.cache.node import NoRoom
 
 THREADS = 4
 _NAP, _LONGEST_NAP = 0.05, 1.0  # seconds between two looks for room
+_QUICK, _REST = 0.002, 0.004  # seconds: what was here already is no reason to hold up the step
 _log = logger("data")
 
 
@@ -78,7 +80,7 @@ class Ahead:
     def _work(self) -> None:
         nap = _NAP
         while (number := self._next()) is not None:
-            held = ""
+            held, began = "", time.monotonic()
             try:
                 held = self._bring(number)
             except NoRoom:
@@ -92,6 +94,8 @@ class Ahead:
                 self._at_work.discard(number)
                 self._brought[number] = held
                 self._changed.notify_all()
+                if time.monotonic() - began < _QUICK:
+                    self._changed.wait_for(lambda: self._ended, _REST)
 
     def _again(self, number: int, nap: float) -> None:
         """Try later, or never when somebody takes it meanwhile."""

@@ -7,6 +7,7 @@ at once: what passes between threads is then a list, and costs little per batch.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from penstock.data.pipeline.collate import weight
 from penstock.data.pipeline.plan import Counts, Picks, Plan
 
 AHEAD_BYTES = 64 << 20
-_CHUNK_BYTES = 1 << 20  # batches smaller than this are made several at once
+_CHUNK_BYTES = 4 << 20  # batches smaller than this are made several at once
 _MOST_AT_ONCE = 64
 _PATIENCE = 10.0  # seconds that a thread may take to end; the user's map may be at work
 
@@ -183,6 +184,8 @@ class ThreadFeeder:
             self._changed.notify_all()
 
     def close(self) -> None:
+        if sys.is_finalizing():
+            return  # threads have stopped wherever they were, with the locks that they hold
         with self._changed:
             self._ended = True
             self._changed.notify_all()
