@@ -154,6 +154,10 @@ def test_only_the_shards_that_hold_the_rows_are_read(blobs: Blobs, make: Make) -
     assert [data[i]["id"] for i in (7, 8, 9)] == [7, 8, 9]
     assert counting.read_digests == digests[1:2], "the shard that was read last is remembered"
     counting.read_digests.clear()
+    assert [row["id"] for row in data[1::16]] == [1, 17]
+    assert [row["id"] for row in data[::-20]] == [22, 2]
+    assert counting.read_digests == [digests[0], digests[3], digests[0], digests[4]]
+    counting.read_digests.clear()
     part = data.select(["id"], 4, 11)
     assert sum(batch.num_rows for batch in part.to_batches()) == 7
     assert counting.read_digests == digests[:3]

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
+import numpy as np
 import pyarrow as pa
 
 from penstock.base.errors import BadInput
 from penstock.data.columns import Column, Values, arrow_schema, fixed_values, one_chunk, values_of
 from penstock.data.formats.base import cut
 from penstock.data.manifest import Lineage, Manifest, Split, read_manifest
+from penstock.data.plain import array_of
 from penstock.data.reading import parts_of, read_shard, resolve
 from penstock.data.source import chosen
 from penstock.data.statistics import Statistics
@@ -158,21 +160,31 @@ class Dataset:
             return self.select([where]).to_numpy()[where]
         if not isinstance(where, slice):
             at = range(len(self))[where]
-            return self._rows(at, at + 1)[0]
+            return self._rows(range(at, at + 1))[0]
         wanted = range(len(self))[where]
-        if not wanted:
-            return Rows([], self.columns)
-        low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
-        rows = self._rows(low, high + 1)
-        return Rows([rows[at - low] for at in wanted], self.columns)
+        if wanted.step < 0:
+            return Rows(self._rows(wanted[::-1])[::-1], self.columns)
+        return Rows(self._rows(wanted), self.columns)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch in self.to_batches():
             yield from as_rows(batch, self.columns, self._blobs.url)
 
-    def _rows(self, start: int, stop: int) -> list[dict[str, Any]]:
-        tables = self._tables(self.start + start, self.start + stop)
-        return [row for each in tables for row in as_rows(each, self.columns, self._blobs.url)]
+    def _rows(self, wanted: range) -> list[dict[str, Any]]:
+        """Rows by ascending numbers; shards that have none of them are not read."""
+        rows: list[dict[str, Any]] = []
+        if not wanted:
+            return rows
+        numbers = np.asarray(wanted, np.int64) + self.start
+        begin = int(numbers[0])  # number of the first row of the part that comes next
+        for shard, low, high in parts_of(self.manifest, self.split, begin, int(numbers[-1]) + 1):
+            end = begin + high - low
+            here = numbers[np.searchsorted(numbers, begin) : np.searchsorted(numbers, end)]
+            if len(here):
+                table = self._shard(shard).take(array_of(here - begin + low))
+                rows += as_rows(table, self.columns, self._blobs.url)
+            begin = end
+        return rows
 
     # streams
 
