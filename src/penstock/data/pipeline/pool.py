@@ -31,7 +31,7 @@ from penstock.jobs.wire import Channel, Closed
 
 ENTRY = "penstock.data.pipeline.worker:main"
 _MOST_JOBS = 4  # given to one worker and not answered: they fit into its socket
-_MOST_ROWS = 4096  # of a job, for the same reason
+
 _MOST_DEATHS = 3  # of workers over one job
 _log = logger("data")
 

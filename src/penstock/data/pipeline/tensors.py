@@ -25,7 +25,7 @@ def to_torch(batch: Any) -> Any:
 
 def mapped(value: Any, one: Callable[[Any], Any]) -> Any:
     """`one` of every leaf of dictionaries and tuples; a list of values stays a list."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict | Mapping):  # dict first: it is the fast one
         return {name: mapped(each, one) for name, each in value.items()}
     if isinstance(value, tuple):
         found = [mapped(each, one) for each in value]
