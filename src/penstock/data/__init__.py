@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from penstock.data.dataset import Dataset, open_dataset
     from penstock.data.loader import Loader
     from penstock.data.manifest import Lineage, Manifest, Shard, Split, read_manifest
+    from penstock.data.mixing import Mix
     from penstock.data.order import Order, batch_indices, order_indices, rank_slice
     from penstock.data.preparation import (
         ByTime,
@@ -36,6 +37,7 @@ _WHERE = {
     "Lineage": "manifest",
     "Loader": "loader",
     "Manifest": "manifest",
+    "Mix": "mixing",
     "Order": "order",
     "Plan": "preparation",
     "Prepared": "preparation",
@@ -69,6 +71,7 @@ __all__ = [
     "Lineage",
     "Loader",
     "Manifest",
+    "Mix",
     "Order",
     "Plan",
     "Prepared",
