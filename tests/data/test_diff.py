@@ -96,6 +96,23 @@ def test_columns_that_differ_are_listed_and_rows_compared_in_the_others(
     ]
 
 
+def test_rows_of_versions_that_share_only_the_key_are_equal_and_columns_are_listed(
+    make: Any, blobs: Blobs
+) -> None:
+    old = make(blobs, {"id": [1, 2, 3], "x": [1, 2, 3]})
+    new = make(blobs, {"id": [2, 3, 4], "y": [2, 3, 4]})
+    found = diff(blobs, old, new)
+    assert (found.added, found.removed, found.changed, found.same) == (1, 1, 0, 2)
+    assert [(each.name, each.change) for each in found.columns] == [
+        ("y", "added"),
+        ("x", "removed"),
+    ]
+    assert not found.equal
+    keys = make(blobs, {"id": [1, 2]})
+    assert diff(blobs, keys, old).added == 1
+    assert diff(blobs, keys, keys).equal
+
+
 def test_every_kind_of_value_is_compared(make: Any, blobs: Blobs) -> None:
     def version(**changes: Any) -> Any:
         row = {"id": 1, "n": 1.0, "t": "a", "b": b"a", "m": None, "i": np.ones((2, 2))}

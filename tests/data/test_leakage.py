@@ -46,6 +46,11 @@ def test_equal_rows_are_found_whatever_their_keys() -> None:
     )
 
 
+def test_rows_that_are_nothing_but_a_key_have_no_content_to_leak() -> None:
+    tables = [("train", pa.table({"id": [1, 2]})), ("test", pa.table({"id": [3]}))]
+    assert check_tables(tables, rules("content", "key"), key="id") == []
+
+
 def test_a_version_without_leaks_has_none_and_one_with_equal_pictures_does(
     make: Any, blobs: Blobs
 ) -> None:

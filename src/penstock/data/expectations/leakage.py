@@ -23,7 +23,8 @@ class Leaks:
     """Looks for leaks between splits: `add` every table, then `finish`, then `close`.
 
     rules    of the section "leakage"
-    key      the column that names rows; without one the rule `key` is not asked
+    key      the column that names rows; without one the rule `key` is not asked, and without
+             another column than it the rule `content` is not
     Raises BadInput when `episode` names a column that is not there.
     """
 
@@ -39,6 +40,8 @@ class Leaks:
         if rule.rule == "key":
             return self._key is not None
         names = [each.name for each in self._columns]
+        if rule.rule == "content":
+            return any(name != self._key for name in names)
         if rule.rule == "episode" and (column := rule.values["column"]) not in names:
             raise BadInput(
                 f'{rule.name} looks at a column "{column}", which is not in the data',
