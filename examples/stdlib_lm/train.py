@@ -121,14 +121,15 @@ def fit(run: ps.Run, config: Config) -> None:
     run.publish("stdlib-gpt", model, test.example(2))
 
 
-def sample(model: Any, start: bytes, count: int, length: int) -> str:
-    draw, text, places = np.random.default_rng(0), list(start), np.arange(length, dtype=np.int32)
+def sample(model: Any, count: int, length: int) -> str:
+    draw, text = np.random.default_rng(0), list(b"import os\n\n\ndef ")
+    places = np.arange(length, dtype=np.int32)
     for _ in range(count):
-        seen = text[-length:]
+        seen = text[1 - length :]  # the last place of a row was never asked for more
         row = np.array([seen + [0] * (length - len(seen))], np.uint8)
         ids = (places < len(seen)).astype(np.int32)[None]
         told = model({"tokens": row, "segment_ids": ids, "position_ids": places[None]})
-        chances = np.exp(np.asarray(told, np.float64)[0, len(seen) - 1] / 0.6)
+        chances = np.exp(np.asarray(told, np.float64)[0, len(seen) - 1] / 0.7)
         text.append(int(draw.choice(256, p=chances / chances.sum())))
     return bytes(text).decode(errors="replace")
 
@@ -141,7 +142,7 @@ def main() -> None:
     unigram = -(shares * np.log2(shares)).sum()  # each byte by its frequency alone
     packed = 8 * sum(len(zlib.compress(each, 9)) for each in files) / sum(map(len, files))
     found = ps.connect().run(trained.run.id).metrics["test/bits_per_byte"][1]
-    print(sample(ps.load(trained.model), b"def ", 100 if QUICK else 400, Config().length))
+    print(sample(ps.load(trained.model), 60 if QUICK else 360, Config().length))
     print(f"bits per byte: {found:.2f}; by frequency {unigram:.2f}; each file by zlib {packed:.2f}")
 
 
