@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.data.pipeline.conftest import ROWS, Home, all_kinds, fails_at_17, noisy
 
 from penstock.base.errors import BadInput, CannotTravel, UserCodeFailed
-from penstock.data import Loader
+from penstock.data import Loader, ShardSource
 from penstock.data.pipeline.collate import PADDED
 
 shared = settings(
@@ -311,3 +311,39 @@ def test_options_that_contradict_each_other_are_refused(
 ) -> None:
     with pytest.raises(BadInput, match=match):
         next(iter(home.loader(**options)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shuffle": "window", "window_rows": 20},
+        {"shuffle": False, "drop_last": True},
+        {"pad_last": True},
+        {"filter": is_odd, "shuffle": "window", "window_rows": 8},
+    ],
+    ids=["window", "as they lie", "pad_last", "filter"],
+)
+def test_every_order_is_the_same_from_workers_and_after_a_resume(
+    home: Home, options: dict[str, Any]
+) -> None:
+    whole = list(home.loader(epochs=3, threads=0, **options))
+    others = [home.loader(epochs=3, workers=2, **options), home.loader(epochs=3, **options)]
+    for loader in others:
+        head = list(islice(loader, 7))
+        loader.load_state(loader.state())
+        assert equal(head + list(loader), whole)
+        loader.close()
+
+
+def test_a_cache_too_small_for_the_split_changes_no_batch(make: Any, home: Home) -> None:
+    data = make(home.blobs, rows=600, shard_rows=50)
+
+    def batches(limit: int | None, **options: Any) -> list[list[int]]:
+        source = ShardSource(home.blobs, home.layout, data, "all", limit=limit)
+        loader = Loader.over(source, batch_size=20, epochs=2, **options)
+        found = ids(loader)
+        loader.close()
+        return found
+
+    for options in ({}, {"shuffle": "window", "window_rows": 100}, {"shuffle": False}):
+        assert batches(20_000, **options) == batches(None, **options)

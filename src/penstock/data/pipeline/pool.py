@@ -25,13 +25,12 @@ from penstock.data.pipeline.tensors import to_torch
 from penstock.data.pipeline.threads import Ready, Sizes
 from penstock.data.pipeline.travel import packed
 from penstock.data.pipeline.work import Steps
-from penstock.data.pipeline.worker import _text, job_of
+from penstock.data.pipeline.worker import job_of, text_of
 from penstock.jobs import forks
 from penstock.jobs.wire import Channel, Closed
 
 ENTRY = "penstock.data.pipeline.worker:main"
 _MOST_JOBS = 4  # given to one worker and not answered: they fit into its socket
-
 _MOST_DEATHS = 3  # of workers over one job
 _log = logger("data")
 
@@ -134,7 +133,7 @@ class Pool:
         """These rows are wanted soon."""
         for worker in list(self._workers):
             try:
-                worker.channel.send({"soon": _text(rows)})
+                worker.channel.send({"soon": text_of(rows)})
             except Closed:
                 self._replace(worker)
 

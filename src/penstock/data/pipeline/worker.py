@@ -77,28 +77,31 @@ def job_of(number: int, picks: Picks) -> dict[str, Any]:
     return {
         "job": number,
         "first": picks.first,
-        "rows": _text(picks.rows),
-        "epochs": _text(picks.epochs),
+        "rows": text_of(picks.rows),
+        "epochs": text_of(picks.epochs),
         "cuts": list(picks.cuts),
-        "padded": None if picks.padded is None else _text(picks.padded.astype(np.int64)),
+        "padded": None if picks.padded is None else text_of(picks.padded),
     }
 
 
 def picks_of(message: dict[str, Any]) -> Picks:
     """The opposite of `job_of`."""
-    padded = message["padded"]
-    return Picks(
-        message["first"],
-        _numbers(message["rows"]),
-        _numbers(message["epochs"]),
-        message["cuts"],
-        None if padded is None else _numbers(padded).astype(bool),
+    cuts = message["cuts"]
+    rows, epochs = (
+        np.broadcast_to(_numbers(message[name]), cuts[-1:]).copy() for name in ("rows", "epochs")
     )
+    if (padded := message["padded"]) is not None:
+        padded = np.broadcast_to(_numbers(padded) > 0, cuts[-1:]).copy()
+    return Picks(message["first"], rows, epochs, cuts, padded)
 
 
-def _text(numbers: Any) -> str:
-    return base64.b64encode(np.ascontiguousarray(numbers, np.int64).tobytes()).decode()
+def text_of(numbers: Any) -> str:
+    """Numbers from 0 as text, short: as few bytes as the largest needs, once if all are equal."""
+    if len(numbers) > 1 and (numbers == numbers[0]).all():
+        numbers = numbers[:1]
+    kind = np.min_scalar_type(int(numbers.max(initial=0)))
+    return kind.char + base64.b64encode(numbers.astype(kind).tobytes()).decode()
 
 
 def _numbers(text: str) -> Any:
-    return np.frombuffer(base64.b64decode(text), np.int64)
+    return np.frombuffer(base64.b64decode(text[1:]), text[0]).astype(np.int64)
