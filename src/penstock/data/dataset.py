@@ -8,6 +8,7 @@ last is remembered, so that `data[3]`, `data[4]` read it once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
@@ -26,6 +27,7 @@ from penstock.data.statistics import Statistics
 if TYPE_CHECKING:
     from penstock.base.layout import Layout
     from penstock.blobs import Blobs
+    from penstock.data.expectations import Expectations, Violation
     from penstock.jobs.stores import Stores
 
 _SHOWN = 5  # rows of a dataset in a notebook
@@ -115,10 +117,36 @@ class Dataset:
         return self.manifest.lineage
 
     @property
+    def _version(self) -> str:
+        """NAME@VERSION."""
+        return self.reference.removesuffix(f":{self.split}")
+
+    @property
     def whole(self) -> bool:
         """Whether it is all rows and columns of its split."""
         rows = (self.start, self.stop) == (0, self.manifest.split(self.split).rows)
         return rows and len(self.columns) == len(self.manifest.columns)
+
+    # what is expected of it
+
+    def expectations(self) -> Expectations:
+        """What the next version should look like, inferred from all splits of this one.
+
+        `.to_toml()` is the file that people edit.
+        """
+        from penstock.data.expectations import infer
+
+        return infer(self._blobs, self.manifest, self._version)
+
+    def check(self, expectations: str | Path | Expectations) -> list[Violation]:
+        """What of the expectations (or of their file) does not hold, in the order of the file.
+
+        Reads every row of the version, all splits of it whatever part this is: a leak is between
+        splits. Raises NotFound for a file that is not there, BadInput for a wrong one.
+        """
+        from penstock.data.expectations import check, load
+
+        return check(self._blobs, self.manifest, load(expectations))
 
     # parts
 

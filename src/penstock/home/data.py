@@ -12,6 +12,8 @@ from penstock.records.looks import (
     Ancestor,
     ColumnSummary,
     DataDiff,
+    DataExpectations,
+    DataFindings,
     DataRows,
     DataVerdict,
     Exported,
@@ -108,6 +110,38 @@ def _plain(value: Any, plain: Callable[[Any], Any]) -> Any:
     if isinstance(value, dict):
         return {name: _plain(each, plain) for name, each in value.items()}
     return [_plain(each, plain) for each in value] if isinstance(value, list) else plain(value)
+
+
+def expect(stores: Stores, reference: str) -> DataExpectations:
+    """What the next version should look like, inferred from this one."""
+    from penstock.data import read_manifest
+    from penstock.data.expectations import infer
+
+    version = _version(stores, reference)
+    manifest = read_manifest(stores.blobs, version.digest)
+    found = infer(stores.blobs, manifest, version.reference)
+    return DataExpectations(version.reference, len(found), found.to_toml())
+
+
+def check(
+    stores: Stores, reference: str, file: str | Path, on_progress: Progress | None
+) -> DataFindings:
+    """Every row against a file of expectations, which is read before any of them."""
+    from penstock.data import read_manifest
+    from penstock.data.expectations import check as check_rows
+    from penstock.data.expectations import load
+
+    expectations = load(file)
+    version = _version(stores, reference)
+    manifest = read_manifest(stores.blobs, version.digest)
+    found = check_rows(stores.blobs, manifest, expectations, on_progress)
+    return DataFindings(
+        reference=version.reference,
+        rows=manifest.rows,
+        rules=len(expectations),
+        refused=any(each.severity == "refuse" for each in found),
+        violations=[each.as_dict() for each in found],
+    )
 
 
 def lineage(stores: Stores, reference: str) -> Ancestor:

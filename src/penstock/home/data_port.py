@@ -12,6 +12,8 @@ from penstock.records.looks import (
     Ancestor,
     ColumnSummary,
     DataDiff,
+    DataExpectations,
+    DataFindings,
     DataRows,
     DataVerdict,
     Exported,
@@ -60,6 +62,19 @@ class DataHome(Protocol):
         """Rows added, removed and changed by key, columns, drift; `new` by default the newest."""
         ...
 
+    def expect_data(self, reference: str) -> DataExpectations:
+        """What the next version should look like, inferred from this one."""
+        ...
+
+    def check_data(
+        self, reference: str, file: str | Path, on_progress: Progress | None = None
+    ) -> DataFindings:
+        """Hold every row of a version against a file of expectations; progress counts rows.
+
+        BadInput for a wrong file.
+        """
+        ...
+
     def data_lineage(self, reference: str) -> Ancestor:
         """What it was made from, down to files and functions."""
         ...
@@ -92,7 +107,7 @@ class DataHome(Protocol):
         """Make a version of files of this machine (paths, folders, globs, URLs), or find it.
 
         options  format and columns of the files; key, splits (name -> share, or a column), by,
-                 bad, bad_share, dedupe, workers, fresh as `ps.prepare` has them
+                 bad, bad_share, dedupe, expect (a file), workers, fresh as `ps.prepare` has them
         Progress counts units.
         """
         ...

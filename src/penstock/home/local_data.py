@@ -17,6 +17,8 @@ if TYPE_CHECKING:
         Ancestor,
         ColumnSummary,
         DataDiff,
+        DataExpectations,
+        DataFindings,
         DataRows,
         DataVerdict,
         Exported,
@@ -75,6 +77,18 @@ class LocalData:
         from penstock.home import data
 
         return data.diff(self.stores, old, new)
+
+    def expect_data(self, reference: str) -> DataExpectations:
+        from penstock.home import data
+
+        return data.expect(self.stores, reference)
+
+    def check_data(
+        self, reference: str, file: str | Path, on_progress: Progress | None = None
+    ) -> DataFindings:
+        from penstock.home import data
+
+        return data.check(self.stores, reference, file, on_progress)
 
     def data_lineage(self, reference: str) -> Ancestor:
         from penstock.home import data

@@ -115,6 +115,31 @@ class DataDiff:
 
 
 @dataclass(frozen=True, slots=True)
+class DataExpectations:
+    """What the next version should look like, inferred from one; `toml` is the file."""
+
+    reference: str
+    rules: int
+    toml: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataFindings:
+    """What a version does not hold of its expectations.
+
+    refused     whether one of the violations refuses
+    violations  expectation, severity, what, count (rows), rows ([split, number, key] of the first),
+                samples (their values), in the order of the file
+    """
+
+    reference: str
+    rows: int
+    rules: int
+    refused: bool
+    violations: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class Ancestor:
     """Something that a version was made from, and what that was made from.
 

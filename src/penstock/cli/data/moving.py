@@ -67,7 +67,7 @@ def _register_import(app: typer.Typer) -> None:
         [
             "penstock data import reviews 'raw/*.jsonl' --key id",
             "penstock data import pictures photos/ --splits train=0.9,test=0.1 --bad skip",
-            "penstock data import demos runs/*.h5 --by episode",
+            "penstock data import demos runs/*.h5 --by episode --expect demos.toml",
         ],
     )
     def import_data(
@@ -101,6 +101,10 @@ def _register_import(app: typer.Typer) -> None:
         dedupe: Annotated[
             bool, typer.Option("--dedupe", help="Of equal rows only the first stays.")
         ] = False,
+        expect: Annotated[
+            Path | None,
+            typer.Option(metavar="FILE", help="What the version must meet; see `data expect`."),
+        ] = None,
         workers: Annotated[
             int | None, typer.Option(min=0, metavar="N", help="Processes; default: by the work.")
         ] = None,
@@ -112,7 +116,7 @@ def _register_import(app: typer.Typer) -> None:
         options = {
             "format": format, "columns": names(columns), "key": key, "splits": shares(splits),
             "by": by, "bad": bad, "bad_share": bad_share, "dedupe": "content" if dedupe else None,
-            "workers": workers, "fresh": fresh,
+            "expect": expect, "workers": workers, "fresh": fresh,
         }  # fmt: skip
         with progress(f"importing {name}", "units") as advance:
             found = home().import_data(name, files, advance, **options)

@@ -4,6 +4,8 @@ expectations = infer(blobs, manifest, "digits@3")     # from a version
 text = expectations.to_toml()                         # a file that people edit
 violations = check(blobs, manifest, Expectations.from_toml(text))
 refuse(violations, "dataset digits")                  # raises when one of them refuses
+
+For people: `ps.open(…).expectations()` and `.check(…)`, `penstock data expect` and `check`.
 """
 
 from __future__ import annotations

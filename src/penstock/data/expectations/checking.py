@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -273,15 +273,28 @@ def check_tables(
             checker.close()
 
 
-def check(blobs: Blobs, manifest: Manifest, expectations: Expectations) -> list[Violation]:
+def check(
+    blobs: Blobs,
+    manifest: Manifest,
+    expectations: Expectations,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Violation]:
     """Read a whole version, shard by shard, and check every row.
 
+    on_progress  is told rows: (done, in all)
     Raises BadInput for a rule that cannot be asked, and what reading raises.
     """
-    tables = (
-        (split, table) for split in manifest.splits for table in read_tables(blobs, manifest, split)
-    )
-    return check_tables(tables, expectations, manifest.columns, manifest.key)
+
+    def tables() -> Iterator[tuple[str, pa.Table]]:
+        done = 0
+        for split in manifest.splits:
+            for table in read_tables(blobs, manifest, split):
+                yield split, table
+                done += table.num_rows
+                if on_progress is not None:
+                    on_progress(done, manifest.rows)
+
+    return check_tables(tables(), expectations, manifest.columns, manifest.key)
 
 
 def check_manifest(manifest: Manifest, expectations: Expectations) -> list[Violation]:

@@ -166,7 +166,7 @@ def load(given: str | Path | Expectations) -> Expectations:
     except (OSError, UnicodeDecodeError) as error:
         raise NotFound(
             f"the expectations at {given} cannot be read: {error}",
-            "Infer them from a version and keep the file: infer(blobs, manifest).to_toml().",
+            f"Infer them from a version: penstock data expect NAME --out {given}",
             path=str(given),
         ) from None
     return Expectations.from_toml(text, str(given))
