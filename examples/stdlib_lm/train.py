@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional as F
 
 import penstock as ps
 from penstock.data.samples import Pack
@@ -34,7 +34,7 @@ class Config:
 
 
 def clean(row: dict[str, Any]) -> dict[str, Any]:
-    lines = (line.rstrip().expandtabs(4) for line in row["text"].splitlines())
+    lines = [line.rstrip().expandtabs(4) for line in row["text"].splitlines()]
     return {**row, "text": "\n".join(lines).strip() + "\n"}
 
 
@@ -49,7 +49,6 @@ def prepare() -> Any:
         NAME,
         [str(p) for p in files if not NOT_OURS.intersection(p.relative_to(STDLIB).parts)],
         steps=[("map", clean), ("map", tokenise)],
-        key="key",  # the file's name
         splits={"train": 0.9, "test": 0.1},
         dedupe="tokens",
         types={"tokens": Tokens()},
@@ -78,8 +77,8 @@ class GPT(nn.Module):
         self.bytes, self.places = nn.Embedding(256, width), nn.Embedding(length, width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(layers))
         self.tell = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 256))
-        for each in (self.bytes, self.places):
-            nn.init.normal_(each.weight, std=0.02)
+        nn.init.normal_(self.bytes.weight, std=0.02)
+        nn.init.normal_(self.places.weight, std=0.02)
 
     def forward(
         self, tokens: torch.Tensor, segment_ids: torch.Tensor, position_ids: torch.Tensor
@@ -96,8 +95,8 @@ def bits(model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor
     """Bits that tell each row's next bytes, and how many bytes these are: [B] each."""
     logits = model(batch["tokens"], batch["segment_ids"], batch["position_ids"])
     nats = F.cross_entropy(logits[:, :-1].mT, batch["tokens"][:, 1:].long(), reduction="none")
-    ids = batch["segment_ids"]
-    told = (ids[:, 1:] == ids[:, :-1]) & (ids[:, 1:] > 0)
+    before, ids = batch["segment_ids"][:, :-1], batch["segment_ids"][:, 1:]
+    told = (ids == before) & (ids > 0)
     return (nats * told).sum(1) / math.log(2), told.sum(1).float()
 
 
@@ -123,12 +122,12 @@ def fit(run: ps.Run, config: Config) -> None:
 
 def sample(model: Any, count: int, length: int) -> str:
     draw, text = np.random.default_rng(0), list(b"import os\n\n\ndef ")
-    places = np.arange(length, dtype=np.int32)
     for _ in range(count):
         seen = text[1 - length :]  # the last place of a row was never asked for more
         row = np.array([seen + [0] * (length - len(seen))], np.uint8)
-        ids = (places < len(seen)).astype(np.int32)[None]
-        told = model({"tokens": row, "segment_ids": ids, "position_ids": places[None]})
+        places = np.arange(length, dtype=np.int32)[None]
+        ids = (places < len(seen)).astype(np.int32)
+        told = model({"tokens": row, "segment_ids": ids, "position_ids": places})
         chances = np.exp(np.asarray(told, np.float64)[0, len(seen) - 1] / 0.7)
         text.append(int(draw.choice(256, p=chances / chances.sum())))
     return bytes(text).decode(errors="replace")
@@ -139,9 +138,9 @@ def main() -> None:
     trained = ps.train(fit, Config(), name=NAME, workers=2)
     files = ps.open(f"{NAME}:test")["tokens"]
     shares = np.bincount(np.concatenate(files)) / sum(map(len, files)) + 1e-12
-    unigram = -(shares * np.log2(shares)).sum()  # each byte by its frequency alone
+    unigram = -(shares * np.log2(shares)).sum()
     packed = 8 * sum(len(zlib.compress(each, 9)) for each in files) / sum(map(len, files))
-    found = ps.connect().run(trained.run.id).metrics["test/bits_per_byte"][1]
+    found = ps.connect().run(NAME).metrics["test/bits_per_byte"][1]
     print(sample(ps.load(trained.model), 60 if QUICK else 360, Config().length))
     print(f"bits per byte: {found:.2f}; by frequency {unigram:.2f}; each file by zlib {packed:.2f}")
 
