@@ -17,6 +17,7 @@ import importlib.machinery
 import importlib.util
 import os
 import threading
+import time
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from penstock.base.errors import MissingExtra, Unavailable
 
 T = TypeVar("T")
 _NAME = "obstore._obstore"
+_SETTLE = 0.05  # seconds
 
 
 class Runtime:
@@ -56,6 +58,9 @@ class Runtime:
         asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result(5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
+        # A thread of obstore that lets go of an answer while the interpreter ends aborts the
+        # process. It does so microseconds after the answer; nothing tells when.
+        time.sleep(_SETTLE)
 
 
 _lock = threading.Lock()
