@@ -54,11 +54,11 @@ def together(loaders: list[Loader], steps: int | None = None) -> list[list[int]]
 
 @shared
 @given(
-    world_size=st.integers(1, 8),
-    per_rank=st.integers(1, 4),
+    world_size=st.integers(1, 16),
+    per_rank=st.integers(1, 3),
     seed=st.integers(0, 5),
     stop=st.integers(0, 60),
-    then=st.integers(1, 8),
+    then=st.integers(1, 16),
 )
 def test_every_sample_comes_once_per_epoch_at_any_world_size_and_stop(
     kept: Blobs,
