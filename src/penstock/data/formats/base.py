@@ -84,14 +84,16 @@ class FileSource(InputSource):
 
     def settle(self, found: pa.Schema) -> pa.Schema:
         """The schema of blocks for the schema of the files: `columns` chosen, `cast` applied."""
-        for name in (*self.cast, *(self.columns or ())):
-            if name not in found.names:
-                raise BadInput(
-                    f'{self.given} has no column "{name}"', did_you_mean(name, found.names)
-                )
+        self.check_names(found.names if self.columns is None else [*found.names, *self.cast])
         names = found.names if self.columns is None else self.columns
         fields = (found.field(name) for name in names)
         return pa.schema([each.with_type(self.cast.get(each.name, each.type)) for each in fields])
+
+    def check_names(self, known: Sequence[str]) -> None:
+        """Raise BadInput for a column of `cast` or `columns` that there is not."""
+        for name in (*self.cast, *(self.columns or ())):
+            if name not in known:
+                raise BadInput(f'{self.given} has no column "{name}"', did_you_mean(name, known))
 
     def chosen(self, schema: pa.Schema) -> pa.Schema:
         """What `columns` leaves of a file's schema, so that files may differ in the rest."""

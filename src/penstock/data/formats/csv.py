@@ -1,28 +1,32 @@
 """CSV, plain or compressed (.gz, .zst); pieces are ranges of bytes.
 
-Types are inferred once, from the beginnings of up to eight files, and are then the same for every
-file and piece: a later value that does not fit is a bad record with its line. `cast` says better.
+Types are inferred once, from the beginnings of up to 64 files, and are then the same for every file
+and piece: a value that does not fit is a bad record with its line. `cast` says better.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from penstock.base.errors import BadInput
-from penstock.data.formats.files import File, file_name, opened
+from penstock.data.formats.files import file_name, opened
+from penstock.data.formats.inference import Found, of_text
 from penstock.data.formats.lines import LineSource, Reader, isolate, split
 from penstock.data.formats.listing import Given
 from penstock.data.formats.port import PIECE_BYTES, Input
-from penstock.data.formats.schemas import Schemas, merged
+from penstock.data.formats.schemas import Schemas
 
 _BOM = b"\xef\xbb\xbf"
 _HEADER = 1 << 14  # bytes read at a time to find the header line
 _LONGEST_HEADER = 1 << 24
+_COLUMN = re.compile(r"In CSV column #(\d+): (?:CSV conversion error to )?(.*)")  # from Arrow
 
 
 class CsvSource(LineSource):
@@ -65,15 +69,24 @@ class CsvSource(LineSource):
 
     def inputs(self) -> Sequence[Input]:
         files = self.files()
-        schemas = Schemas(set())
+        schemas = Schemas(set(self.cast))
+        alike, known = [], {}
         for file in files:
-            if names := self._names_of(file.whole()):
-                schemas.add(file.name, pa.schema([(name, pa.null()) for name in names]))
-            else:
+            names = self._names_of(file.whole())
+            if not names:
                 schemas.note("it is empty, without even a header line", file.name)
+                continue
+            known.update(dict.fromkeys(names))
+            schemas.add(file.name, self.chosen(pa.schema([(name, pa.null()) for name in names])))
+            if len(set(names)) == len(names):
+                alike.append(file)
+        if self._schema is None and schemas.first is not None:
+            self.check_names(list(known))
+            samples = {each.name: self._found(each, data) for each, data in self.samples(alike)}
+            found = schemas.types(schemas.first.names, samples, text=True)
+            schemas.raise_if_any()
+            self._schema = self.settle(found)
         schemas.raise_if_any()
-        if self._schema is None:
-            self._schema = self.settle(self._infer(files))
         return [piece for file in files for piece in self.pieces(file)]
 
     def preamble(self, input: Input) -> bytes:
@@ -124,6 +137,11 @@ class CsvSource(LineSource):
 
     def reason(self, error: ValueError, line: bytes, input: Input) -> str:
         text = super().reason(error, line, input)
+        if at := _COLUMN.match(text):
+            name, text = self._names_of(input)[int(at[1])], at[2]
+            text = f'column "{name}": {text}'
+            if name not in self.cast:
+                text += f' (cast={{"{name}": "string"}} takes it as text)'
         quote = self._quote_char.encode()
         if quote and not self._newlines and line.count(quote) % 2:
             text += " (does a quoted value go on in the next line? then newlines_in_values=True)"
@@ -178,24 +196,32 @@ class CsvSource(LineSource):
                 newlines_in_values=self._newlines,
             ),
             pacsv.ConvertOptions(
-                column_types=self.cast if types is None else types,
+                column_types=types,
                 include_columns=None if types is None else list(types),
                 null_values=self._nulls,
             ),
         )
 
-    def _infer(self, files: Sequence[File]) -> pa.Schema:
-        """The narrowest types that hold all samples; text where there are no values."""
-        found: list[tuple[pa.Schema, int]] = []
-        for input, data in self.samples(files):
-            records = [record for _, record in split(data, self.quote)]
-            for _, _, got in isolate(records, lambda part, i=input: self._parse(part, i, None)):  # type: ignore[misc]
-                if isinstance(got, pa.Table):
-                    found.append((_as_text(got.schema), got.num_rows))
-        return merged(self._names_of(files[0].whole()), found)
+    def _found(self, input: Input, data: bytes) -> dict[str, Found]:
+        """What the good lines of a file's beginning say of each column; {} without any."""
+        names = [name for name in self._names_of(input) if name not in self.cast]
+        texts = {name: pa.string() for name in names}
+        records = [record for _, record in split(data, self.quote)]
+        parts, good = [], []
+        for first, end, got in isolate(records, lambda part: self._parse(part, input, texts)):
+            if isinstance(got, pa.Table) and got.num_rows:
+                parts.append(got)
+                good += records[first:end]
+        if not names or not parts:
+            return {}
+        table = pa.concat_tables(parts)
+        inferred = self._arrow(b"".join(good), input, None)
+        return {name: self._of_cells(table[name], inferred[name]) for name in names}
 
-
-def _as_text(schema: pa.Schema) -> pa.Schema:
-    """Arrow infers bytes where text is not UTF-8; we want those lines told."""
-    kinds = ((f.name, pa.string() if pa.types.is_binary(f.type) else f.type) for f in schema)
-    return pa.schema(list(kinds))
+    def _of_cells(self, texts: pa.ChunkedArray, inferred: pa.ChunkedArray) -> Found:
+        missing = pacsv.ConvertOptions().null_values if self._nulls is None else self._nulls
+        if not pa.types.is_string(inferred.type):
+            cells = len(inferred) - inferred.null_count
+            return Found(inferred.type, cells, cells)
+        there = pc.invert(pc.is_in(texts, pa.array(missing, pa.string())))
+        return of_text(texts.filter(there), True)

@@ -1,22 +1,25 @@
 """JSON lines, plain or compressed (.gz, .zst); pieces are ranges of bytes.
 
-One object per line. Types are inferred once, from the beginnings of up to eight files, and are
-then the same everywhere: a later line with another type or an unknown field is a bad record with
-its line. Text that looks like a time stays text. `cast` gives or adds columns.
+One object per line. Types are inferred once, from the beginnings of up to 64 files, and are then
+the same everywhere: a line with another type or an unknown field is a bad record with its line. A
+field that some lines of a file lack may be missing anywhere; one that all lines of a file have and
+another file lacks is a difference between files, unless it is `cast`. Text that looks like a
+time stays text. `cast` gives or adds columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.json as pajson
 
 from penstock.base.errors import BadInput
 from penstock.data.formats.files import File
+from penstock.data.formats.inference import Found, most
 from penstock.data.formats.lines import LineSource, isolate, split
 from penstock.data.formats.port import Input
-from penstock.data.formats.schemas import merged
+from penstock.data.formats.schemas import Schemas
 
 
 class JsonLinesSource(LineSource):
@@ -49,26 +52,49 @@ class JsonLinesSource(LineSource):
         )
 
     def _infer(self, files: Sequence[File]) -> pa.Schema:
-        found: list[tuple[pa.Schema, int]] = []
         names = dict.fromkeys(self.cast)
-        declared = pa.schema(list(self.cast.items())) if self.cast else None
+        samples: dict[str, dict[str, Found]] = {}
         error: ValueError | None = None
-        for _, data in self.samples(files):
-            records = [record for _, record in split(data, None)]
-            for _, _, got in isolate(records, lambda part: self._parse(part, declared, "infer")):
+        for input, data in self.samples(files):
+            parts = []
+            for got in self._parts(data):
                 if isinstance(got, pa.Table):
-                    schema = pa.schema([(f.name, _as_json(f.type)) for f in got.schema])
-                    found.append((schema, got.num_rows))
+                    parts.append(got)
                     names.update(dict.fromkeys(got.schema.names))
                 else:
                     error = got
+            samples[input.name] = _found(parts)
         if not names:
             raise BadInput(
                 f"no line of the first MiB of {self.given} is a JSON object"
                 + (f": {error}" if error else ""),
                 "Check that every line is one JSON object.",
             )
-        return merged(list(names), found, text_holds_all=False)
+        self.check_names(list(names))
+        chosen = [name for name in names if self.columns is None or name in self.columns]
+        schemas = Schemas(set(self.cast))
+        found = schemas.types(chosen, samples, text=False)
+        schemas.raise_if_any()
+        return found
+
+    def _parts(self, data: bytes) -> Iterator[pa.Table | ValueError]:
+        declared = pa.schema(list(self.cast.items())) if self.cast else None
+        records = [record for _, record in split(data, None)]
+        for _, _, got in isolate(records, lambda part: self._parse(part, declared, "infer")):
+            yield got
+
+
+def _found(parts: Sequence[pa.Table]) -> dict[str, Found]:
+    """What a file's good lines say of each field; of types that do not go together the most."""
+    found = {}
+    rows = sum(part.num_rows for part in parts)
+    for name in dict.fromkeys(name for part in parts for name in part.schema.names):
+        columns = [part[name] for part in parts if name in part.schema.names]
+        counts = [(_as_json(each.type), len(each) - each.null_count) for each in columns]
+        cells = sum(count for _, count in counts)
+        kind, fits = most(counts)
+        found[name] = Found(kind, cells, fits, always=cells == rows)
+    return found
 
 
 def _one_each(data: bytes, objects: int) -> None:

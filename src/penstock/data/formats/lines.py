@@ -31,7 +31,8 @@ from penstock.data.formats.port import BadRecord, Block, Input
 
 CHUNK = 4 << 20  # bytes parsed at a time: most formats grow when they become Arrow
 LONGEST = 256 << 20  # of one line; a longer one is no line
-SAMPLE = 1 << 20  # bytes of a file from which types are inferred
+SAMPLE = 1 << 20  # bytes of a file from which types are inferred, at most
+_SAMPLED = 64  # files whose beginnings are looked at
 _RAW_SHOWN = 1 << 16  # bytes of a bad line that are kept
 
 
@@ -73,15 +74,16 @@ class LineSource(FileSource):
 
         return remembered(input, "lines", compute)
 
-    def chunks(self, input: Input) -> Generator[tuple[int, bytes]]:
-        """(offset, whole lines) of the input, about 4 MiB at a time, without the preamble."""
+    def chunks(self, input: Input, size: int = 0) -> Generator[tuple[int, bytes]]:
+        """(offset, whole lines) of the input, about 4 MiB (or `size`) at a time, without the
+        preamble."""
         _, first, end = input.piece or ("bytes", 0, None)
         start = max(first, len(self.preamble(input)))
         with opened(input) as stream:
             reader = Reader(stream, file_name(input))
             if start > first or first == 0:
                 reader.skip(start)
-                yield from whole_lines(reader, start, end, self.quote)
+                yield from whole_lines(reader, start, end, self.quote, size=size)
             else:
                 reader.skip(first - 1)
                 yield from whole_lines(reader, first - 1, end, None, after_newline=True)
@@ -118,13 +120,15 @@ class LineSource(FileSource):
         return str(error).splitlines()[0]
 
     def samples(self, files: Sequence[File]) -> Iterator[tuple[Input, bytes]]:
-        """The first lines (1 MiB) of up to eight files, evenly chosen, to infer types from."""
-        count = min(8, len(files))
+        """The first lines of every file, or of 64 evenly chosen ones, to infer types from: 1 MiB of
+        each of eight, and less of each where there are more, but not less than 128 KiB."""
+        count = min(_SAMPLED, len(files))
+        size = max(SAMPLE // 8, min(SAMPLE, 8 * SAMPLE // max(1, count)))
         for number in sorted({i * (len(files) - 1) // max(1, count - 1) for i in range(count)}):
             whole = files[number].whole()
-            with closing(self.chunks(whole)) as chunks:
+            with closing(self.chunks(whole, min(CHUNK, size))) as chunks:
                 data = next(chunks, (0, b""))[1]
-            yield whole, data[: _last_end(data[:SAMPLE], self.quote)] or data
+            yield whole, data[: _last_end(data[:size], self.quote)] or data
 
 
 class Places:
@@ -249,14 +253,16 @@ def whole_lines(
     quote: bytes | None = None,
     *,
     after_newline: bool = False,
+    size: int = 0,
 ) -> Iterator[tuple[int, bytes]]:
     """(offset, lines) for the lines that start in start..end, in chunks that end with a line.
 
     after_newline  the reader stands at the byte before the range: lines start after a newline
+    size           bytes read at a time, instead of 4 MiB
     """
     rest = b""
     while True:
-        data = reader.read(CHUNK)
+        data = reader.read(size or CHUNK)
         rest += data
         if after_newline and rest:
             newline = rest.find(b"\n")

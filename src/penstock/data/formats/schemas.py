@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
 from penstock.base.errors import BadInput
+from penstock.data.formats.inference import Found, decided, together
 
 _FILES_SHOWN = 3
 
@@ -24,6 +24,7 @@ class Schemas:
         self.first: pa.Schema | None = None
         self._first_file = ""
         self._differences: dict[str, list[str]] = {}
+        self._casts: dict[str, str] = {}  # that would settle differences
 
     def add(self, file: str, schema: pa.Schema) -> None:
         if len(set(schema.names)) < len(schema.names):
@@ -47,10 +48,63 @@ class Schemas:
                 continue
             if found == field.type or field.name in self._cast or pa.types.is_null(found):
                 continue
-            self.note(f'"{field.name}" is {found}, not {field.type}', file)
+            self._differ(field.name, field.type, found, file)
         for name in schema.names:
             if name not in self.first.names:
                 self.note(f'"{name}" is there, but not in {self._first_file}', file)
+
+    def types(
+        self, names: Sequence[str], samples: Mapping[str, Mapping[str, Found]], *, text: bool
+    ) -> pa.Schema:
+        """One type for each name from what the samples of files say: file -> column -> Found.
+
+        Numbers become wider; a column without values is text. What does not go together is
+        noted, as is a column that all rows of some files have and no row of others (JSON; CSV's
+        headers are added).
+
+        text  whether text holds what is no number (CSV), see `decided`
+        """
+        some = {file: found for file, found in samples.items() if found}
+        self._first_file = self._first_file or next(iter(some), "")
+        fields = []
+        for name in names:
+            each = {file: found[name] for file, found in some.items() if name in found}
+            kinds = {} if name in self._cast else decided(each, text)
+            kind = self._one_type(name, kinds)
+            fields.append((name, pa.string() if pa.types.is_null(kind) else kind))
+            if not text:
+                self._note_lack(name, each, some, kind)
+        return pa.schema(fields)
+
+    def _one_type(self, name: str, kinds: Mapping[str, pa.DataType]) -> pa.DataType:
+        held: pa.DataType = pa.null()
+        for file, kind in kinds.items():
+            if (wider := together([held, kind])) is None:
+                self._differ(name, held, kind, file)
+            else:
+                held = wider
+        return held
+
+    def _note_lack(
+        self,
+        name: str,
+        each: Mapping[str, Found],
+        files: Iterable[str],
+        kind: pa.DataType,
+    ) -> None:
+        lacking = [file for file in files if file not in each]
+        if name in self._cast or not lacking or not all(found.always for found in each.values()):
+            return
+        if pa.types.is_primitive(kind) or pa.types.is_string(kind):
+            self._casts[name] = _said(kind)
+        for file in lacking if self._first_file in each else each:
+            told = "not there" if file in lacking else f"there, but not in {self._first_file}"
+            self.note(f'"{name}" is {told}', file)
+
+    def _differ(self, name: str, kind: pa.DataType, found: pa.DataType, file: str) -> None:
+        numbers = any(pa.types.is_integer(t) or pa.types.is_floating(t) for t in (kind, found))
+        self._casts[name] = "float64" if numbers else "string"
+        self.note(f'"{name}" is {found}, not {kind}', file)
 
     def note(self, difference: str, file: str) -> None:
         self._differences.setdefault(difference, []).append(file)
@@ -67,39 +121,17 @@ class Schemas:
         raise BadInput(
             f"the files do not have one schema; compared with {self._first_file or 'the first'}:"
             "\n  " + "\n  ".join(told),
-            "Choose what they share with columns=[…], give one type with cast={…}, or prepare "
-            "them apart.",
+            f"{self._fix()} choose what they share with columns=[…], or prepare them apart.",
             differences=told,
         )
 
-
-def merged(
-    names: Sequence[str],
-    found: Iterable[tuple[pa.Schema, int]],
-    *,
-    text_holds_all: bool = True,
-) -> pa.Schema:
-    """The narrowest type for each name that holds what each schema found.
-
-    found           (schema, rows that have it)
-    text_holds_all  where no type holds all, text does (CSV); else the type of most rows
-    """
-    schemas = list(found)
-    fields = []
-    for name in names:
-        rows: Counter[pa.DataType] = Counter()
-        for schema, count in schemas:
-            if name in schema.names and not pa.types.is_null(schema.field(name).type):
-                rows[schema.field(name).type] += count
-        fields.append((name, _one_type(rows, text_holds_all)))
-    return pa.schema(fields)
+    def _fix(self) -> str:
+        if not self._casts:
+            return "Give them the same columns,"
+        shown = list(self._casts.items())[:_FILES_SHOWN]
+        casts = ", ".join(f'"{name}": "{kind}"' for name, kind in shown)
+        return f"Give one type with cast={{{casts}}},"
 
 
-def _one_type(rows: Counter[pa.DataType], text_holds_all: bool) -> pa.DataType:
-    if not rows:
-        return pa.string()
-    try:
-        each = [pa.schema([("x", kind)]) for kind in rows]
-        return pa.unify_schemas(each, promote_options="permissive").field(0).type
-    except pa.ArrowException:
-        return pa.string() if text_holds_all else rows.most_common(1)[0][0]
+def _said(kind: pa.DataType) -> str:
+    return "float64" if pa.types.is_float64(kind) else str(kind)
