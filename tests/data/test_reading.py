@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,16 @@ from hypothesis import strategies as st
 
 from penstock.base.errors import BadInput, Damaged, NotFound
 from penstock.blobs import Blobs, open_blobs
-from penstock.data import Manifest, prepare, read_rows, read_split, resolve, unit_ranges
+from penstock.data import (
+    Manifest,
+    open_dataset,
+    prepare,
+    read_manifest,
+    read_rows,
+    read_split,
+    resolve,
+    unit_ranges,
+)
 from penstock.jobs.stores import Stores
 
 
@@ -119,3 +129,23 @@ def test_statistics_of_what_cannot_be_measured_are_missing(make: Any, kept: Blob
     found = make(kept, rows).statistics
     assert (found["x"].min, found["x"].mean, found["x"].not_finite) == (None, None, 2)
     assert found["big"].max == 2**63 + 2
+
+
+def test_errors_name_the_version_as_people_do(stores: Stores) -> None:
+    def rows() -> Iterator[dict[str, int]]:
+        yield from ({"id": i, "x": i} for i in range(10))
+
+    prepare(stores, "things", rows, key="id", splits={"all": 1.0})
+    opened = open_dataset(stores, "things@1:all")
+    with pytest.raises(NotFound, match='dataset things@1 has no column "y"'):
+        opened.select(["y"])
+    with pytest.raises(NotFound, match='dataset things@1 has no split "al"'):
+        opened.manifest.split("al")
+    digest = opened.manifest.shards[0].digest
+    unnamed = read_manifest(stores.blobs, opened.manifest.digest)
+    with pytest.raises(NotFound, match=f"dataset {unnamed.digest[7:15]} has no column"):
+        read_rows(stores.blobs, unnamed, "all", ["y"])
+    stores.blobs.condemn(digest)
+    stores.blobs.purge(digest)
+    with pytest.raises(Damaged, match='shard 0 of split "all" of dataset things@1 is gone'):
+        opened.to_arrow()

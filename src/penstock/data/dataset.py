@@ -322,7 +322,7 @@ def open_dataset(stores: Stores, reference: str) -> Dataset:
     """
     with stores.meta.read() as meta:
         version, split = resolve(meta, reference)
-    manifest = read_manifest(stores.blobs, version.digest)
+    manifest = read_manifest(stores.blobs, version.digest, version.reference)
     if split is None:
         names = list(manifest.splits)
         raise BadInput(

@@ -49,7 +49,7 @@ def export(
     """
     with stores.meta.read() as meta:
         version, split = resolve(meta, reference)
-    manifest = read_manifest(stores.blobs, version.digest)
+    manifest = read_manifest(stores.blobs, version.digest, version.reference)
     wanted = [split] if split else list(manifest.splits)
     parts = [
         Dataset(stores.blobs, manifest, f"{version.reference}:{name}", name, columns=columns)

@@ -143,6 +143,7 @@ class Manifest:
             name, in its column `digest`)
     checks  what was verified when the version was made, e.g. "no_key_in_two_splits": True
     notes   small JSON facts by owner, e.g. "expectations", "quarantine", "steps"
+    name    what people call it, NAME@VERSION, where whoever read it knew; for messages alone
     """
 
     digest: str
@@ -157,6 +158,12 @@ class Manifest:
     notes: dict[str, Any]
     read: Callable[[str], pa.Table] = field(compare=False, repr=False)
     format: int = FORMAT
+    name: str = field(default="", compare=False)
+
+    @property
+    def called(self) -> str:
+        """Its name, or the beginning of its digest."""
+        return self.name or short(self.digest)
 
     def table(self, name: str) -> pa.Table | None:
         """A table beside the shards, read and verified now; None where the version has none.
@@ -192,7 +199,7 @@ class Manifest:
     def split(self, name: str) -> Split:
         """Raises NotFound, which offers the nearest."""
         if (found := self.splits.get(name)) is None:
-            raise no_such_split(name, self.splits, short(self.digest))
+            raise no_such_split(name, self.splits, self.called)
         return found
 
     def shards_of(self, split: str) -> Shards:
@@ -202,7 +209,7 @@ class Manifest:
             if name == split:
                 return Shards(self.shards.table.slice(start, each.shards))
             start += each.shards
-        raise no_such_split(split, self.splits, short(self.digest))
+        raise no_such_split(split, self.splits, self.called)
 
     def ends_of(self, split: str) -> npt.NDArray[np.int64]:
         """For each shard of a split the number of rows up to its end: int64 [shards]."""
@@ -279,7 +286,9 @@ def _table_of(shards: Sequence[Shard]) -> pa.Table:
     )
 
 
-def _manifest(blobs: Blobs, digest: str, stored: _Stored, table: pa.Table) -> Manifest:
+def _manifest(
+    blobs: Blobs, digest: str, stored: _Stored, table: pa.Table, name: str = ""
+) -> Manifest:
     return Manifest(
         digest=digest,
         columns=tuple(stored.columns),
@@ -293,6 +302,7 @@ def _manifest(blobs: Blobs, digest: str, stored: _Stored, table: pa.Table) -> Ma
         notes=stored.notes,
         read=partial(_read_table, blobs, digest),
         format=stored.format,
+        name=name,
     )
 
 
@@ -304,9 +314,10 @@ def ipc(table: pa.Table) -> memoryview:
     return memoryview(sink.getvalue())
 
 
-def read_manifest(blobs: Blobs, digest: str) -> Manifest:
+def read_manifest(blobs: Blobs, digest: str, name: str = "") -> Manifest:
     """Read and verify the manifest and its shard table; other tables when they are asked for.
 
+    name  what people call the version, NAME@VERSION; messages then say so
     Raises NotFound, Damaged, and NewerSchema for a format that this Penstock does not know.
     """
     stored = from_json(_Stored, _as_format_2(blobs.get(digest), digest))
@@ -320,7 +331,7 @@ def read_manifest(blobs: Blobs, digest: str) -> Manifest:
         table = table.select(SHARD_SCHEMA.names).cast(SHARD_SCHEMA)
     except (pa.ArrowException, KeyError) as error:
         raise _unreadable(digest, stored.tables["shards"], error) from None
-    return _manifest(blobs, digest, stored, table)
+    return _manifest(blobs, digest, stored, table, name)
 
 
 def _read_table(blobs: Blobs, manifest: str, digest: str) -> pa.Table:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from penstock.base.errors import BadInput
-from penstock.base.hashing import PREFIX, short
+from penstock.base.hashing import PREFIX
 from penstock.blobs import Blobs
 from penstock.data.at_rest import decode
 from penstock.data.columns import arrow_schema, described
@@ -113,7 +113,7 @@ def read_shard(
     """One shard, verified, under the columns' schema. Raises Damaged, which names it."""
     shard = manifest.shards_of(split)[number]
     wanted = chosen(manifest, columns)
-    with shard_errors(short(manifest.digest), split, number):
+    with shard_errors(manifest.called, split, number):
         data = blobs.get(shard.digest)
         table = decode(data, shard.format, shard.digest, [each.name for each in wanted])
     return described(table, wanted)

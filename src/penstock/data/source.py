@@ -17,7 +17,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from penstock.base.errors import BadInput, Damaged, NotFound, Unavailable
-from penstock.base.hashing import short
 from penstock.base.layout import Layout
 from penstock.base.nearest import did_you_mean
 from penstock.blobs import Blobs
@@ -87,7 +86,7 @@ class ShardSource:
         limit: int | None = None,
     ) -> None:
         found = manifest.split(split)
-        self._where = name or short(manifest.digest), split
+        self._where = name or manifest.called, split
         self._rows = found.rows
         self._columns = chosen(manifest, columns)
         _refuse_gaps(manifest, self._columns)
@@ -366,7 +365,7 @@ def chosen(manifest: Manifest, columns: Sequence[str] | None) -> list[Column]:
     for name in columns:
         if name not in manifest.schema:
             raise NotFound(
-                f'dataset {short(manifest.digest)} has no column "{name}"',
+                f'dataset {manifest.called} has no column "{name}"',
                 did_you_mean(name, manifest.schema),
                 column=name,
             )

@@ -88,7 +88,7 @@ def diff(stores: Stores, old: str, new: str | None) -> DataDiff:
 
     one = _version(stores, old)
     other = _version(stores, one.name if new is None else new)
-    was, now = (read_manifest(stores.blobs, each.digest) for each in (one, other))
+    was, now = (read_manifest(stores.blobs, each.digest, each.reference) for each in (one, other))
     found = compare(stores.blobs, was, now)
     told = to_data(found)
     told.pop("read")
@@ -118,7 +118,7 @@ def expect(stores: Stores, reference: str) -> DataExpectations:
     from penstock.data.expectations import infer
 
     version = _version(stores, reference)
-    manifest = read_manifest(stores.blobs, version.digest)
+    manifest = read_manifest(stores.blobs, version.digest, version.reference)
     found = infer(stores.blobs, manifest, version.reference)
     return DataExpectations(version.reference, len(found), found.to_toml())
 
@@ -133,7 +133,7 @@ def check(
 
     expectations = load(file)
     version = _version(stores, reference)
-    manifest = read_manifest(stores.blobs, version.digest)
+    manifest = read_manifest(stores.blobs, version.digest, version.reference)
     found = check_rows(stores.blobs, manifest, expectations, on_progress)
     return DataFindings(
         reference=version.reference,

@@ -34,7 +34,7 @@ class Shards:
 
     def open(self) -> ShardSource:
         blobs = open_blobs(self.blobs)
-        manifest = read_manifest(blobs, self.digest)
+        manifest = read_manifest(blobs, self.digest, self.name)
         layout = Layout(Path(self.home))
         return ShardSource(
             blobs, layout, manifest, self.split, columns=self.columns, name=self.name

@@ -133,7 +133,7 @@ def _dataset(stores: Stores, text: str, reference: Reference) -> Opened | None:
         if not known and "@" not in text and ":" not in text:
             return None
         version = meta.get_version("dataset", text)
-    manifest = read_manifest(stores.blobs, version.digest)
+    manifest = read_manifest(stores.blobs, version.digest, version.reference)
     if reference.split is not None:
         manifest.split(reference.split)
     pieces = []
