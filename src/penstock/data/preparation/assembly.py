@@ -227,7 +227,7 @@ def shard_rows(rows: int, size: int) -> int:
     change nothing.
 
     >>> shard_rows(1000, 1000 * 4100), shard_rows(1_000_000, 4_000_000), shard_rows(10, 10 << 30)
-    (16384, 262144, 1)
+    (8192, 262144, 1)
     """
     most = min(SHARD_ROWS, SHARD_BYTES * rows // max(1, size))
     return 1 << max(0, int(math.log2(max(1, most))))
