@@ -1,4 +1,4 @@
-"""torch's datasets as sources, and sources as torch's DataLoader."""
+"""torch's datasets as sources, and sources as torch's datasets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from penstock.base.errors import BadInput, UserCodeFailed
 from penstock.base.layout import Layout
 from penstock.blobs import Blobs
 from penstock.data import Loader, ShardSource
-from penstock.data.torchdata import StreamLoader, TorchSource, dataloader_of, dataset_of
+from penstock.data.torchdata import StreamLoader, TorchSource, dataset_of
 
 
 class Pair(NamedTuple):
@@ -117,30 +117,6 @@ def test_a_stream_gives_every_rank_its_part_and_goes_on_by_reading_again() -> No
 @pytest.fixture
 def source(make: Any, blobs: Blobs, layout: Layout) -> ShardSource:
     return ShardSource(blobs, layout, make(blobs, rows=50, shard_rows=20), "all")
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_dataloader_gives_the_loaders_batches_epoch_by_epoch(
-    source: ShardSource, workers: int
-) -> None:
-    theirs = dataloader_of(source, batch_size=8, seed=3, num_workers=workers)
-    assert isinstance(theirs, DataLoader) and len(theirs) == 6
-    ours = Loader.over(source, batch_size=8, seed=3, epochs=2)
-    wanted = [batch["id"].tolist() for batch in ours]
-    found = [batch["id"].tolist() for _ in range(2) for batch in theirs]
-    assert found == wanted
-    batch = next(iter(theirs))
-    assert batch["image"].shape == (8, 2, 3) and isinstance(batch["name"], list)
-
-
-def test_a_dataloaders_sampler_keeps_its_place(source: ShardSource) -> None:
-    first = dataloader_of(source, batch_size=8, seed=3)
-    wanted = [batch["id"].tolist() for batch in first]
-    other = dataloader_of(source, batch_size=8, seed=3)
-    sampler: Any = other.batch_sampler
-    sampler.load_state_dict({"epoch": 0, "step": 4})
-    assert [batch["id"].tolist() for batch in other] == wanted[4:]
-    assert sampler.state_dict() == {"epoch": 1, "step": 0}
 
 
 def test_a_source_is_a_map_style_dataset_for_any_other_loader(source: ShardSource) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from penstock.base.errors import BadInput
 from penstock.base.hashing import digest_json
 from penstock.data.columns import Values
-from penstock.data.order import Rows, fingerprint, rank_slice
+from penstock.data.order import Order, Rows, check_order, fingerprint, rank_slice
 from penstock.data.pipeline.collate import collated, stacked
 from penstock.data.pipeline.randoms import seed_of
 from penstock.data.pipeline.tensors import to_torch
@@ -31,6 +31,8 @@ from penstock.data.pipeline.work import failed
 
 if TYPE_CHECKING:
     import torch.utils.data
+
+    from penstock.data.torchmap import OrderLoader
 
 
 class TorchSource:
@@ -231,18 +233,24 @@ def dataloader_of(
     drop_last: bool | None = None,
     epoch: int = 0,
     **options: Any,
-) -> torch.utils.data.DataLoader[Any]:
+) -> OrderLoader:
     """A torch DataLoader over a source, in the order that a `Loader` has.
 
-    It is an ordinary DataLoader (map-style dataset, batch sampler), so Lightning, Accelerate and
-    others shard it over ranks and save its place as they do with any. Its sampler counts epochs:
-    each `iter` is the next one; `batch_sampler.set_epoch` says which.
+    It is a DataLoader with a map-style dataset and a sampler, so Lightning, Accelerate and others
+    share it out over ranks as they do with any, and the order stays. Epochs, breaking off and
+    `state_dict`: see `OrderLoader`.
+    epoch    where it begins
     options  of the DataLoader: num_workers, pin_memory, …
     """
-    from torch.utils.data import DataLoader
-
-    from penstock.data.torchmap import OrderSampler, SourceDataset, batch_of
+    from penstock.data.torchmap import OrderLoader, OrderSampler, SourceDataset, batch_of
 
     drop_last = shuffle if drop_last is None else drop_last
-    sampler = OrderSampler(source, batch_size, seed, shuffle, drop_last, epoch)
-    return DataLoader(SourceDataset(source), batch_sampler=sampler, collate_fn=batch_of, **options)
+    order = Order(source.identity, len(source), batch_size, seed, shuffle, drop_last)
+    check_order(order, 1)
+    return OrderLoader(
+        SourceDataset(source),
+        OrderSampler(order, epoch),
+        batch_size=batch_size,
+        drop_last=drop_last,
+        **{"collate_fn": batch_of, **options},
+    )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from penstock.data.order import Order, batch_indices, check_order
+from penstock.base.errors import BadInput
+from penstock.data.order import Order, order_indices
 from penstock.data.pipeline.tensors import to_torch
+
+_BLOCK = 1 << 12  # rows whose order is computed at once
 
 
 class SourceDataset(Dataset[Any]):
@@ -43,37 +47,145 @@ def batch_of(fetched: Any) -> Any:
     return default_collate(fetched)
 
 
-class OrderSampler(Sampler[list[int]]):
-    """A batch sampler in Penstock's order; each `iter` is an epoch, one after the other.
+class OrderSampler(Sampler[int]):
+    """Rows in Penstock's order, one epoch per `iter`: the same one until `set_epoch`, as torch's
+    DistributedSampler has it. Keeps no place."""
 
-    batch_size, drop_last  as torch's own have them, for whoever shards it
-    state_dict             the epoch and the batch in it that come next
+    def __init__(self, order: Order, epoch: int = 0) -> None:
+        self.order, self.epoch = order, epoch
+
+    def __len__(self) -> int:
+        return self.order.rows
+
+    def __iter__(self) -> Iterator[int]:
+        return self.rows_from(0)
+
+    def rows_from(self, start: int) -> Iterator[int]:
+        """Rows at positions start, start + 1, … of the epoch that is set now; costs the same at
+        any start."""
+        return self._rows(self.epoch, start)
+
+    def _rows(self, epoch: int, start: int) -> Iterator[int]:
+        block = max(self.order.batch, _BLOCK)
+        for at in range(start, self.order.rows, block):
+            yield from order_indices(self.order, epoch, at, at + block).tolist()
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+
+class Placed(Sampler[int]):
+    """A sampler whose next `iter` can begin late.
+
+    sampler  an OrderSampler, or what a trainer has put over one to share it out over ranks
+    order    the OrderSampler, which hears which epoch it is
+    """
+
+    def __init__(self, sampler: Any, order: OrderSampler) -> None:
+        self._sampler, self._order = sampler, order
+        self._direct = sampler is order
+        self._start = 0
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        start, self._start = self._start, 0
+        if self._direct:
+            return self._order.rows_from(start)
+        rows: Iterator[int] = islice(self._sampler, start, None)
+        return rows
+
+    def begin(self, start: int) -> None:
+        """The next `iter`, and no other, leaves out the first `start` rows."""
+        self._start = start
+
+    @property
+    def epoch(self) -> int:
+        return self._order.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """For the next `iter`."""
+        self._order.set_epoch(epoch)
+        if hasattr(self._sampler, "set_epoch"):
+            self._sampler.set_epoch(epoch)
+
+
+class OrderLoader(DataLoader[Any]):
+    """A DataLoader that knows how many of its batches were given, whatever workers fetched ahead.
+
+    order    an OrderSampler; who makes this loader anew with another `sampler`, to share it out
+             over ranks, hands it on: it is an attribute, as all arguments are
+    options  of the DataLoader
+
+    An `iter` is a whole epoch from its beginning, or the rest of one after `load_state_dict`. When
+    the last batch was given, the next epoch follows; one that was broken off begins again.
+    `set_epoch`, here or of the sampler, says which. A state that was loaded goes before a sampler's
+    `set_epoch`, since trainers count from 0 in every process.
     """
 
     def __init__(
-        self, source: Any, batch_size: int, seed: int, shuffle: bool, drop_last: bool, epoch: int
+        self,
+        dataset: Dataset[Any],
+        order: OrderSampler,
+        *,
+        sampler: Any = None,
+        batch_sampler: Any = None,
+        **options: Any,
     ) -> None:
-        self.order = Order(source.identity, len(source), batch_size, seed, shuffle, drop_last)
-        check_order(self.order, 1)
-        self.batch_size, self.drop_last = batch_size, drop_last
-        self._epoch, self._step = epoch, 0
+        self.order = order
+        self._rows = Placed(order if sampler is None else sampler, order)
+        self._place = order.epoch, 0  # the batch that comes next
+        self._loaded = False
+        if batch_sampler is None:
+            super().__init__(dataset, sampler=self._rows, **options)
+        else:
+            super().__init__(dataset, batch_sampler=batch_sampler, **options)
 
-    def __len__(self) -> int:
-        return self.order.steps
-
-    def __iter__(self) -> Iterator[list[int]]:
-        while self._step < len(self):
-            step, self._step = self._step, self._step + 1
-            yield batch_indices(self.order, self._epoch, step).tolist()
-        self._epoch, self._step = self._epoch + 1, 0
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        steps = len(self)
+        epoch, step = self._place if self._loaded else (self.order.epoch, 0)
+        self._place, self._loaded = (epoch, step), False
+        self._rows.set_epoch(epoch)
+        self._rows.begin(step * (self.batch_size or 0))
+        for batch in super().__iter__():
+            step += 1
+            self._place = epoch, step
+            if step == steps:
+                self.set_epoch(epoch + 1)
+            yield batch
 
     def set_epoch(self, epoch: int) -> None:
-        """The next `iter` is this epoch, from its beginning; that of the same epoch goes on."""
-        if epoch != self._epoch:
-            self._epoch, self._step = epoch, 0
+        """The next `iter` is this epoch, from its beginning. What was loaded is forgotten, unless
+        it is a place in this epoch."""
+        self._rows.set_epoch(epoch)
+        if not self._loaded or self._place[0] != epoch:
+            self._place, self._loaded = (epoch, 0), False
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self._epoch, "step": self._step}
+        """The batch that comes next after those that were given, at any number of workers:
+        epoch, step; and what both are counted in."""
+        epoch, step = self._place
+        return {"epoch": epoch if step else self.order.epoch, "step": step} | self._counted()
+
+    def _counted(self) -> dict[str, int]:
+        """steps: of this rank in an epoch; order: its fingerprint."""
+        return {"steps": len(self), "order": self.order.order.fingerprint}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self._epoch, self._step = state["epoch"], state["step"]
+        """The next `iter` gives the rest of the epoch. Raises BadInput for another loader's."""
+        for name, mine in self._counted().items():
+            if state.get(name) != mine:
+                raise BadInput(
+                    f"the saved place is of another DataLoader: {name} differs",
+                    "Use the data, batch size, seed and number of ranks of the run that saved it.",
+                    saved=state.get(name),
+                    here=mine,
+                )
+        if self.sampler is not self._rows and state["step"]:
+            raise BadInput(
+                "a DataLoader with a batch_sampler of another making cannot begin late",
+                "Give a sampler, or none.",
+            )
+        self._place, self._loaded = (state["epoch"], state["step"]), True
+        self._rows.set_epoch(state["epoch"])
