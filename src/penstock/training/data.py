@@ -112,7 +112,7 @@ class Reading:
             )
         raise BadInput(
             f"run.data got a {type(source).__name__}",
-            "Give a reference such as digits:train, a Mix of such, or a torch Dataset.",
+            "Give a reference such as digits:train, a penstock.data.Mix, or a torch Dataset.",
         )
 
     def _mixed(
