@@ -321,7 +321,7 @@ def test_a_stream_counts_by_its_content_not_by_its_reference(episodes: Any, memo
         ({"unit": "hours"}, '(?s)unit is .hours.*"steps" or "seconds"'),
         ({"pad": "mirror"}, '"edge" or "zero" or "drop"'),
         ({"stride": 0}, "stride of 0"),
-        ({"time": None, "streams": {"c": "c"}}, "need a column of time"),
+        ({"time": "", "streams": {"c": "c"}}, "need a column of time"),
         ({"rate": float("nan"), "unit": "seconds"}, "rate of nan"),
     ],
 )

@@ -24,8 +24,8 @@ from penstock.data.columns import Column, Values
 from penstock.data.order import Rows
 from penstock.data.samples import reading
 from penstock.data.samples.episodes import Episodes, episodes_of, match, shown
-from penstock.data.samples.essence import essence
 from penstock.data.samples.index import kept, numbers
+from penstock.data.samples.naming import named, named_stream, said
 from penstock.data.samples.windows import (
     Stream,
     Windows,
@@ -189,20 +189,21 @@ class WindowSource:
         """folder  where the index is kept; None: nowhere. Raises BadInput, NotFound."""
         streams = dict(streams or {})
         check_streams(spec, streams)
+        given, spec = spec, named(spec, source)
         self._spec = spec
         self._sources = [source, *streams.values()]
-        self._base = _episodes(spec, spec, source, spec.unit == "seconds" or streams, folder)
+        self._base = _episodes(spec, source, spec.unit == "seconds" or bool(streams), folder)
         self._parts = self._own_parts(source)
         for name, stream in streams.items():
             self._parts += self._stream_parts(name, stream, folder)
-        at_now = [spec.episode, *([spec.time] if spec.time else []), *spec.now_columns]
+        at_now = [*filter(None, (spec.episode, spec.time)), *spec.now_columns]
         for name in at_now:
             reading.column_of(source, name, "the now column")
         self._now = reading.Picked(source, at_now)
         self.columns = [*self._now.columns, *(c for part in self._parts for c in part.columns())]
         _refuse_twins(self.columns)
         identities = {name: each.identity for name, each in streams.items()}
-        self.identity = digest_json([FORMAT, source.identity, essence(spec), identities])
+        self.identity = digest_json([FORMAT, source.identity, said(given, spec), identities])
         self._runs = self._find_runs(folder)
         counts = -(-self._runs.rows // spec.stride)
         self._ends = np.cumsum(counts)
@@ -262,12 +263,13 @@ class WindowSource:
                 _by_time(spec, self._base, self._base, same, offsets)
                 for offsets in offsets_in_time(spec, spec.unit)
             ]
-        return _parts(spec, source, where, {spec.episode, spec.time or ""}, "")
+        return _parts(spec, source, where, "")
 
     def _stream_parts(self, name: str, source: Source, folder: Path | None) -> list[Part]:
         spec = self._spec.streams[name]
         assert isinstance(spec, Stream)
-        episodes = _episodes(spec, self._spec, source, True, folder)
+        spec = named_stream(spec, self._spec, source)
+        episodes = _episodes(spec, source, True, folder)
         found = match(self._base, episodes, name)
         lost = np.flatnonzero(found < 0)
         if len(lost) and self._spec.pad == "edge":
@@ -283,8 +285,7 @@ class WindowSource:
             _by_time(spec, self._base, episodes, found, offsets)
             for offsets in offsets_in_time(spec, self._spec.unit)
         ]
-        own = {spec.episode or self._spec.episode, spec.time or self._spec.time or ""}
-        return _parts(spec, source, where, own, f"{name}_")
+        return _parts(spec, source, where, f"{name}_")
 
     # moments
 
@@ -356,16 +357,11 @@ def check_streams(spec: Windows, given: Mapping[str, Source]) -> None:
         )
 
 
-def _episodes(
-    spec: Windows | Stream, windows: Windows, source: Source, times: Any, folder: Path | None
-) -> Episodes:
+def _episodes(spec: Windows | Stream, source: Source, times: bool, folder: Path | None) -> Episodes:
+    """Of a spec that has names: see naming.py."""
+    unit = spec.time_unit or "s"
     return episodes_of(
-        source,
-        spec.episode or windows.episode,
-        spec.time or windows.time,
-        spec.time_unit or windows.time_unit,
-        times=bool(times),
-        folder=folder,
+        source, spec.episode or "", spec.time or None, unit, times=times, folder=folder
     )
 
 
@@ -381,10 +377,10 @@ def _parts(
     spec: Windows | Stream,
     source: Source,
     where: Sequence[ByRow | ByTime],
-    own: set[str],
     prefix: str,
 ) -> list[Part]:
     """History and horizon, as far as they hold anything."""
+    own = {spec.episode, spec.time}
     free = [each.name for each in reading.columns_of(source) if each.fixed and each.name not in own]
     chosen = [
         list(free if given is None else given)

@@ -52,7 +52,8 @@ class Stream:
     align            "before": the newest row not later than the wanted time; or "nearest"
     tolerance        seconds between the wanted time and the row's, beyond which it is padding;
                      None: any row of the episode will do
-    episode, time    its columns, where they have other names than those of the windows
+    episode, time    its columns, where they have other names than those of the windows and do
+                     not tell it by their types
     """
 
     source: str
@@ -86,9 +87,11 @@ class Windows:
     history, horizon, lead  in steps (rows) or seconds, as `unit` says
     rate             wanted rows a second (Hz); needed for seconds, which take for each wanted
                      time the newest row not later
-    episode, time    columns; an episode's rows lie together, in order of time. Without a time
-                     (None, for steps only) their order is believed
-    time_unit        of a time that is a number; times and timestamps know theirs
+    episode, time    columns; None: those whose types are Episode() and Timestamp(), else those
+                     of these names. An episode's rows lie together, in order of time. Without a
+                     time ("", or none is there, for steps only) their order is believed
+    time_unit        of a time that is a number; times, and a Timestamp(unit=…) that is found by
+                     its type, know theirs
     history_columns  default: all numbers and tensors, but episode and time
     horizon_columns  default: the same, where there is a horizon
     now_columns      given at the moment only: [b, *shape], or a list of b
@@ -105,8 +108,8 @@ class Windows:
     unit: Unit = "steps"
     rate: float | None = None
     lead: float = 0
-    episode: str = "episode"
-    time: str | None = "time"
+    episode: str | None = None
+    time: str | None = None
     time_unit: TimeUnit = "s"
     history_columns: Sequence[str] | None = None
     horizon_columns: Sequence[str] | None = None
@@ -153,7 +156,7 @@ class Windows:
                 "a tolerance says nothing about windows in steps",
                 'Leave it out, count in seconds (unit="seconds"), or give it to a stream.',
             )
-        if self.time is None and (self.unit == "seconds" or self.streams):
+        if self.time == "" and (self.unit == "seconds" or self.streams):
             raise BadInput(
                 "seconds and streams need a column of time", 'Name it: time="timestamp".'
             )
