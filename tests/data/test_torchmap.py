@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from itertools import chain, islice
 from typing import Any
 
@@ -131,13 +132,15 @@ def test_a_state_of_another_order_is_refused_and_says_what_differs(source: Shard
 # trainers
 
 
-def test_fabric_shares_the_order_out_over_ranks(source: ShardSource) -> None:
+@pytest.mark.parametrize("launched", [False, True])
+def test_fabric_shares_the_order_out_over_ranks(source: ShardSource, launched: bool) -> None:
     fabric = pytest.importorskip("lightning_fabric")
     data = pytest.importorskip("lightning_fabric.utilities.data")
     wanted = [joined(epoch) for epoch in epochs(source, 2)]
 
     def rank(number: int) -> Any:
-        given = loader(source, batch_size=4)
+        with data._replace_dunder_methods(DataLoader, "dataset") if launched else nullcontext():
+            given = loader(source, batch_size=4)
         made = fabric.Fabric._get_distributed_sampler(given, num_replicas=2, rank=number)
         return data._update_dataloader(given, made)
 

@@ -242,14 +242,13 @@ def dataloader_of(
     epoch    where it begins
     options  of the DataLoader: num_workers, pin_memory, …
     """
-    from penstock.data.torchmap import OrderLoader, OrderSampler, SourceDataset, batch_of
+    from penstock.data.torchmap import OrderedDataset, OrderLoader, OrderSampler, batch_of
 
     drop_last = shuffle if drop_last is None else drop_last
     order = Order(source.identity, len(source), batch_size, seed, shuffle, drop_last)
     check_order(order, 1)
     return OrderLoader(
-        SourceDataset(source),
-        OrderSampler(order, epoch),
+        OrderedDataset(source, OrderSampler(order, epoch)),
         batch_size=batch_size,
         drop_last=drop_last,
         **{"collate_fn": batch_of, **options},

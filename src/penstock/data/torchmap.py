@@ -85,6 +85,8 @@ class Placed(Sampler[int]):
         self._sampler, self._order = sampler, order
         self._direct = sampler is order
         self._start = 0
+        self.place = order.epoch, 0  # of its DataLoader: the batch that comes next
+        self.loaded = False  # whether the next `iter` goes on there
 
     def __len__(self) -> int:
         return len(self._sampler)
@@ -111,11 +113,19 @@ class Placed(Sampler[int]):
             self._sampler.set_epoch(epoch)
 
 
+class OrderedDataset(SourceDataset):
+    """A source as a Dataset, with the order in which an `OrderLoader` reads it."""
+
+    def __init__(self, source: Any, order: OrderSampler) -> None:
+        super().__init__(source)
+        self.order = order
+
+
 class OrderLoader(DataLoader[Any]):
     """A DataLoader that knows how many of its batches were given, whatever workers fetched ahead.
 
-    order    an OrderSampler; who makes this loader anew with another `sampler`, to share it out
-             over ranks, hands it on: it is an attribute, as all arguments are
+    dataset  has the order with it, so that whoever makes this loader anew with another `sampler`,
+             to share it out over ranks, keeps it: trainers know no arguments but a DataLoader's
     options  of the DataLoader
 
     An `iter` is a whole epoch from its beginning, or the rest of one after `load_state_dict`. When
@@ -126,17 +136,15 @@ class OrderLoader(DataLoader[Any]):
 
     def __init__(
         self,
-        dataset: Dataset[Any],
-        order: OrderSampler,
+        dataset: OrderedDataset,
         *,
         sampler: Any = None,
         batch_sampler: Any = None,
         **options: Any,
     ) -> None:
-        self.order = order
-        self._rows = Placed(order if sampler is None else sampler, order)
-        self._place = order.epoch, 0  # the batch that comes next
-        self._loaded = False
+        self._order = dataset.order
+        # all that changes is in there: trainers repeat on a new loader what was set on the old one
+        self._rows = Placed(dataset.order if sampler is None else sampler, dataset.order)
         if batch_sampler is None:
             super().__init__(dataset, sampler=self._rows, **options)
         else:
@@ -144,13 +152,13 @@ class OrderLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         steps = len(self)
-        epoch, step = self._place if self._loaded else (self.order.epoch, 0)
-        self._place, self._loaded = (epoch, step), False
+        epoch, step = self._rows.place if self._rows.loaded else (self._order.epoch, 0)
+        self._rows.place, self._rows.loaded = (epoch, step), False
         self._rows.set_epoch(epoch)
         self._rows.begin(step * (self.batch_size or 0))
         for batch in super().__iter__():
             step += 1
-            self._place = epoch, step
+            self._rows.place = epoch, step
             if step == steps:
                 self.set_epoch(epoch + 1)
             yield batch
@@ -159,18 +167,18 @@ class OrderLoader(DataLoader[Any]):
         """The next `iter` is this epoch, from its beginning. What was loaded is forgotten, unless
         it is a place in this epoch."""
         self._rows.set_epoch(epoch)
-        if not self._loaded or self._place[0] != epoch:
-            self._place, self._loaded = (epoch, 0), False
+        if not self._rows.loaded or self._rows.place[0] != epoch:
+            self._rows.place, self._rows.loaded = (epoch, 0), False
 
     def state_dict(self) -> dict[str, int]:
         """The batch that comes next after those that were given, at any number of workers:
         epoch, step; and what both are counted in."""
-        epoch, step = self._place
-        return {"epoch": epoch if step else self.order.epoch, "step": step} | self._counted()
+        epoch, step = self._rows.place
+        return {"epoch": epoch if step else self._order.epoch, "step": step} | self._counted()
 
     def _counted(self) -> dict[str, int]:
         """steps: of this rank in an epoch; order: its fingerprint."""
-        return {"steps": len(self), "order": self.order.order.fingerprint}
+        return {"steps": len(self), "order": self._order.order.fingerprint}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """The next `iter` gives the rest of the epoch. Raises BadInput for another loader's."""
@@ -187,5 +195,5 @@ class OrderLoader(DataLoader[Any]):
                 "a DataLoader with a batch_sampler of another making cannot begin late",
                 "Give a sampler, or none.",
             )
-        self._place, self._loaded = (state["epoch"], state["step"]), True
+        self._rows.place, self._rows.loaded = (state["epoch"], state["step"]), True
         self._rows.set_epoch(state["epoch"])
