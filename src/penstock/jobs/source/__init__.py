@@ -2,7 +2,8 @@
 
 from penstock.jobs.source.entry import Entry, load, locate
 from penstock.jobs.source.git import git_commit
-from penstock.jobs.source.identities import CodeIdentity, difference, identity
+from penstock.jobs.source.identities import identity
+from penstock.jobs.source.parts import CodeIdentity, difference
 from penstock.jobs.source.snapshots import import_paths, materialise, refs, snapshot
 
 __all__ = [

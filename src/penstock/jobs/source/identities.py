@@ -12,8 +12,9 @@ Followed from the function on, by reading source, never by running it:
 Comments, formatting, docstrings and positions do not count, nor does what is not referred to.
 What cannot be followed (exec, globals(), a getattr by a computed name, a star import of what
 cannot be read, a module passed around as a value) counts as its module's whole source.
-Not seen: files read at run time, the versions of Python and Penstock, and the state of captured
-objects that is not made of simple values and numpy arrays.
+Captured objects count by their state, as pickle would see it; what has none that could be kept
+(an open file, a lock, a generator) is refused. Not seen: files read at run time, the versions of
+Python and Penstock.
 """
 
 from __future__ import annotations
@@ -23,61 +24,45 @@ import builtins
 import inspect
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import CellType, CodeType, FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 from penstock.base.errors import CannotTravel
 from penstock.base.hashing import digest_bytes, digest_json
 from penstock.jobs.source import syntax
 from penstock.jobs.source.entry import place
+from penstock.jobs.source.live import (
+    code_text,
+    contents,
+    is_data,
+    is_literal,
+    kept_in,
+    names_in,
+    nodes_at,
+    role_of,
+    stands_in_its_module,
+)
 from penstock.jobs.source.modules import Module, Modules, distribution
+from penstock.jobs.source.objects import key_text, owner_of, state_of
+from penstock.jobs.source.parts import PACKAGE, CodeIdentity
 from penstock.jobs.source.syntax import Binding, Chain, Import
-from penstock.jobs.source.values import text_of
-
-PACKAGE = "package "  # prefix of the parts whose value is a version
-
-
-@dataclass(frozen=True, slots=True)
-class CodeIdentity:
-    """digest  of all parts
-    parts   "train.Net" -> digest of its code; "package torch" -> version
-    """
-
-    digest: str
-    parts: dict[str, str] = field(default_factory=dict)
+from penstock.jobs.source.values import classes_in, text_of
 
 
 def identity(function: Any) -> CodeIdentity:
     """The identity of a function or class; the same in every process that has the same source.
 
     A functools.partial counts as its function and its arguments; a bound method as its class and
-    the simple values of its object; a function without a file as its bytecode.
+    the state of its object; a function without a file as its bytecode.
+
+    Raises CannotTravel: it captured what has no state that could be kept, such as an open file.
     """
     walk = _Walk()
     walk.object(function, "")
-    parts = dict(sorted(walk.parts.items()))
+    parts = dict(sorted((walk.parts | walk.roles()).items()))
     return CodeIdentity(digest_json(parts), parts)
-
-
-def difference(old_parts: Mapping[str, str], new_parts: Mapping[str, str]) -> list[str]:
-    """Lines for people: "train.Net changed", "package torch 2.12 became 2.13"; [] when equal."""
-    lines: list[str] = []
-    for name in sorted({*old_parts, *new_parts}):
-        old, new = old_parts.get(name), new_parts.get(name)
-        if old == new:
-            continue
-        if old is None:
-            lines.append(f"{name} is new")
-        elif new is None:
-            lines.append(f"{name} is no longer used")
-        elif name.startswith(PACKAGE):
-            lines.append(f"{name} {old} became {new}")
-        else:
-            lines.append(f"{name} changed")
-    return lines
 
 
 class _Walk:
@@ -85,12 +70,19 @@ class _Walk:
 
     def __init__(self) -> None:
         self.parts: dict[str, str] = {}
+        self._roles: dict[str, str] = {}
         self._seen: set[tuple[str, str]] = set()
         self._chains: set[tuple[str, Chain]] = set()
         self._objects: dict[int, Any] = {}
+        self._labels: dict[int, str] = {}  # where an object was met first
         self._queue: list[tuple[str, str]] = []
         self._modules: Modules | None = None
         self._globals: dict[str, Mapping[str, Any]] = {}
+
+    def roles(self) -> dict[str, str]:
+        """Which captured function stands where; one that is the only one stands where it stands."""
+        several = self._roles if len(self._roles) > 1 else {}
+        return {f"{label} is": digest_bytes(name.encode()) for label, name in several.items()}
 
     # objects: where a walk begins, and what closures hold
 
@@ -105,14 +97,18 @@ class _Walk:
         elif inspect.ismethod(value) and not inspect.isclass(value.__self__):
             self.object(type(value.__self__), label)
             self._captured(f"{label or 'method'} object", value.__self__)
-        elif hasattr(value, "__qualname__"):  # also what functools.cache and the like return
+        elif (owner := owner_of(value)) is not None:  # a method of a C class
+            self.parts[label or "method"] = digest_bytes(value.__name__.encode())
+            self._captured(f"{label or 'method'} object", owner)
+        elif callable(value) and hasattr(value, "__qualname__"):  # or what cache() made
             self._named(value, label)
         else:
             self.object(type(value), label)
-            self._captured(f"{label or 'object'} state", getattr(value, "__dict__", {}))
+            for part, inner in state_of(value, label or "object").items():
+                self._captured(f"{label or 'object'} {part}", inner)
 
     def _named(self, value: Any, label: str) -> None:
-        module = self._enter(value)
+        module = self._enter(getattr(value, "__module__", None))
         if module is None or module.whose == "missing":
             self._bytecode(value, label)
         elif module.whose != "project":
@@ -120,13 +116,35 @@ class _Walk:
             self._outside(module.name)
         elif "<" not in value.__qualname__:
             self._follow(module.name, value.__qualname__.partition(".")[0])
+            if not stands_in_its_module(value):
+                self._made_at_run_time(value, f"{module.name}.{value.__qualname__} made here")
         else:
             self._nested(inspect.unwrap(value), module)
+            self._wrappers(value, f"{module.name}.{value.__qualname__} wrapped")
         self._drain()
 
-    def _enter(self, value: Any) -> Module | None:
-        """The module of a live object, under the name that other processes give it."""
-        module = sys.modules.get(value.__module__ or "")
+    def _made_at_run_time(self, value: Any, name: str) -> None:
+        """What a program made under a name that its file has no definition of, or another one."""
+        if inspect.isclass(value):
+            self._class_without_source(value, name)
+        else:
+            self._wrappers(value, name)
+
+    def _wrappers(self, value: Any, name: str) -> None:
+        """What functools.wraps made look like the function below has code and state of its own."""
+        while hasattr(value, "__wrapped__"):
+            if isinstance(value, FunctionType):
+                made = self._enter(value.__globals__.get("__name__"))
+                if made is None:
+                    self._new_part(name, digest_bytes(code_text(value.__code__).encode()))
+                elif made.whose == "project":
+                    self._follow(made.name, value.__code__.co_qualname.partition(".")[0])
+                self._closure(value, name)
+            value = value.__wrapped__
+
+    def _enter(self, found: str | None) -> Module | None:
+        """A module of live objects, under the name that other processes give it."""
+        module = sys.modules.get(found or "")
         source = getattr(module, "__file__", None)
         if module is None or source is None or not Path(source).is_file():
             return None
@@ -143,21 +161,26 @@ class _Walk:
     def _nested(self, value: Any, module: Module) -> None:
         """What stands inside a function: its text, what it captured, its defaults' values."""
         name = f"{module.name}.{value.__qualname__}"
-        nodes = _nodes_at(module, value)
+        nodes = nodes_at(module, value)
         if not nodes:
             self._bytecode(value, name)
             return
         code: CodeType | None = getattr(value, "__code__", None)
         texts = [syntax.canonical(node) for node in nodes]
         if code is not None and len(nodes) > 1:  # lambdas on one line
-            texts.append(_code_text(code))
+            texts.append(code_text(code))
         name = self._new_part(name, digest_json(texts))
         for node in nodes:
-            self._refer(module, node, syntax.chains(node, _names_in(code) if code else None))
+            self._refer(module, node, syntax.chains(node, names_in(code) if code else None))
         if code is not None:
             self._captured(f"{name} defaults", (value.__defaults__, value.__kwdefaults__))
-            for variable, cell in zip(code.co_freevars, value.__closure__ or (), strict=True):
-                self._captured(f"{name} captured {variable}", _contents(cell))
+            self._closure(value, name)
+
+    def _closure(self, value: Any, name: str) -> None:
+        names = value.__code__.co_freevars
+        for variable, cell in zip(names, value.__closure__ or (), strict=True):
+            if (held := contents(cell)) is not getattr(value, "__wrapped__", self):
+                self._captured(f"{name} captured {variable}", held)
 
     def _new_part(self, name: str, digest: str) -> str:
         """Add a part under a name of its own: all lambdas of a function are called the same."""
@@ -169,6 +192,7 @@ class _Walk:
 
     def _captured(self, label: str, value: Any) -> None:
         if inspect.isclass(value) or inspect.isroutine(value):
+            self._roles[label] = role_of(value)
             self.object(value, label)
         elif inspect.ismodule(value):
             self.parts[label] = digest_bytes(value.__name__.encode())
@@ -177,19 +201,39 @@ class _Walk:
             self.parts[label] = digest_bytes(text.encode())
             if type(value).__module__ != "builtins":
                 self.object(type(value), label)  # a dataclass has methods, too
+            for inner in classes_in(value):
+                self.object(inner, label)
         elif id(value) in self._objects:
-            return  # a circle
-        elif isinstance(value, dict):
-            self._objects[id(value)] = value
-            for key in sorted(value, key=str):
-                self._captured(f"{label}.{key}", value[key])
+            first = self._labels.get(id(value), "")  # a circle, or the same once more
+            self.parts[label] = digest_bytes(f"again {first}".encode())
+        else:
+            self._objects[id(value)], self._labels[id(value)] = value, label
+            self._inside(label, value)
+
+    def _inside(self, label: str, value: Any) -> None:
+        """What is not made of simple values only."""
+        if isinstance(value, dict):
+            for index, key in enumerate(sorted(value, key=key_text)):
+                self._captured(f"{label}.{key_text(key) or index}", value[key])
+                if not key_text(key):
+                    self._captured(f"{label}.{index} key", key)
         elif isinstance(value, list | tuple):
-            self._objects[id(value)] = value
             for index, item in enumerate(value):
+                self._captured(f"{label}.{index}", item)
+        elif isinstance(value, set | frozenset):
+            for index, item in enumerate(sorted(value, key=self._apart)):
                 self._captured(f"{label}.{index}", item)
         else:
             self.parts[label] = digest_bytes(type(value).__qualname__.encode())
+            del self._objects[id(value)]
             self.object(value, label)
+
+    def _apart(self, value: Any) -> str:
+        """A digest of one item by itself, to put the items of a set in an order."""
+        walk = _Walk()
+        walk._objects, walk._labels = dict(self._objects), dict(self._labels)
+        walk._captured("item", value)
+        return digest_json(walk.parts)
 
     def _passed(self, module: str) -> None:
         """A module that is passed around as a value."""
@@ -201,19 +245,34 @@ class _Walk:
 
     def _bytecode(self, value: Any, label: str) -> None:
         """What has no source file: a notebook's cell, a prompt, `python -c`, a C function."""
-        name = label or f"{value.__module__}.{value.__qualname__}"
+        name = label or role_of(value)
         if inspect.isclass(value):
             self._class_without_source(value, name)
             return
         code = getattr(inspect.unwrap(value), "__code__", None)
         if code is None:
             self.parts[name] = "installed"
-            self._outside(value.__module__ or "builtins")
+            self._outside(getattr(value, "__module__", None) or "builtins")
             return
-        self._new_part(name, digest_bytes(_code_text(code).encode()))
-        for used in sorted(_names_in(code)):
+        function = inspect.unwrap(value)
+        part = self._new_part(name, digest_bytes(code_text(code).encode()))
+        for used in sorted(names_in(code)):
             if used in value.__globals__ and not hasattr(builtins, used):
-                self._captured(f"{value.__module__}.{used}", value.__globals__[used])
+                self._used(f"{value.__module__}.{used}", value.__globals__[used])
+        if (defaults := (function.__defaults__, function.__kwdefaults__)) != (None, None):
+            self._captured(f"{part} defaults", defaults)
+        self._closure(function, part)
+        self._wrappers(value, f"{part} wrapped")
+
+    def _used(self, label: str, value: Any) -> None:
+        """A global, which may be anything: what cannot be kept counts by its type."""
+        if inspect.isclass(value) or inspect.isroutine(value):
+            self.object(value, label)
+            return
+        try:
+            self._captured(label, value)
+        except CannotTravel:
+            self.parts[label] = digest_bytes(type(value).__qualname__.encode())
 
     def _class_without_source(self, value: type, name: str) -> None:
         members = {key: member for key, member in vars(value).items() if key != "__dict__"}
@@ -223,6 +282,8 @@ class _Walk:
             member = getattr(member, "__func__", member)  # of static and class methods
             if isinstance(member, FunctionType):
                 self.object(member, f"{name}.{key}")
+            elif texts[key] is None and is_data(key, member):
+                self._captured(f"{name}.{key}", member)
         for base in value.__bases__:
             if base.__module__ != "builtins":
                 self.object(base, f"{base.__module__}.{base.__qualname__}")
@@ -378,68 +439,11 @@ class _Walk:
         if name not in known or any(binding.imported for binding in bindings):
             return []
         value = known[name]
-        for kept in _kept_in(value):
-            of = self._enter(kept)
+        for kept in kept_in(value):
+            of = self._enter(kept.__module__)
             if of is not None and of.whose == "project" and "<" not in kept.__qualname__:
                 self._follow(of.name, kept.__qualname__.partition(".")[0])
-        if all(_is_literal(binding.statement) for binding in bindings):
+        if all(is_literal(binding.statement) for binding in bindings):
             return []
         text = text_of(value, mutable=False)
         return [] if text is None else [text]
-
-
-def _contents(cell: CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not assigned yet
-        return None
-
-
-def _kept_in(value: Any) -> list[Any]:
-    """Functions and classes in a container: how registries refer to what they call."""
-    if isinstance(value, Mapping):
-        items = list(value.values())
-    elif isinstance(value, list | tuple | set | frozenset):
-        items = list(value)
-    else:
-        return []
-    return [item for item in items if inspect.isfunction(item) or inspect.isclass(item)]
-
-
-def _is_literal(statement: ast.stmt) -> bool:
-    value = statement.value if isinstance(statement, ast.Assign | ast.AnnAssign) else None
-    try:
-        ast.literal_eval(value)  # type: ignore[arg-type]
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return False
-    return True
-
-
-def _nodes_at(module: Module, value: Any) -> list[ast.AST]:
-    """Where a nested function, lambda or class stands in its module; several when unsure."""
-    code: CodeType | None = getattr(value, "__code__", None)
-    nodes = ast.walk(module.outline.tree) if module.outline else iter(())
-    if code is None:
-        return [n for n in nodes if isinstance(n, ast.ClassDef) and n.name == value.__name__]
-    if code.co_name == "<lambda>":
-        return [n for n in nodes if isinstance(n, ast.Lambda) and n.lineno == code.co_firstlineno]
-    return [
-        node
-        for node in nodes
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.name == code.co_name
-        and min(n.lineno for n in (node, *node.decorator_list)) == code.co_firstlineno
-    ]
-
-
-def _names_in(code: CodeType) -> frozenset[str]:
-    inner = (_names_in(const) for const in code.co_consts if isinstance(const, CodeType))
-    return frozenset(code.co_names).union(*inner)
-
-
-def _code_text(code: CodeType) -> str:
-    consts = [
-        _code_text(const) if isinstance(const, CodeType) else text_of(const)
-        for const in code.co_consts
-    ]
-    return repr((code.co_code, consts, code.co_names, code.co_varnames, code.co_freevars))
