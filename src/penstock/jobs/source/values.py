@@ -97,19 +97,16 @@ def _tensor(value: Any) -> str | None:
 def _arrow(value: Any) -> str | None:
     """A table or an array of Arrow, however its rows are cut into chunks.
 
-    Only of what holds its rows: a reader can be read once, and what has a `__dict__` (a dataset
-    that could be far larger than memory) counts by that.
+    Only pyarrow's, whose module is there when its objects are, and only what holds its rows: a
+    reader can be read once. Those of polars and pandas tell their columns as other objects do.
     """
     kind = type(value)
-    stream = hasattr(kind, "__arrow_c_stream__")
-    if isinstance(value, type) or not (stream or hasattr(kind, "__arrow_c_array__")):
+    stream = hasattr(kind, "__arrow_c_stream__") and not hasattr(kind, "__arrow_c_array__")
+    if kind.__module__.partition(".")[0] != "pyarrow" or not hasattr(kind, "__len__"):
         return None
-    if not hasattr(kind, "__len__") or (
-        hasattr(value, "__dict__") and kind.__module__.partition(".")[0] != "polars"
-    ):
+    if not (stream or hasattr(kind, "__arrow_c_array__")):
         return None
-    import pyarrow as pa
-
+    pa: Any = sys.modules["pyarrow"]
     rows = pa.chunked_array(value) if stream else pa.chunked_array([pa.array(value)])
     digests = [_batch(pa, rows.slice(at, _ROWS)) for at in range(0, len(rows), _ROWS)]
     notes = getattr(getattr(value, "schema", None), "metadata", None)
