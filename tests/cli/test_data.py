@@ -184,12 +184,23 @@ def test_files_become_a_version_and_only_changes_are_read_again(files, terminal)
     assert "3.jsonl:2" in text
 
 
+def test_a_column_is_imported_as_the_type_that_is_said(files, terminal):
+    wish = ("data", "import", "raw", "files/*.jsonl", "--splits", "all=1")
+    (files / "3.jsonl").write_text('{"id": "new", "x": "many", "group": "g0"}\n')
+    assert 'cast={"x": "float64"}' in terminal.json(*wish, expect=2)["error"]["fix"]
+    more = ("--cast", "x=float64", "--bad", "skip", "--bad-share", "0.5")
+    assert terminal.json(*wish, *more)["rows"] == 60
+    assert isinstance(terminal.json("data", "head", "raw", "-n", "1")["rows"][0]["x"], float)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
         (("nowhere/*.csv",), 2, "nowhere"),
         (("files", "--key", "idd"), 2, '"id"'),
         (("files", "--format", "cvs"), 2, '"csv"'),
+        (("files", "--cast", "float64"), 2, "--cast x=float64"),
+        (("files", "--cast", "x=flaot"), 2, '"flaot" is not the name'),
         (("files", "--splits", "a=b"), 2, "train=0.9"),
         (("files", "--splits", "a=0.5"), 2, "add up"),
         (("files", "--bad", "hope"), 2, "quarantine"),

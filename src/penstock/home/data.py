@@ -167,6 +167,9 @@ def export(
     )
 
 
+_OF_FILES = ("format", "columns", "cast")  # options of the source; the others are `prepare`'s
+
+
 def import_files(
     stores: Stores,
     name: str,
@@ -179,7 +182,7 @@ def import_files(
 
     given = dict(options)
     source: Any = files[0] if len(files) == 1 else list(files)
-    reading = {key: found for key in ("format", "columns") if (found := given.pop(key, None))}
+    reading = {key: found for key in _OF_FILES if (found := given.pop(key, None))}
     if reading:
         source = {"given": source, **reading}
     tell = None if on_progress is None else (lambda told: on_progress(told.done, told.total))

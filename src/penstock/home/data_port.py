@@ -106,8 +106,9 @@ class DataHome(Protocol):
     ) -> Imported:
         """Make a version of files of this machine (paths, folders, globs, URLs), or find it.
 
-        options  format and columns of the files; key, splits (name -> share, or a column), by,
-                 bad, bad_share, dedupe, expect (a file), workers, fresh as `ps.prepare` has them
+        options  format, columns and cast of the files; key, splits (name -> share, or a column),
+                 by, bad, bad_share, dedupe, expect (a file), workers, fresh as `ps.prepare` has
+                 them
         Progress counts units.
         """
         ...

@@ -68,6 +68,7 @@ def _register_import(app: typer.Typer) -> None:
             "penstock data import reviews 'raw/*.jsonl' --key id",
             "penstock data import pictures photos/ --splits train=0.9,test=0.1 --bad skip",
             "penstock data import demos runs/*.h5 --by episode --expect demos.toml",
+            "penstock data import prices 'raw/*.csv' --cast price=float64 --cast id=string",
         ],
     )
     def import_data(
@@ -80,6 +81,14 @@ def _register_import(app: typer.Typer) -> None:
             typer.Option("--format", metavar="FORMAT", help="Default: by the files' extensions."),
         ] = None,
         columns: Columns = None,
+        cast: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--cast",
+                metavar="COLUMN=DTYPE",
+                help="The type of a column, such as x=float64; as often as needed.",
+            ),
+        ] = None,
         key: Annotated[
             str | None,
             typer.Option(metavar="COLUMN", help="Names a sample; default: a hash of its content."),
@@ -114,8 +123,9 @@ def _register_import(app: typer.Typer) -> None:
         from penstock.cli.progress import progress
 
         options = {
-            "format": format, "columns": names(columns), "key": key, "splits": shares(splits),
-            "by": by, "bad": bad, "bad_share": bad_share, "dedupe": "content" if dedupe else None,
+            "format": format, "columns": names(columns), "cast": casts(cast),
+            "key": key, "splits": shares(splits), "by": by, "bad": bad, "bad_share": bad_share,
+            "dedupe": "content" if dedupe else None,
             "expect": expect, "workers": workers, "fresh": fresh,
         }  # fmt: skip
         with progress(f"importing {name}", "units") as advance:
@@ -143,6 +153,23 @@ def shares(text: str | None) -> dict[str, float] | str | None:
                 f'"{part}" is no split with a share', "Such as --splits train=0.9,test=0.1."
             ) from None
     return found
+
+
+def casts(given: list[str] | None) -> dict[str, str] | None:
+    """Types of columns as the command line says them.
+
+    >>> casts(["x=float64", "a=b=string"]), casts(None)
+    ({'x': 'float64', 'a=b': 'string'}, None)
+    """
+    from penstock.base.errors import BadInput
+
+    found: dict[str, str] = {}
+    for each in given or []:
+        column, _, dtype = each.rpartition("=")
+        if not column or not dtype:
+            raise BadInput(f'"{each}" is no column with a type', "Such as --cast x=float64.")
+        found[column] = dtype
+    return found or None
 
 
 def _draw_imported(draw: Drawing, found: Imported) -> None:
