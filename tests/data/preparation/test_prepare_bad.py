@@ -123,4 +123,8 @@ def test_expectations_warn_set_aside_and_refuse(project: Any, tmp_path: Path) ->
     made = project.prepare(expect=file)
     assert sorted(row["id"] for row in project.all_rows(made)) == [i for i in range(50) if i % 10]
     assert project.manifest(made).notes["quarantine"]["rows"] == 5
+    with project.stores.meta.read() as meta:
+        aside = meta.get_version("dataset", "data-quarantine")
+    told = {row["error"] for row in project.all_rows(Prepared(aside, False, ""))}
+    assert told == {"it is not as expected: columns.x.range"}
     assert project.prepare(expect=file).reused

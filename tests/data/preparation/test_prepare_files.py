@@ -205,6 +205,14 @@ def test_duplicate_keys_are_named_with_their_files(project: Any) -> None:
     assert {row["x"] for row in project.all_rows(made) if row["id"] == 7} == {3.5}
 
 
+def test_duplicate_keys_of_files_that_share_a_unit_name_no_wrong_file(project: Any) -> None:
+    project.files(3)
+    (project.raw / "part-002.csv").write_text("id,x\n20,1.0\n20,2.0\n")
+    places = r"20 \(part-000.csv to part-002.csv, part-000.csv to part-002.csv\)"
+    with pytest.raises(BadInput, match=places):
+        project.prepare(unit_bytes=1 << 20)
+
+
 def test_a_lambda_stays_in_this_process_and_cannot_travel(project: Any) -> None:
     project.files(5)
     made = project.prepare(map=lambda row: {"id": row["id"]})

@@ -105,8 +105,10 @@ class Checker:
     def add(self, table: pa.Table, split: str = "") -> Rows:
         """Take the next rows of a split. Returns which of them to set aside: bool [rows].
 
-        Rows that are set aside do not count for rules about the whole.
+        Rows that are set aside do not count for rules about the whole. `why` tells, until the
+        next `add`, for each of them the names of the expectations that it does not meet.
         """
+        self.why: dict[int, list[str]] = {}
         first = self._rows.get(split, 0)
         self._rows[split] = first + table.num_rows
         aside = np.zeros(table.num_rows, bool)
@@ -116,6 +118,8 @@ class Checker:
                 self._note(number, table, each, np.flatnonzero(found), split, first)
                 if each.severity == "quarantine":
                     aside |= found
+                    for row in np.flatnonzero(found).tolist():
+                        self.why.setdefault(row, []).append(each.name)
         numbers = np.flatnonzero(~aside) if aside.any() else None
         kept = table if numbers is None else table.take(pa.array(numbers))
         for name, gatherer in self._gatherers.items():

@@ -50,7 +50,7 @@ class Laid:
     """All rows of the units, numbered through: unit after unit, split after split within one.
 
     units   (blob, number of its first row) of each unit that has rows
-    places  name of the first input of each
+    places  names of the inputs of each: the first, and the last where there are several
     splits  name -> slices (unit, first row in the unit, end), in order
     """
 

@@ -45,7 +45,8 @@ def checked(
             found = np.flatnonzero(checker.add(table, split))
             if len(found):
                 aside.setdefault(split, []).extend((found + first).tolist())
-                bad += _bad(laid, numbers, table, made.columns, found, split)
+                why = [", ".join(checker.why[row]) for row in found.tolist()]
+                bad += _bad(laid, numbers, table, made.columns, found, split, why)
         violations = checker.finish()
     refuse(violations, f"the new version of dataset {name}")
     lines = [f"{each.severity}: {each}" for each in violations]
@@ -79,11 +80,12 @@ def _bad(
     columns: Sequence[Column],
     found: Rows,
     split: str,
+    why: list[str],
 ) -> list[Bad]:
     rows = rows_of(table.take(pa.array(found)), list(columns))
     units = laid.whose(numbers[found])
     return [
         Bad(f"split {split}, from {laid.places[unit]}", "expectations",
-            "it is not as expected", raw=raw_of(row))
-        for unit, row in zip(units, rows, strict=True)
+            f"it is not as expected: {told}", raw=raw_of(row))
+        for unit, row, told in zip(units, rows, why, strict=True)
     ]  # fmt: skip

@@ -22,6 +22,7 @@ from penstock.data.preparation.running import (
     run_units,
     workers_for,
 )
+from penstock.data.preparation.unit import between
 from penstock.data.shards import write_shards
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def make(
     found = told(found, ran.results)
     asked_for = request(found)
     columns, key = columns_of(asked, ran)
-    whole = laid(asked, ran, [each.names[0] for each in units])
+    whole = laid(asked, ran, [between(each.names) for each in units])
     made = ordered(stores, asked.whole, whole, columns, theirs)
     refuse_duplicates(stores, asked, whole, columns, key, made.kept(whole.rows))
     bad: list[Bad] = []

@@ -145,7 +145,7 @@ def _kept_flows(
     if kept["blob"] is None:
         return
     table = read_table(blobs, kept["blob"])
-    where = _between(names)
+    where = between(names)
     for start in range(0, table.num_rows, 4096):
         yield Flow(
             lambda row, start=start: f"{where} (row {start + row} after {step})",  # type: ignore[misc]
@@ -153,7 +153,8 @@ def _kept_flows(
         )
 
 
-def _between(names: Sequence[str]) -> str:
+def between(names: Sequence[str]) -> str:
+    """The inputs of a unit, for people."""
     return names[0] if names[0] == names[-1] else f"{names[0]} to {names[-1]}"
 
 
@@ -199,7 +200,7 @@ def _tables(
             at += block.num_rows
             yield block
     except BadInput as error:
-        raise BadInput(f"{_between(names)}: {error.what}", error.fix, **error.facts) from None
+        raise BadInput(f"{between(names)}: {error.what}", error.fix, **error.facts) from None
 
 
 class _Writer:
