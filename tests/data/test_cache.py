@@ -344,3 +344,20 @@ def test_a_process_that_reads_opens_no_database(make: Any, blobs: Blobs, layout:
         "assert not {'sqlalchemy', 'alembic', 'grpc', 'pandas'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.faults
+def test_a_child_forked_while_its_parent_builds_holds_up_nobody(tmp_path: Path) -> None:
+    mine = locks.Locks(tmp_path)
+    over, ended = os.pipe()
+    with mine.building("shard", wait=True, moved=int, patience=60) as ours:
+        assert ours
+        if (child := os.fork()) == 0:  # has the handle of the lock until it ends
+            os.close(ended)
+            os.read(over, 1)
+            os._exit(0)
+    assert not mine.being_built("shard")
+    with mine.building("shard", wait=False, moved=int, patience=60) as ours:
+        assert ours
+    os.close(ended)
+    assert os.waitpid(child, 0)[1] == 0

@@ -79,6 +79,7 @@ class Locks:
         try:
             yield self._take(handle, _place(name), wait, moved, patience, now)
         finally:
+            _try(handle, fcntl.F_UNLCK, _place(name))  # a child of a fork may have the handle, too
             os.close(handle)
 
     def _take(
