@@ -230,12 +230,13 @@ class Loader:
         if self._ended:
             self._next, self._counts, self._ended = 0, (), False
         feeder: Feeder | None = None
+        steps = self._plan.steps
         try:
-            while self.endless or self._next < len(self):
+            while steps is None or self._next < steps:
                 if feeder is None or feeder.step != self._next:  # moved meanwhile by load_state
                     if feeder is not None:
                         feeder.close()
-                    feeder = self._kitchen.feeder(self._next, self._plan.steps)
+                    feeder = self._kitchen.feeder(self._next, steps)
                 ready = feeder.take()
                 self._next, self._counts = ready.step + 1, ready.counts
                 yield ready.batch

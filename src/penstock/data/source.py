@@ -27,6 +27,7 @@ from penstock.data.manifest import Manifest
 from penstock.data.order import Rows
 from penstock.data.pieces import Pieces
 
+_FEW = 64  # shards
 _STALL = 1_000_000  # ns; opening a shard that is there takes less
 _MOST_MAPS = 24_000  # of one source; the kernel allows a process 65,530 (vm.max_map_count)
 
@@ -254,7 +255,11 @@ class ShardSource:
         """Bring the shards of these rows to the node, in this order; at once, by threads."""
         if self.complete:
             return
-        self._want(self._in_order(rows))
+        wanted = self._in_order(rows)
+        if len(wanted) <= _FEW:  # a look at each is cheaper than threads that find nothing to do
+            wanted = [n for n in wanted if not self._cache.maps_in_place(self._shards[n])]
+        if wanted:
+            self._want(wanted)
 
     @property
     def complete(self) -> bool:

@@ -106,7 +106,7 @@ class ShardCache:
         name = _name(shard)
         self._make_folder()
         with suppress(OSError):
-            if self._mapped_in_place(shard):
+            if self.maps_in_place(shard):
                 return ""
             self._locks.hold(name)
             if self._known_here(name):
@@ -141,7 +141,7 @@ class ShardCache:
         """Bytes that the folder may take."""
         return self._space.limit
 
-    def _mapped_in_place(self, shard: Shard) -> bool:
+    def maps_in_place(self, shard: Shard) -> bool:
         """Whether a blob can be mapped and was found whole: costs a look, where `open` maps it."""
         with suppress(OSError, NotFound):
             if shard.format == "arrow" and self._blobs_are_local():

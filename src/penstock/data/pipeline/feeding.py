@@ -12,6 +12,7 @@ from penstock.data.order import Rows
 from penstock.data.pipeline.hints import Hints
 from penstock.data.pipeline.opening import Opening
 from penstock.data.pipeline.options import Options
+from penstock.data.pipeline.pages import keep_pages
 from penstock.data.pipeline.plan import Picks, Plan
 from penstock.data.pipeline.pool import Pool, PoolFeeder
 from penstock.data.pipeline.tensors import DeviceFeeder, pinned, to_torch
@@ -50,6 +51,7 @@ class Kitchen:
         """Batches from `first` up to `last` (None: without end)."""
         import torch  # noqa: F401 - here, not in a thread
 
+        keep_pages()
         hints = Hints(self._plan, self._source)
         if self._workers:
             found: Feeder = self._of_workers(first, last, hints)

@@ -4,6 +4,7 @@ a GPU."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,26 @@ from penstock.data.pipeline.threads import Feeder, Ready
 
 def to_torch(batch: Any) -> Any:
     """Arrays become tensors that share their memory; all else stays."""
+    if type(batch) is dict:  # the usual case, and once per step
+        return {name: _tensor(value) for name, value in batch.items()}
+    return mapped(batch, _tensor)
+
+
+@cache
+def _from_numpy() -> Any:
     import torch
 
-    def one(value: Any) -> Any:
-        if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-            return torch.from_numpy(value)
-        return value
+    return torch.from_numpy
 
-    return mapped(batch, one)
+
+def _tensor(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return _from_numpy()(value) if value.dtype.kind in "biufc" else value
+    return value if isinstance(value, list) else mapped(value, _leaf)
+
+
+def _leaf(value: Any) -> Any:
+    return _tensor(value) if isinstance(value, np.ndarray) else value
 
 
 def mapped(value: Any, one: Callable[[Any], Any]) -> Any:

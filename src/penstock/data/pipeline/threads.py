@@ -10,8 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from penstock.data.pipeline.collate import weight
 from penstock.data.pipeline.plan import Counts, Picks, Plan
@@ -22,8 +21,7 @@ _MOST_AT_ONCE = 64
 _PATIENCE = 10.0  # seconds that a thread may take to end; the user's map may be at work
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """One batch, and what a mixture's sources have given with it."""
 
     step: int
@@ -84,7 +82,8 @@ class HereFeeder:
 
 
 class ThreadFeeder:
-    """threads >= 1. Owns its threads, which end with `close`.
+    """threads >= 1. Owns its threads, which end with `close`. They start when the first batch was
+    made by who asked for it: nobody waits for a thread that only starts.
 
     make         picks -> their batches; called by several threads at the same time
     last         the step after the last; None: without end
@@ -117,15 +116,27 @@ class ThreadFeeder:
             threading.Thread(target=self._run, daemon=True, name="penstock-batches")
             for _ in range(threads)
         ]
-        for thread in self._threads:
-            thread.start()
+        self._started = False
 
     def take(self) -> Ready:
+        if not self._started:
+            return self._first()
         if not self._taken:
             self._taken = self._next()
             self._taken.reverse()
         self.step += 1
         return self._taken.pop()
+
+    def _first(self) -> Ready:
+        picks = self._plan.picks(self.step, 1)
+        (batch,) = self._make(picks)
+        self._sizes.learn(batch)
+        self.step += 1
+        self._next_step = self.step
+        self._started = True
+        for thread in self._threads:
+            thread.start()
+        return Ready(self.step - 1, batch, picks.counts[0] if picks.counts else ())
 
     def _next(self) -> list[Ready]:
         with self._changed:
@@ -189,7 +200,7 @@ class ThreadFeeder:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
-        for thread in self._threads:
+        for thread in self._threads if self._started else ():
             thread.join(_PATIENCE)
         self._made.clear()
         self._taken.clear()

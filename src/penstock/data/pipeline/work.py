@@ -68,6 +68,9 @@ class Work:
         if picks.padded is not None:
             columns[PADDED] = picks.padded
         cuts = picks.cuts
+        if self._steps.plain and self._assemble is None:
+            pieces = map(slice, cuts, cuts[1:])
+            return [{name: each[piece] for name, each in columns.items()} for piece in pieces]
         return [self._batch(columns, picks, start, stop) for start, stop in pairwise(cuts)]
 
     def _gathered(self, picks: Picks) -> dict[str, Any]:

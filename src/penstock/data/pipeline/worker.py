@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from penstock.base.errors import PenstockError
+from penstock.data.pipeline.pages import keep_pages
 from penstock.data.pipeline.plan import Picks
 from penstock.data.pipeline.shared import Segments
 from penstock.data.pipeline.travel import unpacked
@@ -39,6 +40,7 @@ def main(channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
 
 
 def _serve(rank: Channel) -> None:
+    keep_pages()
     segments = Segments()
     source: Any = None
     work: Any = None
