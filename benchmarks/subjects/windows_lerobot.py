@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 import windows_data as data
+from torch import library as operations
 from torch.utils.data import DataLoader, RandomSampler
 
 NAME = "bench/windows"
@@ -22,10 +23,10 @@ FPS = 50
 def declare_operations():
     spec = importlib.util.find_spec("torchvision")
     text = Path(spec.origin).with_name("_meta_registrations.py").read_text()
-    library = torch.library.Library("torchvision", "DEF")
+    declared = operations.Library("torchvision", "DEF")
     for name in dict.fromkeys(re.findall(r'"(?:torchvision::)?(\w+)"\)', text)):
-        library.define(f"{name}(Tensor x) -> Tensor")
-    return library
+        declared.define(f"{name}(Tensor x) -> Tensor")
+    return declared
 
 
 def write(root, episodes, rows):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, BinaryIO
@@ -44,9 +45,9 @@ class LineSource(FileSource):
 
     quote: bytes | None = None
 
+    @abstractmethod
     def parse(self, data: bytes, input: Input) -> pa.Table:
         """Whole lines as a table of `schema`. Raises ValueError (Arrow's errors are)."""
-        raise NotImplementedError
 
     def preamble(self, input: Input) -> bytes:
         """The file's first bytes, which are no records (a header line)."""
