@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.base.errors import BadInput
+from penstock.base.errors import BadInput, DiskFull, Unavailable
 from penstock.blobs import open_blobs
-from penstock.data.preparation import Join, assembly
+from penstock.data.preparation import Join, assembly, whole
+from penstock.data.preparation.database import database
 from penstock.data.preparation.keyruns import Run, groups, put_run
 
 Lines = Callable[[str, list[Any]], Path]
@@ -114,6 +118,50 @@ def test_a_join_with_several_matches_is_refused_with_the_values(project: Any, js
         project.prepare(join=(str(labels), "id"))
     with pytest.raises(BadInput, match='names a column "idd"'):
         project.prepare(join=(str(labels), "idd"))
+    assert project.versions() == []
+
+
+def a_few(rows: int = 20_000) -> Iterator[tuple[pa.Table, Any]]:
+    numbers = np.arange(rows)
+    yield pa.table({"a": np.random.default_rng(0).random(rows)}), numbers
+
+
+@pytest.mark.faults
+def test_a_disk_without_room_for_sorting_is_said_and_nothing_is_left(small_disk: Path) -> None:
+    with pytest.raises(DiskFull, match=r"no room left for sorting .*") as caught:
+        whole.sorted_rows(a_few(), [False], small_disk / "tmp")
+    assert "PENSTOCK_HOME" in caught.value.fix
+    assert list((small_disk / "tmp").iterdir()) == []
+    (small_disk / "tmp").rmdir()
+    (small_disk / "tmp").write_text("no folder")
+    with pytest.raises(Unavailable, match="sorting or joining rows in"):
+        whole.sorted_rows(a_few(10), [False], small_disk / "tmp")
+
+
+@pytest.mark.faults
+def test_what_a_killed_sort_left_goes_with_the_next(
+    tmp_path: Path, in_child: Callable[..., int]
+) -> None:
+    def killed() -> Iterator[Any]:
+        yield from a_few(10)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(lambda: whole.sorted_rows(killed(), [False], tmp_path)) != 0
+    assert len(list(tmp_path.iterdir())) == 1
+    with database(tmp_path):
+        assert len(list(tmp_path.iterdir())) == 1
+        assert len(whole.sorted_rows(a_few(10), [False], tmp_path)) == 10
+        assert len(list(tmp_path.iterdir())) == 1, "whoever is at work keeps what it has"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("a_file_a_unit")
+def test_a_join_of_what_cannot_be_compared_is_refused(project: Any, jsonl: Lines) -> None:
+    project.files(2)
+    labels = jsonl("labels.jsonl", [{"id": name, "label": "l"} for name in "ab"])
+    with pytest.raises(BadInput, match="the columns of a join cannot be compared") as caught:
+        project.prepare(join=(str(labels), "id"))
+    assert "same type" in caught.value.fix
     assert project.versions() == []
 
 

@@ -13,19 +13,18 @@ bytes of memory per row, deduplication 20 bytes per key of some at a time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from penstock.base.errors import BadInput, MissingExtra
+from penstock.base.errors import BadInput
 from penstock.base.nearest import did_you_mean
 from penstock.data.order import permute
+from penstock.data.preparation.database import database
 
 Rows = npt.NDArray[np.int64]
 _SCALARS = ("number", "text", "bytes", "time")
@@ -140,36 +139,16 @@ def shuffled(rows: int, seed: int, split: str) -> Rows:
     return permute(np.arange(rows, dtype=np.int64), rows, f"prepare/{seed}/{split}")
 
 
-@contextmanager
-def _database(folder: Path) -> Any:
-    try:
-        import duckdb
-    except ImportError:
-        raise MissingExtra(
-            "sorting and joining need DuckDB",
-            'Install it: pip install "penstock[frames]".',
-            extra="frames",
-        ) from None
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix="prepare-") as scratch:
-        database = duckdb.connect(str(Path(scratch) / "rows.duckdb"))
-        try:
-            database.execute("SET preserve_insertion_order = false")
-            yield database
-        finally:
-            database.close()
-
-
-def _fill(database: Any, name: str, tables: Iterable[tuple[pa.Table, Rows]]) -> None:
+def _fill(opened: Any, name: str, tables: Iterable[tuple[pa.Table, Rows]]) -> None:
     """A table of columns c0, c1, … and n, the number of each row."""
     made = False
     for found, numbers in tables:
         names = [f"c{i}" for i in range(found.num_columns)]
         part = found.rename_columns(names).append_column("n", pa.array(numbers))
-        database.register("part", part)
+        opened.register("part", part)
         verb = f"INSERT INTO {name}" if made else f"CREATE TABLE {name} AS"
-        database.execute(f"{verb} SELECT * FROM part")
-        database.unregister("part")
+        opened.execute(f"{verb} SELECT * FROM part")
+        opened.unregister("part")
         made = True
 
 
@@ -181,12 +160,12 @@ def sorted_rows(
     tables  the columns to sort by, and the numbers that stand for the rows, ascending in order of
             the inputs
     """
-    with _database(folder) as database:
-        _fill(database, "ours", tables)
+    with database(folder) as opened:
+        _fill(opened, "ours", tables)
         order = ", ".join(
             f"c{i} {'DESC' if down else 'ASC'} NULLS LAST" for i, down in enumerate(descending)
         )
-        return _column(database.execute(f"SELECT n FROM ours ORDER BY {order}, n"))[0]
+        return _column(opened.execute(f"SELECT n FROM ours ORDER BY {order}, n"))[0]
 
 
 def joined_rows(
@@ -197,12 +176,12 @@ def joined_rows(
     folder: Path,
 ) -> tuple[Rows, Rows, list[Any]]:
     """(our rows, their rows (-1: none), values of ours that match several of theirs, at most 5)."""
-    with _database(folder) as database:
-        _fill(database, "ours", ours)
-        _fill(database, "theirs", theirs)
+    with database(folder) as opened:
+        _fill(opened, "ours", ours)
+        _fill(opened, "theirs", theirs)
         same = " AND ".join(f"ours.c{i} = theirs.c{i}" for i in range(columns))
         names = ", ".join(f"c{i}" for i in range(columns))
-        twice = database.execute(
+        twice = opened.execute(
             f"SELECT {names} FROM theirs SEMI JOIN ours ON {same} GROUP BY {names} "
             f"HAVING count(*) > 1 ORDER BY {names} LIMIT 5"
         ).fetchall()
@@ -210,7 +189,7 @@ def joined_rows(
             return np.zeros(0, np.int64), np.zeros(0, np.int64), twice
         kind = "LEFT JOIN" if how == "left" else "JOIN"
         left, right = _column(
-            database.execute(
+            opened.execute(
                 f"SELECT ours.n, coalesce(theirs.n, -1) FROM ours {kind} theirs ON {same} "
                 "ORDER BY ours.n"
             )
