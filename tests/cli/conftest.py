@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,13 +42,19 @@ def terminal(capsys, monkeypatch, tmp_path) -> Terminal:
     return Terminal(capsys)
 
 
-@pytest.fixture
-def home(terminal, tmp_path) -> Path:
-    """The folder of a home with two runs, a dataset, two models, evaluations, an alias."""
-    with open_stores(load_settings()) as stores:
+@pytest.fixture(scope="session")
+def home_once(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    with open_stores(load_settings(folder, {}, home=folder)) as stores:
         add_runs(stores)
         add_versions(stores)
-    return tmp_path / "home"
+    return folder
+
+
+@pytest.fixture
+def home(terminal, home_once, tmp_path) -> Path:
+    """The folder of a home with two runs, a dataset, two models, evaluations: a copy."""
+    return Path(shutil.copytree(home_once, tmp_path / "home"))
 
 
 def add_runs(stores: Stores) -> None:
@@ -98,3 +105,136 @@ def add_versions(stores: Stores) -> None:
                 ),
                 [report],
             )
+
+
+def make_points():
+    return [{"id": f"p{n:02}", "x": n / 3 if n else float("nan")} for n in range(24)]
+
+
+def make_more():
+    return [*make_points(), {"id": "p24", "x": 8.5}]
+
+
+TURNS = 1_000_000  # of the loop of `slow_model`
+
+PREPARE = """
+import penstock as ps
+
+def rows():
+    return [{"x": 1}]
+
+ps.prepare("ones", rows)
+"""
+
+
+@pytest.fixture(scope="session")
+def furnished_once(tmp_path_factory) -> Path:
+    """A folder with the home of `home` and a whole life beside it, from data to an endpoint.
+
+    points@2 -> run "whole" with a checkpoint -> toy@1 -> eval-3 -> production -> "kept"
+    """
+    folder = tmp_path_factory.mktemp("furnished")
+    (folder / "raw.csv").write_text("id,x\na,1\nb,2\n")
+    (folder / "prepare.py").write_text(PREPARE)
+    (folder / "points.toml").write_text("[columns.x]\nmissing = { most = 0.5 }\n")
+    with open_stores(load_settings(folder, {}, home=folder / "home")) as stores:
+        add_runs(stores)
+        add_versions(stores)
+        add_life(stores)
+    return folder
+
+
+@pytest.fixture
+def furnished(terminal, furnished_once, tmp_path) -> Path:
+    """The folder of a copy of that home; this is the folder above it."""
+    shutil.copytree(furnished_once, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def slow_model(furnished) -> str:
+    """The reference of a model that takes about a second for an answer."""
+    with open_stores(load_settings()) as stores:
+        publish(stores, "slow", turns=TURNS)
+    return "slow@1"
+
+
+def add_life(stores: Stores) -> None:
+    from penstock import data, registry, serving
+
+    for rows in (make_points, make_more):
+        data.prepare(stores, "points", rows, key="id", splits={"train": 0.7, "test": 0.3})
+    checkpoint, refs = whole_checkpoint(stores, "run-ccc3")
+    with stores.meta.write() as tx:
+        asked = {"points:train": "points@2:train"}
+        tx.add_run(Run("run-ccc3", "whole", "train", "finished", {}, data=asked, step=30))
+        tx.add_checkpoint(checkpoint, [checkpoint.digest, *refs])
+    publish(stores, "toy", "run/run-ccc3")
+    tell(stores, "run-ccc3")
+    with stores.meta.write() as tx:
+        report = stores.blobs.put(to_json({"metrics": {}, "slices": [], "gates": []}))
+        passed = Evaluation(
+            "eval-3", "key-3", "points", "toy@1", "points@2:test", report, True, tx.now(), {}
+        )
+        tx.add_evaluation(passed, [report])
+    registry.promote(stores, "toy@1", "production", "eval-3")
+    serving.deploy(stores, "kept", "toy@production")
+
+
+def whole_checkpoint(stores: Stores, run_id: str) -> tuple[Checkpoint, list[str]]:
+    """Of one rank, at step 30, as a gang would save it."""
+    from penstock import checkpoints as ck
+
+    plan = ck.plan({"weights": b"seven".ljust(64)}, {}, 0, 1)
+    buffer = memoryview(bytearray(plan.nbytes))
+    plan.copy_into(buffer)
+    part = ck.persist(buffer, plan.index, stores.blobs)
+    content, refs = ck.assemble(run_id, 30, 1, 1, [part], {})
+    digest = stores.blobs.put(content)
+    return Checkpoint(run_id, 30, digest, 1, 0.0, plan.nbytes), refs
+
+
+def tell(stores: Stores, run_id: str) -> None:
+    """Its log, and a loss that diverged."""
+    from penstock.signals import Emitter
+
+    logs = stores.layout.logs(run_id)
+    logs.mkdir(parents=True)
+    (logs / "rank-0.log").write_text("first\nsecond\n")
+    emitter = Emitter(stores.layout.signals(run_id), run_id, 0, 1, segment_bytes=16384)
+    for step, loss in enumerate((0.5, float("inf"), float("nan")), 1):
+        emitter.scalar(step, "loss", loss)
+    emitter.close()
+
+
+def publish(stores: Stores, name: str, producer: str = "test", turns: int = 1) -> None:
+    """A model that gives back its input, after so many turns of nothing; made without torch."""
+    from onnx import TensorProto, helper
+
+    from penstock.registry.manifest import File, Package, Place
+    from penstock.registry.signature import Signature, TensorSpec
+
+    def value(name: str, kind: int = TensorProto.FLOAT, shape: tuple = ("batch", 2)):
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    body = helper.make_graph(
+        [helper.make_node("Identity", [a], [b]) for a, b in (("go", "on"), ("in", "out"))],
+        "body",
+        [value("turn", TensorProto.INT64, ()), value("go", TensorProto.BOOL, ()), value("in")],
+        [value("on", TensorProto.BOOL, ()), value("out")],
+    )
+    nodes = [helper.make_node("Loop", ["turns", "true", "x"], ["y"], body=body)]
+    constants = [
+        helper.make_tensor("turns", TensorProto.INT64, (), [turns]),
+        helper.make_tensor("true", TensorProto.BOOL, (), [True]),
+    ]
+    graph = helper.make_graph(nodes, "g", [value("x")], [value("y")], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    content = model.SerializeToString(deterministic=True)
+    blob = stores.blobs.put(content)
+    x, y = (TensorSpec(each, "float32", (-1, 2)) for each in "xy")
+    files = {"onnx": File(blob, len(content))}
+    package = Package(1, name, Signature((x,), (y,)), files, (Place("x", "x"),))
+    digest = stores.blobs.put(to_json(package))
+    with stores.meta.write() as tx:
+        tx.add_version("model", name, digest, f"{producer}/{name}", {}, [digest, blob])

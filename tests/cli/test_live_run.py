@@ -88,7 +88,7 @@ def test_a_detached_run_is_steered_from_another_terminal(terminal, script):
     stopped_at = run()["checkpoints"][0]["step"]
     assert 5 <= stopped_at < STEPS
 
-    terminal("runs", "resume", "base")
+    assert terminal.json("runs", "resume", "base")["name"] == "base"
     followed = terminal("runs", "logs", "base", "--rank", "0", "-f").splitlines()
     assert run()["run"]["state"] == "finished"
     assert followed[-1] == f"step {STEPS - 1}"

@@ -54,7 +54,7 @@ def client(home: LocalHome) -> Iterator[TestClient]:
         yield made
 
 
-def publish(stores: Stores, name: str) -> Version:
+def publish(stores: Stores, name: str, producer: str = "test") -> Version:
     """A model that gives back its input, published without torch."""
     value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 2]) for n in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", *zip(value))
@@ -67,11 +67,11 @@ def publish(stores: Stores, name: str) -> Version:
     package = Package(1, name, signature, {"onnx": File(blob, len(data))}, (Place("x", "x"),))
     digest = stores.blobs.put(to_json(package))
     with stores.meta.write() as meta:
-        return meta.add_version("model", name, digest, f"test/{name}", {}, [digest, blob])
+        return meta.add_version("model", name, digest, f"{producer}/{name}", {}, [digest, blob])
 
 
 def fill(stores: Stores) -> None:
-    publish(stores, "toy")
+    publish(stores, "toy", producer="run/run-1")
     publish(stores, "team/toy")
     report = stores.blobs.put(b'{"metrics":{},"slices":[],"gates":[]}')
     with stores.meta.write() as meta:

@@ -80,6 +80,21 @@ def test_an_alias_moves_only_with_a_passing_evaluation(client: Any) -> None:
     bad(client, 400, "POST", "/api/promotions", json={**wish, "force": True})
 
 
+def test_with_a_passing_evaluation_an_alias_moves_and_lineage_names_it(client: Any) -> None:
+    wish = {"reference": "toy@1", "alias": "staging"}
+    moved = good(client, "POST", "/api/promotions", json=wish)
+    assert (moved["name"], moved["alias"], moved["version"]) == ("toy", "staging", 1)
+    assert moved["reason"] == {"evaluation": "eval-1", "suite": "suite"}
+    again = good(client, "POST", "/api/promotions", json={**wish, "evaluation": "eval-1"})
+    assert again == moved
+    found = good(client, "GET", "/api/lineage/toy@staging")
+    assert found["line"] == "staging <- base"
+    steps = [(step["what"], step["name"]) for step in found["steps"]]
+    assert steps == [
+        ("alias", "staging"), ("model", "toy@1"), ("evaluation", "eval-1"), ("run", "base"),
+    ]  # fmt: skip
+
+
 def test_an_unknown_lineage_is_not_found(client: Any) -> None:
     assert bad(client, 404, "GET", "/api/lineage/nobody@1")["code"] == "not-found"
 

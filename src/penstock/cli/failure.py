@@ -5,12 +5,12 @@ With PENSTOCK_LOG_LEVEL=debug the traceback comes too, for those who mend Pensto
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
 
 from penstock.base.errors import BadInput, PenstockError
+from penstock.cli.machine import dumps
 
 INTERRUPTED = 130  # what shells give a process that Ctrl-C ended
 
@@ -24,8 +24,7 @@ def report(error: BaseException, as_json: bool = False) -> int:
         traceback.print_exception(error)
     known = understood(error)
     if as_json:
-        sys.stdout.write(json.dumps({"error": known.as_dict()}, ensure_ascii=False, default=str))
-        sys.stdout.write("\n")
+        sys.stdout.write(dumps({"error": known.as_dict()}) + "\n")
         sys.stdout.flush()
     else:
         sys.stderr.write(text(known, colour=sys.stderr.isatty()))

@@ -7,7 +7,6 @@ answer's data as JSON, or imports rich and lets the answer draw itself.
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -116,19 +115,19 @@ def command(app: typer.Typer, name: str, examples: Sequence[str]) -> Callable[[C
 
 def render(answer: Answer | Stream | int) -> int:
     """Print an answer in the form that was asked for; returns the exit code."""
+    from penstock.cli.machine import dumps
     from penstock.records import to_data
 
     if isinstance(answer, int):
         return answer
     if isinstance(answer, Stream):
         for item in answer.items:
-            text = json.dumps(to_data(item), ensure_ascii=False) if options.json else None
-            sys.stdout.write((answer.show(item) if text is None else text) + "\n")
+            text = dumps(to_data(item)) if options.json else answer.show(item)
+            sys.stdout.write(text + "\n")
             sys.stdout.flush()
         return 0
     if options.json:
-        text = json.dumps(to_data(answer.data), ensure_ascii=False, indent=2, default=str)
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(dumps(to_data(answer.data), indent=2) + "\n")
     else:
         from penstock.cli.draw import Drawing
 

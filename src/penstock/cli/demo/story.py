@@ -3,7 +3,6 @@ makes the exit code 1."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -18,6 +17,7 @@ from penstock.cli.demo.project import Project
 from penstock.cli.demo.requests import ask
 from penstock.cli.demo.saboteur import Saboteur
 from penstock.cli.demo.telling import Teller
+from penstock.cli.machine import dumps
 from penstock.home import verbs
 from penstock.home.local import LocalHome
 
@@ -33,7 +33,7 @@ def run(slow: bool = False, home: str | None = None, as_json: bool = False) -> i
     with verbs.quietly():
         facts = demo.slowly() if slow else demo.tell()
     if as_json:
-        sys.stdout.write(json.dumps(facts, indent=2) + "\n")
+        sys.stdout.write(dumps(facts, indent=2) + "\n")
     return 0 if facts["ok"] else 1
 
 
