@@ -210,6 +210,17 @@ def test_what_cannot_be_mixed_is_refused(make: Any, error: type[Exception], matc
         make()
 
 
+def named(sample: dict[str, Any]) -> dict[str, Any]:
+    return {"name": f"{sample['source']}/{sample['id']}", "both": np.zeros((2, 3), np.float32)}
+
+
+def test_a_rank_without_a_row_of_a_batch_gets_the_columns_of_the_others() -> None:
+    batch = next(
+        iter(loader(Mix(THREE), batch_size=2, shuffle=False, map=named, rank=2, world_size=3))
+    )
+    assert batch["name"] == [] and batch["both"].shape == (0, 2, 3)
+
+
 def test_batches_of_a_mixture_keep_their_dtypes() -> None:
     batch = next(iter(loader(Mix(THREE))))
     assert batch["source"].dtype == torch.int64 and batch["id"].shape == (6,)

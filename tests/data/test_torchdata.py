@@ -59,6 +59,11 @@ def test_batches_have_the_shape_of_the_samples() -> None:
     assert next(iter(loader("one"))).shape == (4, 2)
 
 
+def test_a_rank_without_a_row_gets_the_shape_of_the_samples() -> None:
+    x, y = next(iter(loader("tuple", shuffle=False, batch_size=2, rank=2, world_size=3)))
+    assert x.shape == (0, 2) and y.dtype == torch.int64 and len(y) == 0
+
+
 def test_its_noise_is_the_samples_own_at_any_batch_size_worker_count_and_stop() -> None:
     def noise(**options: Any) -> dict[int, list[float]]:
         found = loader("tuple", **options)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, settings
 from tests.data.pipeline.conftest import ROWS, Home, all_kinds, fails_at_17, noisy
 
 from penstock.base.errors import BadInput, CannotTravel, UserCodeFailed
@@ -36,33 +34,6 @@ def equal(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(equal, one, other))
     return bool(one == other)
-
-
-@pytest.fixture(scope="module")
-def pools(home: Home) -> Iterator[dict[int, Loader]]:
-    """workers -> a loader whose workers are started once for all examples."""
-    made = {n: home.loader(map=noisy, epochs=2, workers=n) for n in range(5)}
-    yield made
-    for loader in made.values():
-        loader.close()
-
-
-@shared
-@given(workers=st.integers(0, 4), stop=st.integers(0, 20), then=st.integers(0, 4))
-def test_every_sample_once_per_epoch_with_the_same_noise_at_any_number_of_workers_and_stop(
-    pools: dict[int, Loader], home: Home, workers: int, stop: int, then: int
-) -> None:
-    whole = list(home.loader(map=noisy, epochs=2, threads=0))
-    first, second = pools[workers], pools[then]
-    first.load_state(home.loader(epochs=2).state())
-    head = list(islice(first, stop))
-    state = first.state()
-    assert state["next"] == stop  # what is made ahead is not counted
-    second.load_state(state)
-    batches = head + list(second)
-    assert equal(batches, whole)
-    for epoch in (batches[:10], batches[10:]):
-        assert len(set(chain.from_iterable(ids(epoch)))) == 60
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5, 16])
@@ -192,6 +163,30 @@ def test_a_padded_last_batch_is_full_and_says_which_rows_are_padding(home: Home)
     assert sorted(real) == list(range(ROWS))
     with pytest.raises(BadInput, match="pad_last"):
         home.loader(pad_last=True, drop_last=True)
+
+
+def test_a_map_that_makes_new_samples_does_not_lose_which_rows_are_padding(home: Home) -> None:
+    (*_, last) = home.loader(batch_size=8, pad_last=True, map=noisy)
+    assert last[PADDED].tolist() == [False] * 5 + [True] * 3
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_rank_without_a_row_of_a_batch_gets_the_columns_of_the_others(
+    home: Home, workers: int
+) -> None:
+    loader = home.loader(batch_size=3, rank=3, world_size=4, workers=workers, **RESHAPED)
+    (batch, *_), (other, *_) = loader, home.loader(batch_size=3, **RESHAPED)
+    loader.close()
+    assert list(batch) == list(other) == ["flat", "name"]
+    assert batch["flat"].shape == (0, 6) and batch["flat"].dtype == other["flat"].dtype
+    assert batch["name"] == []
+
+
+def reshaped(sample: dict[str, Any]) -> dict[str, Any]:
+    return {"flat": sample["image"].reshape(-1), "name": sample["name"]}
+
+
+RESHAPED: dict[str, Any] = {"map": reshaped, "shuffle": False}
 
 
 def test_a_filter_gives_full_batches_equal_steps_and_exact_resume(home: Home) -> None:

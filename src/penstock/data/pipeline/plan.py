@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +32,8 @@ class Picks:
     cuts    where the batches begin and end in `rows`: [batches + 1]
     padded  rows that only fill up the last batch: bool, same shape; None where none is asked for
     counts  of a mixture: after each batch, samples that each source has given
+    like    where this rank has no row of a batch: a row of the plan, which tells its columns; else
+            None
     """
 
     first: int
@@ -39,6 +42,7 @@ class Picks:
     cuts: Sequence[int]
     padded: npt.NDArray[np.bool_] | None = None
     counts: Sequence[Counts] = ()
+    like: int | None = None
 
     def __len__(self) -> int:
         return len(self.cuts) - 1
@@ -49,7 +53,14 @@ class Picks:
         start, stop = cuts[0], cuts[-1]
         padded = None if self.padded is None else self.padded[start:stop]
         rows, epochs = self.rows[start:stop], self.epochs[start:stop]
-        return Picks(first, rows, epochs, [each - start for each in cuts], padded)
+        return Picks(first, rows, epochs, [c - start for c in cuts], padded, like=self.like)
+
+    def of_like(self) -> Picks:
+        """A batch of that row alone."""
+        padded = None if self.padded is None else np.zeros(1, bool)
+        return Picks(
+            self.first, np.array([self.like], np.int64), np.zeros(1, np.int64), [0, 1], padded
+        )
 
 
 class Plan(Protocol):
@@ -77,6 +88,11 @@ class Plan(Protocol):
     def recall(self, step: int, counts: Counts) -> None:
         """`counts(step)` was this; saves counting it again."""
         ...
+
+
+def _has_none(cuts: Sequence[int]) -> bool:
+    """Whether one of the batches has no row."""
+    return any(start == stop for start, stop in pairwise(cuts))
 
 
 class OrderPlan:
@@ -114,7 +130,10 @@ class OrderPlan:
             positions, cuts = self._positions(step, more, *self._part)
             rows, padded = self._rows(epoch, positions)
             epochs = np.full(len(rows), epoch, np.int64)
-            known = self._known = Picks(first, rows, epochs, cuts, padded)
+            like = None
+            if _has_none(cuts):
+                like = int(self._rows(epoch, np.array([step * self.order.batch]))[0][0])
+            known = self._known = Picks(first, rows, epochs, cuts, padded, like=like)
         return known.part(first, min(count, known.first + len(known) - first))
 
     def all_rows(self, picks: Picks) -> Rows:
@@ -201,7 +220,8 @@ class MixPlan:
             cuts.append(cuts[-1] + len(mine))
         rows, epochs = whole
         mine = np.concatenate(kept)
-        return Picks(first, rows[mine], epochs[mine], cuts, None, after)
+        like = int(rows[0]) if _has_none(cuts) else None
+        return Picks(first, rows[mine], epochs[mine], cuts, None, after, like)
 
     def all_rows(self, picks: Picks) -> Rows:
         return self._between(picks.first, len(picks))[0][0]

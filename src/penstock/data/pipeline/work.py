@@ -79,23 +79,35 @@ class Work:
         return dict(self._source.gather(picks.rows))
 
     def _batch(self, columns: dict[str, Values], picks: Picks, start: int, stop: int) -> Any:
+        if callable(self._steps.collate):
+            samples = samples_of(columns, start, stop)
+            if self._steps.map is not None:
+                samples = self._mapped(samples, picks, start)
+            return self._collated(samples, picks, start)
+        if start == stop and picks.like is not None:
+            one = picks.of_like()
+            batch = self._columns(self._gathered(one), one, 0, 1)
+            batch = {name: values[:0] for name, values in batch.items()}
+        else:
+            batch = self._columns(columns, picks, start, stop)
+        return batch if self._assemble is None else self._assemble(batch)
+
+    def _columns(self, columns: dict[str, Values], picks: Picks, start: int, stop: int) -> Any:
         steps = self._steps
         if len(picks) == 1:
             batch: Any = columns
         else:
             batch = {name: values[start:stop] for name, values in columns.items()}
-        if steps.map is not None or callable(steps.collate):
-            samples = samples_of(columns, start, stop)
-            if steps.map is not None:
-                samples = self._mapped(samples, picks, start)
-            if callable(steps.collate):
-                return self._collated(samples, picks, start)
+        if steps.map is not None:
+            samples = self._mapped(samples_of(columns, start, stop), picks, start)
             batch = collated(samples) if samples else batch
         if steps.batch_map is not None:
             batch = self._batch_mapped(batch, picks, start, stop)
         if steps.collate == "pad":
             batch = padded(batch)
-        return batch if self._assemble is None else self._assemble(batch)
+        if picks.padded is not None and PADDED not in batch:  # left out by a map
+            batch = {**batch, PADDED: picks.padded[start:stop]}
+        return batch
 
     def _mapped(self, samples: list[dict[str, Any]], picks: Picks, start: int) -> list[Any]:
         function = self._steps.map

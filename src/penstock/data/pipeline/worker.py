@@ -2,7 +2,7 @@
 rank.
 
     <- {"work": see `travel`} first, once
-    <- {"job": id, "rows", "epochs", "cuts", "padded", "free": [segments], "soon"}
+    <- {"job": id, "rows", "epochs", "cuts", "padded", "like", "free": [segments], "soon"}
     -> {"done": id, "segment", "bytes", "places"} + [the segment, when it is new]
     -> {"failed": id, "error"}
 
@@ -83,6 +83,7 @@ def job_of(number: int, picks: Picks) -> dict[str, Any]:
         "epochs": text_of(picks.epochs),
         "cuts": list(picks.cuts),
         "padded": None if picks.padded is None else text_of(picks.padded),
+        "like": picks.like,
     }
 
 
@@ -94,7 +95,7 @@ def picks_of(message: dict[str, Any]) -> Picks:
     )
     if (padded := message["padded"]) is not None:
         padded = np.broadcast_to(_numbers(padded) > 0, cuts[-1:]).copy()
-    return Picks(message["first"], rows, epochs, cuts, padded)
+    return Picks(message["first"], rows, epochs, cuts, padded, like=message["like"])
 
 
 def text_of(numbers: Any) -> str:
