@@ -157,13 +157,20 @@ def test_a_finished_run_is_given_again_and_says_why(project):
     assert project.newest("run").id != first.id
 
 
-def test_data_that_is_not_as_expected_is_refused_before_the_first_step(project):
+def test_data_that_is_not_as_expected_is_refused_or_left_out_before_the_first_step(project):
     rule = '[columns.label]\nrange = { most = 0, severity = "refuse" }\n'
     (project.folder / "points.toml").write_text(rule)
     edited(project, "batch_size=24,", 'batch_size=24, expect="points.toml",')
+    edited(project, "epochs: int = 10", "epochs: int = 2")
     out = project.run("run", "2", code=5)
     assert "dataset points@1" in out and "columns.label" in out
+    assert "(point-" in out  # rows are named
     assert project.newest("run").step == 0
-    (project.folder / "points.toml").write_text(rule.replace("refuse", "warn"))
-    project.run("run", "2")
+    (project.folder / "points.toml").write_text(rule.replace("refuse", "quarantine"))
+    out = project.run("run", "2")
+    (checked,) = project.events("run", "data.checked")
+    left = 192 - checked["aside"]["all"]
+    assert 24 < left < 192
+    assert project.newest("run").step == 2 * (left // 24)
+    assert f"points@1 does not meet 1 expectation; {192 - left} rows set aside" in out
     assert "points@1 is not as expected: columns.label" in project.log("run", "rank-0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from penstock.base import log
 from penstock.base.errors import BadInput
@@ -13,11 +13,11 @@ from penstock.blobs import Blobs
 from penstock.jobs.link import Link
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from penstock.data.expectations import Expectations
     from penstock.data.manifest import Manifest
-    from penstock.data.pipeline.opening import Opening, Shards
+    from penstock.data.order import Rows
     from penstock.data.pipeline.options import Options
 
 _log = log.logger("training")
@@ -39,9 +39,11 @@ class Reading:
         self._seed, self._device = seed, device
         self._folders = folders
         self._expectations: Expectations | None = None
+        self._told: set[tuple[str, str]] = set()  # version and expectations whose breaches are said
 
     def expecting(self, given: Any) -> Reading:
-        """The same, but every version is held against expectations (or their file) first.
+        """The same, but every version is held against expectations (or their file) first: those
+        that refuse end the run, rows that quarantine names are left out.
 
         A file is looked for in the run's source snapshot, then where the script runs.
         """
@@ -81,9 +83,13 @@ class Reading:
         if isinstance(source, Mix):
             return self._mixed(source, batch_size, samples, columns, options)
         if isinstance(source, str):
-            opening, size, key = self._opening(source, samples, columns)
-            options = {"size": size, "key": key, **options}
-            loader = Loader.over(opening.open(), batch_size=batch_size, opening=opening, **options)
+            found = self._opening(source, samples, columns)
+            opened = found.opening.open()
+            aside: Options = (
+                {} if found.aside is None else {"aside": {opened.identity: found.aside}}
+            )
+            options = {"size": found.size, "key": found.key, **aside, **options}
+            loader = Loader.over(opened, batch_size=batch_size, opening=found.opening, **options)
             self._tell(source, loader.order)
             return loader
         if samples is not None or columns is not None:
@@ -126,41 +132,49 @@ class Reading:
         from penstock.data.loader import Loader
 
         found = {name: self._opening(name, samples, columns) for name in mix.names}
+        sources = {name: each.opening.open() for name, each in found.items()}
+        aside = {
+            sources[name].identity: each.aside
+            for name, each in found.items()
+            if each.aside is not None
+        }
+        options = {"aside": aside, **options} if aside else options
         return Loader.mixed(
-            {name: opening.open() for name, (opening, _, _) in found.items()},
+            sources,
             mix,
             batch_size=batch_size,
-            openings={name: opening for name, (opening, _, _) in found.items()},
-            sizes={name: size for name, (_, size, _) in found.items()},
+            openings={name: each.opening for name, each in found.items()},
+            sizes={name: each.size for name, each in found.items()},
             **options,
         )
 
-    def _opening(
-        self, reference: str, samples: Any, columns: Sequence[str] | None
-    ) -> tuple[Opening, int, str]:
-        """(how it is opened, its bytes in memory, the column that names a row)."""
+    def _opening(self, reference: str, samples: Any, columns: Sequence[str] | None) -> _Found:
         from penstock.data.pipeline.opening import Sampled
 
-        rows, size, key = self._shards(reference, None if samples is not None else columns)
+        rows = self._shards(reference, None if samples is not None else columns)
         if samples is None:
-            return rows, size, key
+            return rows
         if columns is not None:
             raise BadInput(
                 "columns= says nothing beside samples=", "Name the columns in the samples' spec."
             )
         from penstock.data.samples import references
 
-        others = references(samples, rows.split)
-        streams = {name: self._shards(each, None)[0] for name, each in others.items()}
-        return Sampled(samples, rows, streams, self._layout.samples), size, key
+        others = references(samples, rows.opening.split)
+        streams = {name: self._shards(each, None) for name, each in others.items()}
+        for each in (rows, *streams.values()):
+            _refuse_holes(each)
+        openings = {name: each.opening for name, each in streams.items()}
+        sampled = Sampled(samples, rows.opening, openings, self._layout.samples)
+        return _Found(sampled, rows.size, rows.key)
 
-    def _shards(self, reference: str, columns: Sequence[str] | None) -> tuple[Shards, int, str]:
+    def _shards(self, reference: str, columns: Sequence[str] | None) -> _Found:
         from penstock.data.manifest import read_manifest
         from penstock.data.pipeline.opening import Shards
 
         found = self._link.call("data", {"reference": reference})
         manifest = read_manifest(self._blobs, found["digest"])
-        self._check(manifest, found["reference"])
+        aside = self._check(manifest, found["reference"]).get(found["split"])
         names = None if columns is None else tuple(columns)
         opening = Shards(
             self._blobs.url,
@@ -170,20 +184,51 @@ class Reading:
             names,
             found["reference"],
         )
-        return opening, manifest.split(found["split"]).bytes, manifest.key
+        return _Found(opening, manifest.split(found["split"]).bytes, manifest.key, aside)
 
-    def _check(self, manifest: Manifest, reference: str) -> None:
+    def _check(self, manifest: Manifest, reference: str) -> Mapping[str, Rows]:
+        """Rows of each split that expectations set aside. Raises Refused, naming all that do."""
         if self._expectations is None:
-            return
-        from penstock.data.expectations import check_manifest, refuse
+            return {}
+        from penstock.data.expectations import digest_of, hold, refuse
 
-        violations = check_manifest(manifest, self._expectations)
-        refuse(violations, f"dataset {reference}")
-        for each in violations if self._link.rank == 0 else ():
-            _log.warning(f"dataset {reference} is not as expected: {each}")
+        where = f"dataset {reference}"
+        held = hold(self._blobs, manifest, self._expectations, self._layout.samples, reference)
+        refuse(held.violations, where)
+        told = manifest.digest, digest_of(self._expectations)
+        if self._link.rank == 0 and told not in self._told:
+            self._told.add(told)
+            for each in held.violations:
+                _log.warning(f"{where} is not as expected: {each}")
+            aside = {split: len(rows) for split, rows in held.aside.items()}
+            if aside:
+                _log.warning(f"{where}: {sum(aside.values())} rows are set aside: {aside}")
+            violations = [each.as_dict() for each in held.violations]
+            facts = {"reference": reference, "expectations": told[1], "by": held.by}
+            self._link.tell("checked", {**facts, "violations": violations, "aside": aside})
+        return held.aside
 
     def _tell(self, reference: str, order: Any) -> None:
         """Into the run's history: in which order it reads."""
         if self._link.rank == 0:
             facts = {name: getattr(order, name) for name in order.__slots__}
             self._link.tell("data", {"reference": reference, **facts})
+
+
+class _Found(NamedTuple):
+    """How a source is opened, its bytes in memory, the column that names a row, and the numbers
+    of the rows that are set aside (None: none)."""
+
+    opening: Any
+    size: int
+    key: str
+    aside: Rows | None = None
+
+
+def _refuse_holes(found: _Found) -> None:
+    if found.aside is not None:
+        raise BadInput(
+            f"{len(found.aside)} rows of {found.opening.name}:{found.opening.split} are set aside "
+            "by expectations, and samples of several rows would reach over the holes",
+            "Make a version without them: ps.prepare(…, expect=…); or warn instead of quarantine.",
+        )

@@ -136,6 +136,11 @@ def line_of(event: Event) -> str | None:
             return "the controller died; another one took over"
         case "attempt.resumed":
             return f"resumed at step {body['step']}"
+        case "data.checked" if body["violations"]:
+            broken = units.show_count(len(body["violations"]), "expectation")
+            aside = sum(body["aside"].values())
+            more = f"; {units.show_count(aside, 'row')} set aside" if aside else ""
+            return f"dataset {body['reference']} does not meet {broken}{more}"
         case "checkpoint.damaged":
             return f"{body.get('what', 'a checkpoint is damaged')}"
         case "checkpoint.failed":

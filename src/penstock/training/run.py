@@ -92,8 +92,9 @@ class Run:
         batch_size  samples of a global batch: the same at every world size
         samples     Windows, Pack or Buckets, where samples are not rows
         columns     only these; default: all
-        expect      expectations, or their file: what schema and statistics of the version tell
-                    against them is said, or raises Refused, before the first batch
+        expect      expectations, or their file: before the first batch the whole version is held
+                    against them, once; "refuse" raises Refused, rows that "quarantine" names are
+                    left out, all else is said
         options     see `penstock.data.pipeline.options.Options`: epochs, shuffle, filter, map,
                     workers, …; the seed is the run's unless given
         Iterating gives dicts of tensors, [B / world_size, ...], on `run.device`.

@@ -231,6 +231,8 @@ class TrainingWork:
             self._control.event("attempt.stepping", {**payload, "attempt": self._control.attempt})
         elif kind == "data":
             self._control.event("data.opened", {**payload, "attempt": self._control.attempt})
+        elif kind == "checked":
+            self._control.event("data.checked", {**payload, "attempt": self._control.attempt})
         elif kind == "damaged":
             self._control.event("checkpoint.damaged", {**payload["error"]["facts"], "rank": rank})
         elif kind == "memory-degraded":

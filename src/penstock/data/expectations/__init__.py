@@ -19,22 +19,27 @@ from penstock.data.expectations.model import (
     Place,
     Severity,
     Violation,
+    digest_of,
     load,
     outcome,
     refuse,
 )
+from penstock.data.expectations.once import Held, hold
 
 __all__ = [
     "SEVERITIES",
     "Checker",
     "Expectation",
     "Expectations",
+    "Held",
     "Place",
     "Severity",
     "Violation",
     "check",
     "check_manifest",
     "check_tables",
+    "digest_of",
+    "hold",
     "infer",
     "load",
     "outcome",

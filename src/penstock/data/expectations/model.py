@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -132,6 +132,12 @@ class Violation:
             "samples": list(self.samples),
         }
 
+    @classmethod
+    def of(cls, expectation: Expectation, found: Mapping[str, Any]) -> Violation:
+        """What `as_dict` told of this expectation."""
+        rows = tuple(Place(split, row, key) for split, row, key in found["rows"])
+        return cls(expectation, found["what"], found["count"], rows, tuple(found["samples"]))
+
 
 def refuse(violations: Iterable[Violation], where: str) -> None:
     """Raise Refused, naming all of them, when one of the violations refuses.
@@ -148,10 +154,15 @@ def refuse(violations: Iterable[Violation], where: str) -> None:
         )
 
 
+def digest_of(expectations: Expectations) -> str:
+    """What tells files of expectations apart."""
+    return digest_bytes(expectations.to_toml().encode())
+
+
 def outcome(expectations: Expectations, violations: Iterable[Violation]) -> dict[str, Any]:
     """What a manifest notes under "expectations": digest of the file, rules, violations."""
     return {
-        "digest": digest_bytes(expectations.to_toml().encode()),
+        "digest": digest_of(expectations),
         "rules": len(expectations),
         "violations": [each.as_dict() for each in violations],
     }

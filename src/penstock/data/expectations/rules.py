@@ -46,6 +46,7 @@ class Rule:
     bad      which values break it: bool [n]; None for a rule about the column as a whole
     told     what is wrong by statistics, in words; None when nothing is
     by_row   whether rows break it one by one, so that they can be set aside
+    is_told  whether statistics that show no breach are proof that there is none
     """
 
     words: str
@@ -54,6 +55,7 @@ class Rule:
     told: Callable[[Values, Facts], str | None]
     bad: Callable[[Values, pa.Array, Column], Rows] | None = None
     by_row: Callable[[Values], bool] = lambda values: True
+    is_told: Callable[[Facts], bool] = lambda facts: True
 
     def sets_aside(self, values: Values) -> bool:
         """Whether it can be asked of each row by itself."""
@@ -236,11 +238,15 @@ def _type_told(values: Values, facts: Facts) -> str | None:
     return " and ".join(found) or None
 
 
+def _counts_exactly(facts: Facts) -> bool:
+    distinct = None if facts.gatherer is None else facts.gatherer.distinct
+    return distinct is not None and distinct.exact
+
+
 def _unique_told(values: Values, facts: Facts) -> str | None:
-    found, gatherer = facts.statistics, facts.gatherer
+    found = facts.statistics
     there = found.rows - found.nulls
-    exact = gatherer is not None and gatherer.distinct is not None and gatherer.distinct.exact
-    if not exact or found.distinct is None or found.distinct >= there:
+    if not _counts_exactly(facts) or found.distinct is None or found.distinct >= there:
         return None
     return f"{there - found.distinct} of {there} values repeat another"
 
@@ -348,6 +354,7 @@ RULES: dict[str, Rule] = {
         _kinds("text"),
         lambda values, facts: None,
         _pattern_bad,
+        is_told=lambda facts: False,
     ),
     "unique": Rule(
         "no two values are equal",
@@ -355,6 +362,7 @@ RULES: dict[str, Rule] = {
         _kinds("number", "text", "bytes", "time"),
         _unique_told,
         by_row=lambda values: False,
+        is_told=_counts_exactly,
     ),
     "distribution": Rule(
         "values (of text and bytes: lengths) fall into the bins between `edges`, or on `names`, "
@@ -370,6 +378,7 @@ RULES: dict[str, Rule] = {
         lambda column: column.kind not in ("time", "reference"),
         _distribution_told,
         by_row=lambda values: False,
+        is_told=lambda facts: facts.gatherer is not None,
     ),
 }
 

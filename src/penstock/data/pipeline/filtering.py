@@ -9,6 +9,7 @@ is made by one process of the node while the others wait.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,17 @@ _BLOCK = 1 << 12  # samples gathered at once
 
 
 def chosen_rows(
-    source: Any, function: Callable[[Any], Any], folder: Path | None, key: str = ""
+    source: Any,
+    function: Callable[[Any], Any],
+    folder: Path | None,
+    key: str = "",
+    among: Rows | None = None,
 ) -> Rows:
     """Rows for which the function is true: int64, rising. Raises UserCodeFailed, BadInput.
 
     folder  where the rows are kept; None, or a function whose code cannot be followed: nowhere
     key     the column that names a sample, for messages
+    among   the rows that are asked about; None: all
     """
     try:
         identity = code.identity(function).digest if folder is not None else ""
@@ -41,23 +47,31 @@ def chosen_rows(
         folder, identity = None, ""
 
     def build() -> pa.Table:
-        return pa.table({"row": _asked(source, function, key)})
+        return pa.table({"row": _asked(source, function, key, among)})
 
-    found = numbers(kept(folder, [FORMAT, source.identity, identity], build), "row")
+    content = [] if among is None else [content_of(among)]
+    found = numbers(kept(folder, [FORMAT, source.identity, identity, *content], build), "row")
     if not len(found):
+        total = len(source) if among is None else len(among)
         raise BadInput(
-            f"the filter leaves none of the {len(source)} samples", "Is it the right way round?"
+            f"the filter leaves none of the {total} samples", "Is it the right way round?"
         )
     return found
 
 
-def _asked(source: Any, function: Callable[[Any], Any], key: str) -> Rows:
+def content_of(rows: Rows) -> str:
+    """What tells choices of rows apart."""
+    return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
+
+
+def _asked(source: Any, function: Callable[[Any], Any], key: str, among: Rows | None) -> Rows:
     found: list[int] = []
-    total = len(source)
+    total = len(source) if among is None else len(among)
     for start in range(0, total, _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, total), dtype=np.int64)
+        rows = rows if among is None else among[rows]
         samples = samples_of(source.gather(rows), 0, len(rows))
-        for row, sample in enumerate(samples, start):
+        for row, sample in zip(rows.tolist(), samples, strict=True):
             try:
                 stays = bool(function(sample))
             except Exception as error:

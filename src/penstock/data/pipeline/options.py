@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from penstock.data.order import Rows
 from penstock.data.pipeline.work import Collate, Sample
 
 Shuffle = bool | Literal["whole", "window"]
@@ -29,6 +30,8 @@ class Options(TypedDict, total=False):
                  bool [b], is True for them in every batch
     filter       (sample) -> bool; only samples for which it is true. Asked once about every sample,
                  before the first batch; kept in the node's cache by its code and the data
+    aside        identity of a source -> numbers of its rows that are left out, before the filter
+                 is asked; `run.data(expect=…)` gives those that "quarantine" sets aside
 
     What a batch is:
 
@@ -56,6 +59,7 @@ class Options(TypedDict, total=False):
     drop_last: bool | None
     pad_last: bool
     filter: Callable[[Sample], Any] | None
+    aside: Mapping[str, Rows]
     map: Callable[..., Sample] | None
     batch_map: Callable[..., Mapping[str, Any]] | None
     collate: Collate | None

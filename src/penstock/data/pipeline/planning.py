@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from penstock.base.errors import BadInput
 from penstock.data.mixing import Mix
@@ -16,7 +17,7 @@ from penstock.data.order import (
     check_order,
     window_of,
 )
-from penstock.data.pipeline.filtering import chosen_rows
+from penstock.data.pipeline.filtering import chosen_rows, content_of
 from penstock.data.pipeline.options import Options
 from penstock.data.pipeline.plan import MixPlan, OrderPlan, Plan
 
@@ -109,7 +110,7 @@ def order_of(source: Any, batch_size: int, options: Options, chosen: Rows | None
     if drop_last is None:
         drop_last = bool(shuffle) and not pad
     return Order(
-        source=source.identity if chosen is None else f"{source.identity}/{_content(chosen)}",
+        source=source.identity if chosen is None else f"{source.identity}/{content_of(chosen)}",
         rows=rows,
         batch=batch_size,
         seed=options.get("seed", 0),
@@ -154,11 +155,15 @@ def part_of(options: Options) -> tuple[int, int]:
 
 
 def _chosen(source: Any, options: Options) -> Rows | None:
+    """The rows that there are for a loader; None: all."""
+    aside = options.get("aside", {}).get(source.identity)
+    left = None if aside is None else np.setdiff1d(np.arange(len(source)), aside)
+    if left is not None and not len(left):
+        raise BadInput(
+            f"all {len(source)} rows are set aside by expectations",
+            "Look at the rule that sets them aside, or at the data.",
+        )
     function = options.get("filter")
     if function is None:
-        return None
-    return chosen_rows(source, function, options.get("index"), options.get("key", ""))
-
-
-def _content(chosen: Rows) -> str:
-    return hashlib.sha256(chosen.astype("<i8").tobytes()).hexdigest()
+        return left
+    return chosen_rows(source, function, options.get("index"), options.get("key", ""), left)

@@ -42,10 +42,13 @@ _PATIENCE = 600.0  # seconds that another builder may take
 _log = logger("data")
 
 
-def kept(folder: Path | None, key: object, build: Callable[[], pa.Table]) -> pa.Table:
+def kept(
+    folder: Path | None, key: object, build: Callable[[], pa.Table], patience: float = _PATIENCE
+) -> pa.Table:
     """The table that `key` (JSON-able) stands for: mapped from the cache, or built and put there.
 
-    folder  None: built, and not kept
+    folder    None: built, and not kept
+    patience  seconds that another builder may take; a dead one is not waited for
     Raises what `build` raises. `build` must not ask for another table: it may have this lock.
     """
     if folder is None:
@@ -60,7 +63,7 @@ def kept(folder: Path | None, key: object, build: Callable[[], pa.Table]) -> pa.
         lock = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         return _degraded(folder, error, build())
-    with _locked(lock):
+    with _locked(lock, patience):
         if (found := _mapped(path)) is not None:
             return found  # another process was faster
         table = build()
@@ -143,10 +146,10 @@ def _forget(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(handle: int) -> Iterator[None]:
+def _locked(handle: int, patience: float) -> Iterator[None]:
     """Hold the lock of some tables, or go on without it when its holder does not let go."""
     try:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + patience
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
