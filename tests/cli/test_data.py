@@ -139,6 +139,7 @@ def _digest(stores, reference):
 SCRIPT = """
 import sys
 import penstock as ps
+from penstock.data import Join
 
 def double(row):
     return {**row, "x": 2 * row["x"]}
@@ -146,8 +147,9 @@ def double(row):
 def main():
     print("the script's own output")
     options = {"key": "id", "splits": {"all": 1}, "workers": 0}
-    ps.prepare("raw", sys.argv[1], **options)
+    raw = ps.prepare("raw", sys.argv[1], **options)
     ps.prepare("twice", "raw:all", map=double, **options)
+    ps.prepare("both", f"{raw.reference}:all", join=Join("twice", on="id"), **options)
     ps.train(main, name="never")
 
 if __name__ == "__main__":
@@ -214,13 +216,15 @@ def test_an_import_that_cannot_be_meant_is_one_error(files, terminal, arguments,
 
 def test_a_script_tells_what_it_would_prepare_and_prepares_nothing(files, terminal):
     ask = ("data", "explain", "script.py", "files/*.jsonl")
-    plans = terminal.json(*ask)
-    assert [(p["name"], p["newest"], p["to_run"]) for p in plans] == [("raw", None, 1)]
+    raw, twice, both = terminal.json(*ask)
+    assert (raw["name"], raw["newest"], raw["to_run"]) == ("raw", None, 1)
+    assert twice["why"] == both["why"] == "would run, because raw would be made first"
     assert terminal.json("data", "list") == []
     terminal("data", "import", "raw", "files/*.jsonl", "--key", "id", "--splits", "all=1")
-    raw, twice = terminal.json(*ask)
+    raw, twice, both = terminal.json(*ask)
     assert (raw["reused"], raw["newest"]) == (True, "raw@1")
-    assert (twice["reused"], twice["newest"]) == (False, None)
+    assert (twice["reused"], twice["newest"], twice["to_run"]) == (False, None, 1)
+    assert both["why"] == "would run, because twice would be made first"
     (files / "1.jsonl").write_text('{"id": "x", "x": 1, "group": "g"}')
     text = terminal(*ask, "--name", "raw")
     assert "1 of 3 inputs changed (1.jsonl)" in text
@@ -231,7 +235,7 @@ def test_a_script_tells_what_it_would_prepare_and_prepares_nothing(files, termin
 
 def test_what_cannot_be_explained_is_one_error(files, terminal, tmp_path):
     terminal("data", "explain", "nowhere.py", expect=2)
-    terminal("data", "explain", "script.py", "--name", "other", "files", expect=3)
+    terminal("data", "explain", "script.py", "--name", "rwa", "files", expect=3)
     assert "raw" in terminal.err
     (tmp_path / "empty.py").write_text("print('nothing')")
     terminal("data", "explain", "empty.py", expect=2)

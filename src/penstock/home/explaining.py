@@ -1,9 +1,10 @@
 """A script that only tells what its preparations would run: the other side of `explain`.
 
 `penstock data explain train.py` runs the script as it is, in a process whose environment names a
-file (PENSTOCK_EXPLAIN). There `ps.prepare` writes its plan, a line of JSON, and goes on with the
-newest version; any other verb ends the script. So code identity, parameters and sources are those
-of a real run, and nothing is prepared.
+file (PENSTOCK_EXPLAIN). There `ps.prepare` writes its plan, a line of JSON, and goes on: with the
+newest version where that is up to date, else with a stand-in of the version that it would make.
+What reads a stand-in would run too. Any other verb ends the script, and so does opening what is not
+there. So code identity, parameters and sources are those of a real run, and nothing is prepared.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from penstock.base.errors import BadInput, NotFound, PenstockError, UserCodeFailed
 from penstock.base.nearest import did_you_mean
 from penstock.base.process import die_with_parent
+from penstock.records import Reference
 
 if TYPE_CHECKING:
-    from penstock.data import Prepared
+    from penstock.data import Plan, Prepared
     from penstock.jobs.stores import Stores
 
 VARIABLE = "PENSTOCK_EXPLAIN"
@@ -37,19 +40,91 @@ def wanted() -> bool:
     return VARIABLE in os.environ
 
 
-def prepared(stores: Stores, name: str, sources: Any, options: Mapping[str, Any]) -> Prepared:
-    """Tell the plan of one `ps.prepare`, and give the newest version, as if it was up to date."""
-    from penstock.data.preparation import Prepared, explain
-    from penstock.records import to_data
+@dataclass(frozen=True, slots=True)
+class _Stand:
+    """The version that a preparation would have made.
 
-    plan = explain(stores, name, sources, **options)
+    number  its number
+    rows    reference of the version that has the same rows; "" where these would have to be made
+    """
+
+    number: int
+    rows: str = ""
+
+    @property
+    def told(self) -> str:
+        return "made anew" if self.number > 1 else "made"
+
+
+_stands: dict[str, _Stand] = {}  # by name
+
+
+def prepared(stores: Stores, name: str, sources: Any, options: Mapping[str, Any]) -> Prepared:
+    """Tell the plan of one `ps.prepare`, and give the version that it would give."""
+    from penstock.data.preparation import Prepared
+    from penstock.records import Version, to_data
+
     with stores.meta.read() as meta:
         newest = meta.find_version("dataset", name)
+    plan = _plan(stores, name, sources, options)
     reference = None if newest is None else newest.reference
     _tell({**to_data(plan), "to_run": plan.to_run, "newest": reference, "lines": plan.lines()})
-    if newest is None:
-        _end(f"{name} has no version yet, so what comes after it cannot be told")
-    return Prepared(newest, True, plan.why)
+    if newest is not None and plan.reused and plan.known_as == reference:
+        return Prepared(newest, True, plan.why)
+    number = 1 if newest is None else newest.version + 1
+    _stands[name] = _Stand(number, plan.known_as)
+    if options.get("bad") == "quarantine" and not plan.reused:
+        _stands[f"{name}-quarantine"] = _Stand(number)
+    return Prepared(Version("dataset", name, number, "", "", 0.0), True, plan.why)
+
+
+def _plan(stores: Stores, name: str, sources: Any, options: Mapping[str, Any]) -> Plan:
+    from penstock.data.preparation import Join, Plan, explain
+
+    join = options.get("join")
+    join = Join(*join) if isinstance(join, tuple) and len(join) == 2 else join
+    other = join.other if isinstance(join, Join) else None
+    for given in (sources, other):
+        found = _stand_of(given)
+        if found is not None and not found[1].rows:
+            read, stand = found
+            why = f"would run, because {read.name} would be {stand.told} first"
+            return Plan(name, False, why, unknown="units are counted once it is there")
+    if isinstance(join, Join):
+        options = {**options, "join": replace(join, other=_known(other))}
+    return explain(stores, name, _known(sources), **options)
+
+
+def _stand_of(given: Any) -> tuple[Reference, _Stand] | None:
+    """What a reference names, where it is a stand-in."""
+    from penstock.data.preparation.sources import as_reference
+
+    reference = as_reference(given) if isinstance(given, str) else None
+    if reference is None or reference.alias is not None or reference.name not in _stands:
+        return None
+    stand = _stands[reference.name]
+    return (reference, stand) if reference.version in (None, stand.number) else None
+
+
+def _known(given: Any) -> Any:
+    """The version that has the rows of a stand-in; else what was given."""
+    found = _stand_of(given)
+    if found is None or not found[1].rows:
+        return given
+    return str(replace(Reference.parse(found[1].rows), split=found[0].split))
+
+
+def opened(reference: str) -> str:
+    """What `ps.open` is to open here; ends the script where that would have to be made first."""
+    found = _stand_of(reference) if wanted() else None
+    if found is None:
+        return reference
+    read, stand = found
+    if stand.rows:
+        return str(_known(reference))
+    if stand.number == 1:
+        _end(f"{read.name} has no version yet, so what comes after ps.open cannot be told")
+    return str(replace(read, version=stand.number - 1))  # the newest, as if it was up to date
 
 
 def ends_at(verb: str) -> None:

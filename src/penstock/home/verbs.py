@@ -279,7 +279,7 @@ def open_data(reference: str) -> Dataset:
     """
     from penstock.data import open_dataset
 
-    return open_dataset(current().stores, reference)
+    return open_dataset(current().stores, explaining.opened(reference))
 
 
 def reference_of(model: Any) -> str:

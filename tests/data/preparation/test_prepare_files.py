@@ -131,6 +131,24 @@ def test_a_version_is_a_source_and_is_named_as_such(project: Any) -> None:
         project.prepare(sources="raw@1:sme", map=project.steps.double)
 
 
+def test_of_a_source_that_grew_only_new_shards_are_read(
+    project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assembly, "SHARD_ROWS", 16)
+    options = {"map": project.steps.double, "splits": {"all": 1}}
+    project.files(8)
+    project.prepare(name="rows", splits={"all": 1})
+    project.prepare(sources="rows", **options)
+    assert project.ran() == 5
+    project.write(8)
+    project.prepare(name="rows", splits={"all": 1})
+    made = project.prepare(sources="rows", **options)
+    assert project.ran() == 1
+    assert made.why == "running, because 1 input is new (rows:all 80)"
+    assert made.version.summary["sources"] == ["rows@2"]
+    assert ids(project.all_rows(made)) == list(range(90))
+
+
 def test_a_functions_rows_go_through_steps_and_it_runs_once(project: Any) -> None:
     steps = project.steps
     told = {"log": str(project.folder / "log")}

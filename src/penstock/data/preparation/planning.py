@@ -228,6 +228,7 @@ class Plan:
     inputs   new, changed, gone since the newest version
     examples units that would run: "a.csv to f.csv from map clean"
     unknown  why units cannot be counted, "" where they can
+    known_as reference of the version that has the rows, where nothing would run
     """
 
     name: str
@@ -241,6 +242,7 @@ class Plan:
     steps: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
     unknown: str = ""
+    known_as: str = ""
 
     @property
     def to_run(self) -> int:

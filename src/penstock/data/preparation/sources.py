@@ -85,7 +85,7 @@ def opened(stores: Stores, given: Any) -> Opened:
 
     Raises BadInput, NotFound, MissingExtra.
     """
-    if isinstance(given, str) and (reference := _as_reference(given)) is not None:
+    if isinstance(given, str) and (reference := as_reference(given)) is not None:
         found = _dataset(stores, given, reference)
         if found is not None:
             return found
@@ -117,7 +117,8 @@ def _label(given: Any) -> str:
     return str(given) if isinstance(given, str | Path) else type(given).__name__
 
 
-def _as_reference(text: str) -> Reference | None:
+def as_reference(text: str) -> Reference | None:
+    """What may name a dataset; None where a file of that name is, or no dataset can have it."""
     if Path(text).exists():
         return None
     try:
@@ -140,7 +141,7 @@ def _dataset(stores: Stores, text: str, reference: Reference) -> Opened | None:
     for split in manifest.splits if reference.split is None else [reference.split]:
         first = 0
         for shard in manifest.shards_of(split):
-            name = f"{version.reference}:{split}"
+            name = f"{version.name}:{split}"  # without the number: a shard that stayed is no news
             pieces.append((name, shard.digest, shard.rows, shard.bytes, shard.format, first))
             first += shard.rows
     label = f"{version.reference}:{reference.split}" if reference.split else version.reference

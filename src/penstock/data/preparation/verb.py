@@ -279,7 +279,8 @@ def explain(stores: Stores, name: str, sources: Any, **options: Any) -> Plan:
     past = Past.of(stores, request)
     if past.whole and not fresh:
         why = f"{past.known_as} is it: inputs, steps and parameters are unchanged"
-        return Plan(name, True, why, inputs=changes(found, past.manifest))
+        seen = changes(found, past.manifest)
+        return Plan(name, True, why, inputs=seen, known_as=past.known_as)
     units: list[Unit] = planned(stores, asked, found, fresh)
     return plan_of(name, reason(request, past, fresh), asked, units, changes(found, past.manifest))
 
@@ -305,6 +306,6 @@ def _explained_function(stores: Stores, asked: Asked, function: Any, fresh: bool
     past = Past.of(stores, request)
     if past.whole and not fresh:
         why = f"{past.known_as} is it: function and parameters are unchanged"
-        return Plan(asked.name, True, why)
+        return Plan(asked.name, True, why, known_as=past.known_as)
     why = f"would run, because {reason(request, past, fresh)}"
     return Plan(asked.name, False, why, unknown="units are counted once the function has run")
