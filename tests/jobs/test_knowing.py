@@ -15,7 +15,9 @@ from penstock.base.errors import BadInput, Conflict
 from penstock.base.settings import load_settings
 from penstock.jobs import control
 from penstock.jobs.agent.outbox import Outbox
+from penstock.jobs.controller import Controller
 from penstock.jobs.facts import Facts
+from penstock.jobs.holding import Holding
 from penstock.jobs.stores import open_stores, pinned
 from penstock.records import Run
 
@@ -176,6 +178,31 @@ def test_stopping_a_run_that_nobody_owns_only_marks_it(stores):
     assert control.stop(stores, run.id).state == "stopped"
     with pytest.raises(Conflict, match="stopped already"):
         control.stop(stores, run.id)
+
+
+def lease_of(stores, run):
+    with stores.meta.read() as db:
+        return db.find_lease(f"run/{run.id}")
+
+
+def test_a_run_that_was_stopped_before_it_had_an_owner_is_never_begun(stores):
+    run = row(stores, "pending")
+    control.stop(stores, run.id)
+    late = Controller(stores, run.id, work=None)  # not even its work is opened
+    assert late.run().state == "stopped"
+    assert control.owner(lease_of(stores, run), 0.0) is None
+    with stores.meta.read() as db:
+        assert [event.kind for event in db.events(subject=f"run/{run.id}")] == ["run.stopped"]
+        assert db.attempts(run.id) == []
+
+
+def test_a_run_that_was_just_taken_is_asked_to_stop(stores):
+    run = row(stores, "pending")
+    holding = Holding(stores, run.id)
+    assert holding.take().state == "pending"
+    assert control.stop(stores, run.id).state == "stopping"
+    holding.release()
+    assert control.owner(lease_of(stores, run), 0.0) is None
 
 
 def test_a_finished_run_is_not_resumed(stores):

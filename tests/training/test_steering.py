@@ -1,5 +1,6 @@
 """A run steered from elsewhere: stopped, resumed, followed, listed; and what cannot be kept."""
 
+import signal
 import threading
 
 import pytest
@@ -48,6 +49,17 @@ def test_a_detached_run_is_followed_stopped_and_resumed_to_the_same_weights(proj
         reader.join(20)
     assert [line for line in lines if line.startswith("at ")] == [f"at {n}" for n in range(80)]
     assert project.newest("run").result["weights"] == undisturbed(2)
+
+
+def test_ctrl_c_right_after_the_call_ends_script_and_run(project):
+    script = project.start("run", "2")
+    project.until("the run", lambda: project.newest("run"))
+    project.signal(script.pid, signal.SIGINT)
+    out, _ = script.communicate(timeout=60)
+    assert script.returncode == 10, out
+    assert 'run "run" was stopped at step' in out and "Traceback" not in out
+    run = project.newest("run")
+    assert run.state == "stopped" and run.step == project.committed("run") < 80
 
 
 def test_checkpoints_by_the_clock_are_of_one_step_on_all_ranks(project, undisturbed):

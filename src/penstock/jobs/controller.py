@@ -16,18 +16,19 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from penstock.base import log, process
-from penstock.base.errors import DiskFull, LeaseLost, PenstockError, Unavailable
+from penstock.base.errors import LeaseLost, PenstockError
 from penstock.jobs import decide as think
 from penstock.jobs.facts import Facts
-from penstock.jobs.handle import AgentHandle
+from penstock.jobs.handle import AgentHandle, clear
+from penstock.jobs.holding import Holding
 from penstock.jobs.stores import Stores
 from penstock.jobs.work import Call, Work
 from penstock.meta import Writer
-from penstock.records import Attempt, Lease, Run
+from penstock.records import Attempt, Run
+from penstock.records.runs import ENDED
 
 T = TypeVar("T")
 _TICK = 0.05  # seconds between looks when the agent says nothing
-_PATIENCE = 10.0  # seconds for which a store may be gone
 _log = log.logger("controller")
 
 
@@ -39,12 +40,10 @@ class Controller:
     ) -> None:
         self.stores = stores
         self.run_id = run_id
-        self.generation = 0
         self.attempt = 0
         self._work = work
         self._restart = restart
-        self._holder = str(process.Identity.mine())
-        self._lease: Lease | None = None
+        self._holding = Holding(stores, run_id)
         self._agent: AgentHandle | None = None
         self._adopting = 0
         self._facts = Facts()
@@ -53,25 +52,18 @@ class Controller:
         self._stop: str | None = None
         self._kill = threading.Event()
         self._replaced = 0
-        self._next_renewal = 0.0
         self._next_look = 0.0
         self._next_step_write = 0.0
 
     # -- for the work ---------------------------------------------------------------------------
 
+    @property
+    def generation(self) -> int:
+        return self._holding.generation
+
     def commit(self, change: Callable[[Writer], T]) -> T:
         """One transaction under the lease; a store that is gone for a moment is waited for."""
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                with self.stores.meta.write(self._lease) as tx:
-                    return change(tx)
-            except DiskFull:
-                raise
-            except Unavailable:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
+        return self._holding.commit(change)
 
     def event(self, kind: str, body: dict[str, Any]) -> None:
         self.commit(lambda tx: tx.event(f"run/{self.run_id}", kind, body))
@@ -98,8 +90,11 @@ class Controller:
     # -- the run --------------------------------------------------------------------------------
 
     def run(self) -> Run:
-        self._take_lease()
-        run = self._load()
+        run = self._holding.take()
+        if run.state in ENDED:  # stopped before it had an owner: nothing of it may go on
+            clear(self.stores.layout.runtime(f"run/{self.run_id}"))
+            return run
+        self._load(run)
         try:
             self._work.open(self)
             self._find_agent(run)
@@ -117,7 +112,7 @@ class Controller:
             raise
 
     def _step(self) -> None:
-        self._renew()
+        self._holding.renew()
         self._listen()
         self._look()
         before = self._state
@@ -131,32 +126,13 @@ class Controller:
         if self._state != before:
             self._carry_out(before, self._state)
 
-    def _take_lease(self) -> None:
-        ttl = self.stores.settings.lease_seconds
-        with self.stores.meta.write() as tx:
-            held = tx.find_lease(f"run/{self.run_id}")
-            if held is not None and held.holder == self._holder:
-                tx.release_lease(held)  # our own: a new start is a new generation
-            self._lease = tx.take_lease(f"run/{self.run_id}", self._holder, ttl)
-        self.generation = self._lease.generation
-        self._next_renewal = time.monotonic() + ttl / 3
-
-    def _renew(self) -> None:
-        if time.monotonic() < self._next_renewal or self._lease is None:
-            return
-        lease, ttl = self._lease, self.stores.settings.lease_seconds
-        self._lease = self.commit(lambda tx: tx.renew_lease(lease, ttl))
-        self._next_renewal = time.monotonic() + ttl / 3
-
-    def _load(self) -> Run:
+    def _load(self, run: Run) -> None:
         with self.stores.meta.read() as db:
-            run = db.get_run(self.run_id)
             attempts = db.attempts(self.run_id)
         self.attempt = attempts[-1].number if attempts else 0
         client = run.spec.get("client")
         if client and not run.detached:
             self._client = process.Identity.parse(client)
-        return run
 
     def _find_agent(self, run: Run) -> None:
         self._agent = AgentHandle(
@@ -328,7 +304,7 @@ class Controller:
         """A new attempt of the same run: a new generation, and a new agent if that one died."""
         assert self._agent is not None
         lost = self._facts.agent_lost
-        self._take_lease()
+        self._holding.take()
         if lost:
             self._agent.lost()
             self.event("agent.died", {"attempt": state.attempt - 1})
@@ -401,7 +377,7 @@ class Controller:
             return run
 
         run = self.commit(change)
-        self._release()
+        self._holding.release()
         return run
 
     def _give_up(self, error: PenstockError) -> None:
@@ -417,7 +393,7 @@ class Controller:
         try:
             self._work.close()
             self.commit(change)
-            self._release()
+            self._holding.release()
         except PenstockError as second:
             _log.error("and the end cannot be recorded", extra=log.facts(error=str(second)))
 
@@ -431,14 +407,7 @@ class Controller:
             tx.event(f"run/{self.run_id}", "run.stopped", {"why": "Ctrl-C"})
 
         self.commit(change)
-        self._release()
-
-    def _release(self) -> None:
-        lease = self._lease
-        if lease is not None:
-            with self.stores.meta.write() as tx:
-                tx.release_lease(lease)
-            self._lease = None
+        self._holding.release()
 
     def _send(self, **message: Any) -> None:
         if self._agent is not None:

@@ -27,8 +27,10 @@ class Control(Protocol):
 
     stores: Stores
     run_id: str
-    generation: int
     attempt: int
+
+    @property
+    def generation(self) -> int: ...
 
     def commit(self, change: Callable[[Writer], T]) -> T:
         """Run `change` in one transaction under the lease. Raises LeaseLost, Unavailable."""

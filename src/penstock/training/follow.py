@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.base import units
-from penstock.base.errors import DiskFull, RunFailed, RunStopped, from_dict
+from penstock.base.errors import Conflict, DiskFull, NotFound, RunFailed, RunStopped, from_dict
 from penstock.jobs import control
 from penstock.jobs.handle import read_processes
 from penstock.jobs.stores import Stores
@@ -61,7 +62,8 @@ def _tell(
 def _interrupt(stores: Stores, run: Run, count: int, say: Callable[[str], None]) -> None:
     if count == 1:
         say("stopping: saving a checkpoint; Ctrl-C again kills")
-        control.stop(stores, run.id)
+        with contextlib.suppress(Conflict):  # it ended at this moment
+            control.stop(stores, run.id)
     else:
         say("killing")
         control.kill(stores, run.id)
@@ -110,13 +112,25 @@ def _outcome(run: Run) -> Run:
     if run.state == "failed":
         raise from_dict(run.error or {"code": "run-failed", "what": "the run failed"})
     if run.state == "stopped":
-        raise RunStopped(
-            f'run "{run.name}" was stopped at step {run.step}',
-            f"Run the script again to go on, or: penstock runs resume {run.name}",
-            run=run.id,
-            step=run.step,
-        )
+        raise stopped(run)
     return run
+
+
+def stopped(run: Run) -> RunStopped:
+    on = "" if run.spec["workers"] == 0 else f", or: penstock runs resume {run.name}"
+    return RunStopped(
+        f'run "{run.name}" was stopped at step {run.step}',
+        f"Run the script again to go on{on}",
+        run=run.id,
+        step=run.step,
+    )
+
+
+def stop_early(stores: Stores, run: Run) -> RunStopped:
+    """Ctrl-C before there was anything to follow: a controller that comes up late finds it so."""
+    with contextlib.suppress(Conflict, NotFound):
+        run = control.stop(stores, run.id)
+    return stopped(run)
 
 
 def line_of(event: Event) -> str | None:

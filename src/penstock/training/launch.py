@@ -19,7 +19,7 @@ from penstock.records import Run
 from penstock.records.references import check_name
 from penstock.records.runs import ENDED
 from penstock.training import configuring, controller
-from penstock.training.follow import follow
+from penstock.training.follow import follow, stop_early
 
 OnChange = Literal["continue", "refuse", "fork"]
 _DEFAULT_SAVE = "30s"
@@ -112,19 +112,25 @@ def train(
     Raises UserCodeFailed (the function's own traceback in its facts), RunFailed, RunStopped,
     LeaseHeld (the run is going on elsewhere), Refused, CannotTravel, BadInput.
     """
-    with pinned(stores.meta):
-        wanted = _wanted(
-            stores, function, config, name, workers, detach, checkpoint_every, seed, threads
-        )
-        with stores.meta.write() as tx:
-            run, why, changed, reused = _decide(tx, wanted, fresh, on_change, stores)
-    if reused:
-        say(f"reused run {run.name}, because {why}")
-        return Trained(run, True, why)
-    say(f"running {run.name}, because {why}")
-    for line in changed:
-        say(f"  changed: {line}")
-    return Trained(_carry_out(stores, run, workers, detach, say), False, why, changed)
+    run: Run | None = None
+    try:
+        with pinned(stores.meta):
+            wanted = _wanted(
+                stores, function, config, name, workers, detach, checkpoint_every, seed, threads
+            )
+            with stores.meta.write() as tx:
+                run, why, changed, reused = _decide(tx, wanted, fresh, on_change, stores)
+        if reused:
+            say(f"reused run {run.name}, because {why}")
+            return Trained(run, True, why)
+        say(f"running {run.name}, because {why}")
+        for line in changed:
+            say(f"  changed: {line}")
+        return Trained(_carry_out(stores, run, workers, detach, say), False, why, changed)
+    except KeyboardInterrupt:
+        if run is None or run.state in ENDED:
+            raise
+        raise stop_early(stores, run) from None
 
 
 def _carry_out(

@@ -1,0 +1,78 @@
+"""A run's lease in the hands of its owner: taken, renewed, given back; writes go under it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from penstock.base import process
+from penstock.base.errors import DiskFull, Unavailable
+from penstock.jobs.stores import Stores
+from penstock.meta import Writer
+from penstock.records import Lease, Run
+from penstock.records.runs import ENDED
+
+T = TypeVar("T")
+_PATIENCE = 10.0  # seconds for which a store may be gone
+
+
+class Holding:
+    """One run's, by this process. Raises LeaseLost once another owner took over."""
+
+    def __init__(self, stores: Stores, run_id: str) -> None:
+        self.lease: Lease | None = None
+        self.generation = 0
+        self._meta = stores.meta
+        self._ttl = stores.settings.lease_seconds
+        self._run_id = run_id
+        self._next_renewal = 0.0
+
+    def take(self) -> Run:
+        """Own the run, as a new generation. Returns its row as it was at that moment.
+
+        A run that ended is not owned: it was stopped while it had no owner yet, and whoever
+        comes later learns it here, in one transaction with the taking. Raises LeaseHeld.
+        """
+        key, mine = f"run/{self._run_id}", str(process.Identity.mine())
+        with self._meta.write() as tx:
+            held = tx.find_lease(key)
+            if held is not None and held.holder == mine:
+                tx.release_lease(held)  # our own: a new start is a new generation
+            lease = tx.take_lease(key, mine, self._ttl)
+            run = tx.get_run(self._run_id)
+            if run.state in ENDED:
+                tx.release_lease(lease)
+                return run
+        self.lease, self.generation = lease, lease.generation
+        self._next_renewal = time.monotonic() + self._ttl / 3
+        return run
+
+    def commit(self, change: Callable[[Writer], T]) -> T:
+        """One transaction under the lease; a store that is gone for a moment is waited for."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                with self._meta.write(self.lease) as tx:
+                    return change(tx)
+            except DiskFull:
+                raise
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    def renew(self) -> bool:
+        """When it is time to. Returns whether it was."""
+        if self.lease is None or time.monotonic() < self._next_renewal:
+            return False
+        lease = self.lease
+        self.lease = self.commit(lambda tx: tx.renew_lease(lease, self._ttl))
+        self._next_renewal = time.monotonic() + self._ttl / 3
+        return True
+
+    def release(self) -> None:
+        if self.lease is not None:
+            with self._meta.write() as tx:
+                tx.release_lease(self.lease)
+            self.lease = None
