@@ -117,15 +117,25 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 _buckets = itertools.count()
 
 
+@pytest.fixture(scope="session")
+def new_bucket(moto: str) -> Callable[[], str]:
+    """`new_bucket()`: the name of one."""
+
+    def run() -> str:
+        name = f"bucket-{next(_buckets)}"
+        connection = http.client.HTTPConnection(moto.removeprefix("http://"), timeout=30)
+        connection.request("PUT", f"/{name}")
+        assert connection.getresponse().status == 200
+        connection.close()
+        return name
+
+    return run
+
+
 @pytest.fixture
-def bucket(moto: str) -> str:
+def bucket(new_bucket: Callable[[], str]) -> str:
     """The name of a new bucket."""
-    name = f"bucket-{next(_buckets)}"
-    connection = http.client.HTTPConnection(moto.removeprefix("http://"), timeout=30)
-    connection.request("PUT", f"/{name}")
-    assert connection.getresponse().status == 200
-    connection.close()
-    return name
+    return new_bucket()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from penstock.blobs.remote.address import parse
 from penstock.blobs.remote.client import Client
 from penstock.data.formats import open_source, remote
 
-from .examples import jpeg, read
+from .examples import EXAMPLES, Example, read
 
 pytestmark = pytest.mark.s3
 Put = Callable[[str, bytes], None]
@@ -65,18 +66,47 @@ def test_every_kind_of_name_is_listed(root: Callable[[str], str], put: Put) -> N
         open_source(root("none/*.csv"))
 
 
-def test_formats_are_read_as_from_disk(root: Callable[[str], str], put: Put) -> None:
+def zst(folder: Path) -> Example:
+    example = EXAMPLES["csv"](folder)
+    path = example.path.rename(folder / "rows.csv.zst")
+    path.write_bytes(pa.Codec("zstd").compress(path.read_bytes(), asbytes=True))
+    return Example(path, [path])
+
+
+@pytest.mark.parametrize("name", [*sorted({*EXAMPLES} - {"zarr"}), "csv.zst"])
+def test_every_format_is_read_as_from_disk(
+    name: str, root: Callable[[str], str], put: Put, tmp_path: Path
+) -> None:
+    near = {**EXAMPLES, "csv.zst": zst}[name](tmp_path)
+    for file in near.files:
+        put(file.relative_to(tmp_path).as_posix(), file.read_bytes())
+    whole = name == "webdataset"  # cutting a tar takes all of its headers: not over a network
+    options = {**near.options, "piece_bytes": 1 << 30 if whole else 4 * near.piece}
+    here = open_source(near.path, **options)
+    far = open_source(root(near.path.relative_to(tmp_path).as_posix()), **options)
+    one, other = here.inputs(), far.inputs()
+    assert [each.name for each in other] == [each.name for each in one]
+    assert [far.digest(each) for each in other] == [here.digest(each) for each in one]
+    wanted, found = read(here), read(far)
+    assert found.table.num_rows == near.rows and found.table.equals(wanted.table)
+    assert (found.places, found.bad) == (wanted.places, [])
+
+
+def test_a_bad_record_in_a_store_is_told_with_its_place(
+    root: Callable[[str], str], put: Put
+) -> None:
     put("a.csv", b"x,y\n1,2\nbad\n3,4\n")
     got = read(open_source(root("a.csv"), piece_bytes=6))
     assert got.table["x"].to_pylist() == [1, 3]
     assert [each.place for each in got.bad] == ["a.csv:3"]
-    put("p/cat/1.jpg", jpeg(1))
-    assert read(open_source(root("p"))).table["label"].to_pylist() == ["cat"]
-    sink = io.BytesIO()
-    with pa.ipc.new_file(sink, pa.schema([("x", pa.int64())])) as out:
-        out.write_table(pa.table({"x": [1, 2]}))
-    put("a.arrow", sink.getvalue())
-    assert read(open_source(root("a.arrow"))).table["x"].to_pylist() == [1, 2]
+
+
+def test_a_store_of_zarr_is_a_folder_of_this_machine_alone(
+    root: Callable[[str], str], put: Put
+) -> None:
+    put("rows.zarr/zarr.json", b"{}")
+    with pytest.raises(BadInput, match="zarr"):
+        open_source(root("rows.zarr"), format="zarr").inputs()
 
 
 def test_a_row_group_is_read_without_the_rest(root: Callable[[str], str], put: Put) -> None:
