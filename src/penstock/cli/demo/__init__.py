@@ -3,6 +3,7 @@
 story     the steps, in order, each a few lines and a few facts
 saboteur  kills ranks and flips a bit while training goes on
 facts     what happened, read back from events, signals and checkpoints
+verdict   whether all promises were kept
 project   where the example project is
 """
 

@@ -17,6 +17,7 @@ from penstock.cli.demo.project import Project
 from penstock.cli.demo.requests import ask
 from penstock.cli.demo.saboteur import Saboteur
 from penstock.cli.demo.telling import Teller
+from penstock.cli.demo.verdict import exit_code, judged
 from penstock.cli.machine import dumps
 from penstock.home import verbs
 from penstock.home.local import LocalHome
@@ -34,7 +35,7 @@ def run(slow: bool = False, home: str | None = None, as_json: bool = False) -> i
         facts = demo.slowly() if slow else demo.tell()
     if as_json:
         sys.stdout.write(dumps(facts, indent=2) + "\n")
-    return 0 if facts["ok"] else 1
+    return exit_code(facts)
 
 
 class Demo:
@@ -64,7 +65,7 @@ class Demo:
         self._facts["reused"] = set(self._reused) >= {"data", "base", "twin", "evaluation"}
         self._facts["reused_parts"] = self._reused
         self._facts["took_seconds"] = round(time.monotonic() - began, 1)
-        self._facts["ok"] = self._is_good()
+        self._facts = judged(self._facts)
         self._end()
         return self._facts
 
@@ -270,26 +271,14 @@ class Demo:
         if reused:
             self._reused.append(part)
 
-    def _is_good(self) -> bool:
-        facts = self._facts
-        return bool(
-            facts["bit_equal"]
-            and facts["keys_in_two_splits"] == 0
-            and facts["samples_lost"] == facts["samples_repeated"] == 0
-            and facts["fell_back_to"] < facts["damaged_checkpoint"]
-            and facts["gate"] == "PASS"
-            and facts["blocked_gate"]["blocked"]
-            and facts["failed_requests"] == 0
-            and facts["served_equals_offline"]
-        )
-
     def _end(self) -> None:
         took = f"{self._facts['took_seconds']:.0f} s"
         if self._facts["reused"]:
             took += " · reused, with the figures of the first time"
         self._say("took", f"{took} · not shown: GPUs, several machines, large models")
         if not self._facts["ok"]:
-            self._say("", "a step above fell short; the exit code says so", good=False)
+            missed = ", ".join(self._facts["fell_short"])
+            self._say("", f"NOT KEPT: {missed}; the exit code says so", good=False)
         self._say.plain(
             "Don't trust us: penstock demo --slow, and in another terminal "
             "kill -9 $(penstock runs pids)"
