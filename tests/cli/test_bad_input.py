@@ -80,6 +80,23 @@ def test_an_unknown_setting_names_the_nearest(terminal, monkeypatch):
     assert '"home"' in error["fix"]
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("PENSTOCK_HOEM", "/x", '"home"'),
+        ("PENSTOCK_LEASE_SECONDS", "soon", "How long a silent owner keeps its lease"),
+    ],
+)
+def test_wrong_settings_are_a_finding_of_the_doctor(terminal, monkeypatch, variable, value, told):
+    monkeypatch.setenv(variable, value)
+    checks = {check["name"]: check for check in terminal.json("doctor", expect=1)}
+    assert checks["settings"]["state"] == "fail"
+    assert told in checks["settings"]["fix"]
+    assert {"penstock", "memory", "ports", "gpus"} <= set(checks)
+    assert not {"home", "meta", "blobs"} & set(checks)  # whose, cannot be told
+    assert "1 failed" in terminal("doctor", expect=1)
+
+
 def test_a_newer_schema_is_refused_and_untouched(home, terminal):
     db = sqlite3.connect(home / "meta.db")
     with db:

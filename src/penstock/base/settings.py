@@ -19,6 +19,7 @@ from penstock.base.nearest import did_you_mean
 
 FILE = "penstock.toml"
 PREFIX = "PENSTOCK_"
+UP_PORT = 8700  # where `penstock up` listens, unless it is told another
 # Variables that are not settings: tests and the processes that Penstock starts use them.
 _NOT_SETTINGS = {"PENSTOCK_CHAOS_SEED", "PENSTOCK_EXPLAIN", "PENSTOCK_RANK"}
 

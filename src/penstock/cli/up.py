@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from penstock.base.settings import UP_PORT
 from penstock.cli.frame import command, home, options
 
 
@@ -26,7 +27,7 @@ def register(app: typer.Typer) -> None:
         ] = "127.0.0.1",
         port: Annotated[
             int, typer.Option(min=0, max=65535, metavar="PORT", help="0 takes a free one.")
-        ] = 8700,
+        ] = UP_PORT,
         new_token: Annotated[
             bool, typer.Option("--new-token", help="Make a token, show it once, keep its hash.")
         ] = False,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +91,62 @@ def gpus() -> list[str] | None:
         pynvml.nvmlShutdown()
 
 
+_DRIVER = Path("/proc/driver/nvidia/gpus")
+
+
 def _from_proc() -> list[str] | None:
     """The driver's own list, without nvidia-ml-py."""
-    folder = Path("/proc/driver/nvidia/gpus")
-    if not folder.is_dir():
+    if not _DRIVER.is_dir():
         return None
     found = []
-    for entry in sorted(folder.iterdir()):
+    for entry in sorted(_DRIVER.iterdir()):
         lines = (entry / "information").read_text().splitlines()
         models = [line.split(":", 1)[1] for line in lines if line.startswith("Model")]
         model = models[0] if models else entry.name
         found.append(model.strip())
     return found
+
+
+def torch_without_cuda() -> str | None:
+    """The version of an installed torch that is built for CPUs only; None for any other.
+
+    Read from its files: importing torch would take a second, and is not for a door to do.
+    """
+    try:
+        torch = importlib.metadata.distribution("torch")
+        text = Path(str(torch.locate_file("torch/version.py"))).read_text()
+    except (importlib.metadata.PackageNotFoundError, OSError):
+        return None
+    built_for = re.findall(r"^(?:cuda|hip)\b[^=\n]*=\s*(\S+)", text, re.MULTILINE)
+    return torch.version if built_for and set(built_for) == {"None"} else None
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A process that listens on a port; `is_up`: it is `penstock up`."""
+
+    pid: int
+    name: str
+    is_up: bool
+
+
+def listener(port: int) -> Listener | None:
+    """Who listens on a TCP port, as far as this user may see it."""
+    try:
+        for each in psutil.net_connections(kind="tcp"):
+            mine = each.laddr and each.laddr.port == port and each.status == psutil.CONN_LISTEN
+            if mine and each.pid is not None:
+                process = psutil.Process(each.pid)
+                return Listener(each.pid, process.name(), _is_up(process.cmdline()))
+    except psutil.Error:
+        return None
+    return None
+
+
+def _is_up(command: list[str]) -> bool:
+    """
+    >>> _is_up(["python3", ".venv/bin/penstock", "up"]), _is_up(["python3", "-m", "http.server"])
+    (True, False)
+    """
+    said = " ".join(Path(part).name for part in command)
+    return bool(re.search(r"\b(penstock|penstock\.cli\.main)\b.* up\b|-m penstock\.server\b", said))

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from penstock.records import Alias, Attempt, Checkpoint, Version
 
+State = Literal["ok", "warn", "fail"]
+
 
 @dataclass(frozen=True, slots=True)
 class RunView:
@@ -102,7 +104,7 @@ class Check:
     """One thing the doctor looked at, what it found, and what to do when it is not well."""
 
     name: str
-    state: Literal["ok", "warn", "fail"]
+    state: State
     found: str
     fix: str = ""
     facts: dict[str, Any] = field(default_factory=dict)

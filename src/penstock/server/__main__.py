@@ -8,15 +8,16 @@ from pathlib import Path
 
 from penstock.base.errors import PenstockError
 from penstock.base.log import set_up
+from penstock.base.settings import UP_PORT
 from penstock.home.local import open_home
-from penstock.server.up import HOST, PORT, serve
+from penstock.server.up import HOST, serve
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m penstock.server")
     parser.add_argument("--home", type=Path, help="the home's folder; default: the settings'")
     parser.add_argument("--host", default=HOST)
-    parser.add_argument("--port", type=int, default=PORT, help="0 takes a free one")
+    parser.add_argument("--port", type=int, default=UP_PORT, help="0 takes a free one")
     parser.add_argument("--new-token", action="store_true", help="make a token and show it once")
     parser.add_argument("--json", action="store_true", help="say where it listens as JSON")
     given = parser.parse_args()

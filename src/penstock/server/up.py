@@ -15,6 +15,7 @@ import uvicorn
 
 from penstock.base.errors import BadInput, PenstockError, Refused, Unavailable
 from penstock.base.log import facts, logger
+from penstock.base.settings import UP_PORT
 from penstock.home.local import LocalHome
 from penstock.home.port import Home
 from penstock.server import tokens
@@ -24,7 +25,6 @@ from penstock.server.guard import is_loopback
 log = logger("server")
 
 HOST = "127.0.0.1"
-PORT = 8700
 _ADOPT = 5.0  # seconds between looks for interrupted runs
 _PATIENCE = 5  # seconds for answers that are being sent when the server ends
 
@@ -33,7 +33,7 @@ def serve(
     home: LocalHome,
     *,
     host: str = HOST,
-    port: int = PORT,
+    port: int = UP_PORT,
     new_token: bool = False,
     as_json: bool = False,
 ) -> int:
