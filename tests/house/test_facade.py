@@ -1,11 +1,16 @@
 """The facade is small, sorted, documented, and costs nothing to import."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import penstock
+
+DOCS = Path(__file__).parents[2] / "docs"
+CLI_PAGE = (DOCS / "cli.md").read_text()
 
 HEAVY = ("torch", "ray", "grpc", "pyarrow", "sqlalchemy", "numpy", "pydantic", "rich", "fastapi")
 
@@ -29,6 +34,12 @@ def test_names_are_sorted_and_unique():
 def test_every_name_can_be_imported_and_is_documented(name):
     found = getattr(penstock, name)
     assert name == "__version__" or found.__doc__, f"ps.{name} has no docstring"
+
+
+@pytest.mark.parametrize("name", penstock.__all__)
+def test_every_name_is_on_the_page_of_the_facade(name):
+    row = re.compile(rf"^\| `.*\bps\.{re.escape(name)}\b.*` \|", re.MULTILINE)
+    assert row.search(CLI_PAGE), f"docs/cli.md has no row for ps.{name}"
 
 
 def test_the_lazy_table_says_the_same_as_all():
