@@ -10,7 +10,7 @@ from penstock.base.clock import ManualClock
 from penstock.base.errors import BadInput, Conflict, NotFound, Refused
 from penstock.base.hashing import digest_bytes
 from penstock.meta import Meta, open_meta, schema
-from penstock.records import Evaluation, Run, Tag, Version
+from penstock.records import Evaluation, Run, RunState, Tag, Version
 
 A, B, C, D = (digest_bytes(bytes([n])) for n in range(4))
 
@@ -127,14 +127,15 @@ def test_what_calls_remember_of_blobs_that_only_it_had_goes(meta: Meta) -> None:
         assert writer.referenced([D]) == {D}, "the version has it still"
 
 
-def test_a_finished_map_lets_go_of_its_units(meta: Meta) -> None:
+@pytest.mark.parametrize("state", ["finished", "failed", "stopped"])
+def test_a_map_that_ended_lets_go_of_its_units(meta: Meta, state: RunState) -> None:
     with meta.write() as writer:
         writer.add_run(Run("run-1", "x", "prepare", "running", {"blob": A}, source=B))
         writer.add_units("run-1", {"u": {}})
         writer.finish_units("run-1", {"u": {"blob": C}}, [D])
         with pytest.raises(Conflict):
             writer.drop_units("run-1")
-        writer.change_run("run-1", state="finished")
+        writer.change_run("run-1", state=state)
         assert writer.referenced([A, B, C, D]) == {A, B, C, D}
         writer.drop_units("run-1")
         writer.drop_units("run-1")

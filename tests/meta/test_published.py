@@ -10,7 +10,7 @@ from penstock.base.clock import ManualClock
 from penstock.base.errors import BadInput, Conflict, NotFound
 from penstock.base.hashing import digest_bytes
 from penstock.meta import Meta
-from penstock.records import Alias, Deployment, Evaluation, Run, Version
+from penstock.records import Alias, Deployment, Evaluation, Memory, Run, Version
 
 A, B, C, D, E, F = (digest_bytes(bytes([n])) for n in range(6))
 
@@ -203,6 +203,24 @@ def test_the_first_memory_of_a_key_stays(meta: Meta) -> None:
         assert writer.recall("k") == {"version": 1}
         assert writer.recall("other") is None
         assert writer.referenced([A, B]) == {A}
+
+
+def test_memories_of_a_kind_are_listed_in_order_and_in_parts(
+    meta: Meta, clock: ManualClock
+) -> None:
+    with meta.write() as writer:
+        for key in "cab":
+            writer.remember(key, "unit", {"key": key}, [])
+            clock.advance(1)
+        writer.remember("aa", "rows", {}, [])
+        found = writer.memories("unit")
+        assert [each.key for each in found] == ["a", "b", "c"]
+        assert found[2] == Memory("c", "unit", {"key": "c"}, found[0].created_at - 1)
+        assert writer.memories("unit", limit=2) == found[:2]
+        assert writer.memories("unit", after="b") == found[2:]
+        assert writer.memories("unit", after="c") == writer.memories("other") == []
+        writer.forget(["b"])
+        assert writer.memories("unit") == [found[0], found[2]]
 
 
 def test_every_digest_that_a_row_holds_or_mentions_is_referenced(meta: Meta) -> None:

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
         explain,
         prepare,
     )
-    from penstock.data.reading import read_rows, read_split, resolve, unit_keys, unit_ranges
+    from penstock.data.reading import (
+        MadeOf,
+        made_of,
+        read_rows,
+        read_split,
+        resolve,
+        unit_ranges,
+    )
     from penstock.data.source import ShardSource, Source
     from penstock.data.statistics import Statistics
 
@@ -36,6 +43,7 @@ _WHERE = {
     "Join": "preparation",
     "Lineage": "manifest",
     "Loader": "loader",
+    "MadeOf": "reading",
     "Manifest": "manifest",
     "Mix": "mixing",
     "Order": "order",
@@ -50,6 +58,7 @@ _WHERE = {
     "Step": "preparation",
     "batch_indices": "order",
     "explain": "preparation",
+    "made_of": "reading",
     "open_dataset": "dataset",
     "order_indices": "order",
     "prepare": "preparation",
@@ -59,7 +68,6 @@ _WHERE = {
     "read_split": "reading",
     "resolve": "reading",
     "to_numpy": "columns",
-    "unit_keys": "reading",
     "unit_ranges": "reading",
 }
 
@@ -70,6 +78,7 @@ __all__ = [
     "Join",
     "Lineage",
     "Loader",
+    "MadeOf",
     "Manifest",
     "Mix",
     "Order",
@@ -84,6 +93,7 @@ __all__ = [
     "Step",
     "batch_indices",
     "explain",
+    "made_of",
     "open_dataset",
     "order_indices",
     "prepare",
@@ -93,7 +103,6 @@ __all__ = [
     "read_split",
     "resolve",
     "to_numpy",
-    "unit_keys",
     "unit_ranges",
 ]
 

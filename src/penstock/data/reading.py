@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,12 +38,34 @@ def resolve(reader: Reader, reference: str) -> tuple[Version, str | None]:
     return version, wanted.split
 
 
-def unit_keys(blobs: Blobs, digest: str) -> set[str]:
-    """The keys under which the units that a version was made of are remembered."""
-    table = read_manifest(blobs, digest).table("inputs")
+@dataclass(frozen=True, slots=True)
+class MadeOf:
+    """What versions were made of, and what they hold: digests without their prefix.
+
+    units   keys under which the outputs of units are remembered
+    inputs  contents that were read
+    shards  blobs
+    """
+
+    units: frozenset[str] = frozenset()
+    inputs: frozenset[str] = frozenset()
+    shards: frozenset[str] = frozenset()
+
+    def __or__(self, other: MadeOf) -> MadeOf:
+        return MadeOf(
+            self.units | other.units, self.inputs | other.inputs, self.shards | other.shards
+        )
+
+
+def made_of(blobs: Blobs, digest: str) -> MadeOf:
+    """Of one version, by its manifest. Raises NotFound, Damaged, NewerSchema."""
+    manifest = read_manifest(blobs, digest)
+    shards = frozenset(each.removeprefix(PREFIX) for each in manifest.shards.digests())
+    table = manifest.table("inputs")
     if table is None or "unit" not in table.column_names:
-        return set()
-    return {f"{PREFIX}{each}" for each in table["unit"].unique().to_pylist()}
+        return MadeOf(shards=shards)
+    units, inputs = (frozenset(table[name].unique().to_pylist()) for name in ("unit", "digest"))
+    return MadeOf(units, inputs, shards)
 
 
 def unit_ranges(manifest: Manifest, split: str, rows_per_unit: int) -> list[tuple[int, int]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from penstock.base.errors import Damaged, NewerSchema, NotFound, Refused
+from penstock.base.errors import NotFound, Refused
+from penstock.home.forgetting import UNFINISHED_SECONDS, forget, let_go_of_maps, needs
 from penstock.home.gc import GRACE_SECONDS
 from penstock.records import Reference, Version
 from penstock.records.looks import Retired
@@ -24,63 +24,31 @@ def retire(
     *,
     dry_run: bool = False,
     grace_seconds: float = GRACE_SECONDS,
+    unfinished_seconds: float = UNFINISHED_SECONDS,
 ) -> Retired:
     """Drop the older versions of a dataset (of all datasets) that nothing needs.
 
     A version stays when it is the newest of its name, has an alias or a tag, is named by a run, an
     evaluation or another dataset, or is younger than `grace_seconds` (somebody may be about to
     name it); of the others the newest `keep` stay. Rows go, and what preparation remembers of
-    them; bytes follow with collections of garbage, which heed pins.
+    them, or of nothing that is there (see `forgetting.py`); bytes follow with collections of
+    garbage, which heed pins.
     """
     with stores.meta.read() as meta:
         names = meta.names("dataset") if name is None else [_known(meta, name)]
     kept: dict[str, list[str]] = {}
-    dropped: list[str] = []
-    if not dry_run:
-        _let_go_of_maps(stores, grace_seconds)
+    dropped: list[Version] = []
     for each in names:
         with stores.meta.read() as meta:
             reasons = _reasons(meta, each, grace_seconds)
         kept |= {version.reference: why for version, why in reasons if why}
         free = [version for version, why in reasons if not why]
         gone = [v for v in free[keep:] if dry_run or _drop(stores, v, kept)]
-        dropped += [version.reference for version in gone]
-        if gone and not dry_run:
-            stays = {version.reference for version, _ in reasons} - set(dropped)
-            _forget_units(stores, gone, [v for v, _ in reasons if v.reference in stays])
-    return Retired(keep, dropped, kept)
-
-
-def _let_go_of_maps(stores: Stores, grace: float) -> None:
-    """Finished preparations hold what their units gave; it is remembered, and in versions."""
-    with stores.meta.read() as meta:
-        old = meta.now() - grace
-        done = [
-            run.id
-            for run in meta.runs(limit=_ALL, states=["finished"])
-            if run.work == "prepare" and run.ended_at is not None and run.ended_at <= old
-        ]
-    for run_id in done:
-        with stores.meta.write() as meta:
-            meta.drop_units(run_id)
-
-
-def _forget_units(stores: Stores, gone: list[Version], stay: list[Version]) -> None:
-    """What is remembered of units that only the dropped versions were made of."""
-    units = _units(stores, gone) - _units(stores, stay)
-    with stores.meta.write() as meta:
-        meta.forget(sorted(units))
-
-
-def _units(stores: Stores, versions: list[Version]) -> set[str]:
-    """The keys under which the units of versions are remembered."""
-    from penstock import data
-
-    found: set[str] = set()
-    for version in versions:
-        with suppress(Damaged, NewerSchema, NotFound):  # then nothing is known of its units
-            found |= data.unit_keys(stores.blobs, version.digest)
-    return found
+        dropped += gone
+    if not dry_run:
+        let_go_of_maps(stores, grace_seconds, unfinished_seconds)
+        forget(stores, needs(stores, dropped), unfinished_seconds)
+    return Retired(keep, [version.reference for version in dropped], kept)
 
 
 def _known(meta: Reader, name: str) -> str:

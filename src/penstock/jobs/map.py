@@ -139,6 +139,8 @@ def _find_or_create(
     with stores.meta.write() as tx:
         last = tx.newest_run(name, work)
         if last and last.state != "finished" and last.spec.get("content") == content:
+            if not tx.unit_counts(last.id):  # it was let go of meanwhile
+                tx.add_units(last.id, units)
             return tx.change_run(last.id, state="pending", spec=spec, error=None, ended_at=None)
         run = Run(ids.new_id("map"), name, work, "pending", spec, source=source)
         tx.add_run(run)

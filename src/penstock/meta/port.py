@@ -35,6 +35,7 @@ from penstock.records import (
     Event,
     Kind,
     Lease,
+    Memory,
     Run,
     Tag,
     Unit,
@@ -118,6 +119,10 @@ class Reader(Protocol):
         """What `remember` stored under a content key."""
         ...
 
+    def memories(self, kind: str, after: str = "", limit: int = 1000) -> list[Memory]:
+        """What is remembered under a kind, in order of the keys, those behind `after`."""
+        ...
+
     def events(self, after: int = 0, subject: str | None = None, limit: int = 1000) -> list[Event]:
         """In commit order. `subject` may end in "*" to match a prefix."""
         ...
@@ -190,9 +195,10 @@ class Writer(Reader, Protocol):
         ...
 
     def drop_units(self, run_id: str) -> None:
-        """Forget the units of a finished run, and all references of the run but its source.
+        """Forget the units of a run that has ended, and all its references but its source.
 
-        For maps whose results have become something else. Conflict when it is not finished.
+        For maps whose results have become something else, or are wanted by nobody. Conflict when
+        it has not ended.
         """
         ...
 

@@ -5,6 +5,7 @@ from penstock.records.deployments import Deployment
 from penstock.records.evaluations import Evaluation
 from penstock.records.events import Event
 from penstock.records.leases import Lease
+from penstock.records.memories import Memory
 from penstock.records.references import Reference
 from penstock.records.runs import Attempt, Checkpoint, Run, RunState
 from penstock.records.units import Unit
@@ -19,6 +20,7 @@ __all__ = [
     "Event",
     "Kind",
     "Lease",
+    "Memory",
     "Reference",
     "Run",
     "RunState",

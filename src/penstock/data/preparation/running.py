@@ -16,6 +16,7 @@ from penstock.data.preparation import unit as unit_room
 from penstock.data.preparation.asking import Asked, as_dicts
 from penstock.data.preparation.bad import Account, Bad, account, failure, of_rows, refuse_many
 from penstock.data.preparation.finishing import ROW
+from penstock.data.preparation.keying import unit_keys
 from penstock.data.preparation.planning import Unit, whole_memory
 from penstock.data.preparation.schema import fits, merged
 from penstock.data.preparation.steps import located
@@ -129,14 +130,23 @@ def _refitted(
             own = told_columns(stores.blobs, result)
             fit[schema] = result["run"] is not None and fits(own, columns)
         if not fit[schema]:
-            key = digest_json(["refit", unit.key, told])
-            odd[unit.key] = {"refit": result, "columns": told, "keys": [key]}
+            of = _remembered_as(unit, result, work.shared["chain"])
+            key = digest_json(["refit", of, told])
+            odd[unit.key] = {"refit": result, "columns": told, "keys": [key], "of": of}
     with stores.meta.read() as meta:
         for key, payload in list(odd.items()):
             if (known := whole_memory(stores.blobs, meta.recall(payload["keys"][0]))) is not None:
                 found[key] = known
                 del odd[key]
     return found | (work.run(odd, None)[0] if odd else {})
+
+
+def _remembered_as(unit: Unit, result: Mapping[str, Any], chain: Mapping[str, Any]) -> str:
+    """The key of a unit by what it read, which it told itself where nobody knew."""
+    if unit.digests is not None:
+        return unit.key
+    named = [(i.name, told) for i, told in zip(unit.inputs, result["digests"], strict=True)]
+    return unit_keys(chain, named)[-1]
 
 
 @dataclass

@@ -69,8 +69,8 @@ def unit(payload: dict[str, Any], context: UnitContext) -> dict[str, Any]:
     payload  {"inputs": specs, "names": first and last, "from": step to begin with, "kept": what
              that step begins with, "keys": what each step's output is remembered by (None: the
              unit hashes its inputs first), "sampled": whether some records are run twice}, or
-             {"refit": result, "columns", "keys"}: its columns got other types when all units were
-             there
+             {"refit": result, "columns", "keys", "of": the unit's}: its columns got other types
+             when all units were there
     shared   as `Asked.shared` gives it
     returns  what `finished` says of the rows, "records": read, "bad": how many, "facts": the blob
              that holds these, "unstable": places, "digests" of the inputs where it hashed them,
@@ -98,7 +98,8 @@ def unit(payload: dict[str, Any], context: UnitContext) -> dict[str, Any]:
             memories += memory
     result = writer.write(flows, payload["names"])
     result["unstable"] = unstable
-    memories.append({"key": payload["keys"][-1], "value": dict(result)})
+    kept = [bare(key) for key, keep in zip(payload["keys"], work.keep, strict=False) if keep]
+    memories.append({"key": payload["keys"][-1], "value": {**result, "steps": kept}})
     return {**result, "digests": digests, "memories": memories}
 
 
@@ -238,7 +239,8 @@ def _refitted(payload: dict[str, Any], blobs: Blobs, work: Work) -> dict[str, An
         table = table.take(pa.array(np.argsort(table[ROW].to_numpy(), kind="stable")))
     found = finished(blobs, canonical(table.select([c.name for c in columns]), columns), work)
     result = {**old, **found}
-    return {**result, "memories": [{"key": payload["keys"][-1], "value": dict(result)}]}
+    memory = {"key": payload["keys"][-1], "value": {**result, "of": bare(payload["of"])}}
+    return {**result, "memories": [memory]}
 
 
 # the preparation, as this process knows it

@@ -9,8 +9,9 @@ from sqlalchemy import delete, insert, select
 
 from penstock.base.ids import new_id
 from penstock.meta.rows.leases import is_dead
-from penstock.meta.rows.session import Session, in_parts
+from penstock.meta.rows.session import Session, columns, in_parts
 from penstock.meta.tables import memories, pins, refs
+from penstock.records import Memory
 
 MEMORY = "memory/"  # before the key: owner of what a memory refers to
 
@@ -19,6 +20,10 @@ class BlobReader(Session):
     def recall(self, key: str) -> dict[str, Any] | None:
         row = self.first(select(memories.c.value).where(memories.c.key == key))
         return None if row is None else row.value
+
+    def memories(self, kind: str, after: str = "", limit: int = 1000) -> list[Memory]:
+        query = columns(memories, Memory).where(memories.c.kind == kind, memories.c.key > after)
+        return self.all(Memory, query.order_by(memories.c.key).limit(limit))
 
     def referenced(self, digests: Sequence[str]) -> set[str]:
         found: set[str] = set()

@@ -12,6 +12,7 @@ from penstock.base.nearest import did_you_mean
 from penstock.meta.rows.session import AT_ONCE, Session, columns, in_parts
 from penstock.meta.tables import runs, units
 from penstock.records import Unit
+from penstock.records.runs import ENDED
 
 
 class UnitReader(Session):
@@ -89,10 +90,10 @@ class UnitWriter(UnitReader):
 
     def drop_units(self, run_id: str) -> None:
         row = self.first(select(runs.c.state, runs.c.source).where(runs.c.id == run_id))
-        if row is None or row.state != "finished":
+        if row is None or row.state not in ENDED:
             raise Conflict(
-                f"run {run_id} is not finished, so its units are still needed",
-                "Wait for its end, or resume it.",
+                f"run {run_id} has not ended, so its units are still needed",
+                "Wait for its end, or stop it.",
                 run=run_id,
             )
         self.execute(delete(units).where(units.c.run_id == run_id))
