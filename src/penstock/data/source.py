@@ -337,7 +337,10 @@ class ShardSource:
 
 
 class shard_errors:  # noqa: N801 - reads like the verb it is
-    """Context: a damaged or lost blob becomes Damaged that names dataset, split and shard."""
+    """Context: what keeps a shard from being read names dataset, split and shard.
+
+    A damaged or lost blob becomes Damaged; a store that does not serve stays what it is.
+    """
 
     def __init__(self, dataset: str, split: str, number: int) -> None:
         self._where = dataset, split, number
@@ -345,15 +348,19 @@ class shard_errors:  # noqa: N801 - reads like the verb it is
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, Damaged | NotFound):
+        if not isinstance(error, Damaged | NotFound | Unavailable):
             return
         dataset, split, number = self._where
+        told = f'shard {number} of split "{split}" of dataset {dataset}'
+        facts = {**error.facts, "dataset": dataset, "split": split, "shard": number}
+        if isinstance(error, Unavailable):
+            raise type(error)(f"{told} cannot be read: {error.what}", error.fix, **facts) from error
         lost = "is gone" if isinstance(error, NotFound) else "is damaged"
         raise Damaged(
-            f'shard {number} of split "{split}" of dataset {dataset} {lost}: {error.what}',
+            f"{told} {lost}: {error.what}",
             "Restore the blob from a good copy, or run prepare with fresh=True, which writes it "
             "again; no batch of it was given out.",
-            **{**error.facts, "dataset": dataset, "split": split, "shard": number},
+            **facts,
         ) from error
 
 
