@@ -102,7 +102,7 @@ def test_every_kind_of_column_gets_its_rules(expected: Expectations) -> None:
         "price": ["type", "missing", "finite", "range", "distribution"],
         "words": ["type", "missing", "range", "length", "distribution"],
         "name": ["type", "missing", "length", "unique", "distribution"],
-        "at": ["type", "missing"],
+        "at": ["type", "missing", "range", "distribution"],
         "maybe": ["type", "missing", "finite", "range", "distribution"],
     }
     (missing,) = (each for each in expected.of("columns", "maybe") if each.rule == "missing")

@@ -25,6 +25,7 @@ from penstock.data.expectations.rules import Facts
 from penstock.data.manifest import Manifest
 from penstock.data.reading import read_rows, read_shard
 from penstock.data.row_hashes import RECORD, Records, Sorter, hash_keys, hash_rows, records, runs
+from penstock.data.times import told
 from penstock.data.types import describe
 
 SHOWN = 10  # keys of each sort that a diff names
@@ -288,8 +289,9 @@ def drift(old: Manifest, new: Manifest) -> list[Drift]:
 
 def _drift(before: Facts, now: Facts) -> Drift:
     old, new = before.statistics, now.statistics
+    column = now.column
     facts = {
-        name: (getattr(old, name), getattr(new, name))
+        name: (told(name, getattr(old, name), column), told(name, getattr(new, name), column))
         for name in _COMPARED
         if getattr(old, name) != getattr(new, name)
     }
@@ -300,11 +302,11 @@ def _drift(before: Facts, now: Facts) -> Drift:
         if shares is not None and before.gatherer is not None and now.gatherer is not None:
             apart = ks(before.gatherer.distribution, now.gatherer.distribution)
     if shares is None:
-        return Drift(now.column.name, None, None, False, facts)
+        return Drift(column.name, None, None, False, facts)
     rows = old.rows - old.nulls, new.rows - new.nulls
     moved = psi(*shares, *rows)
     far = moved > max(FAR, by_chance(len(shares[0]), *rows))
-    return Drift(now.column.name, moved, apart, far, facts)
+    return Drift(column.name, moved, apart, far, facts)
 
 
 def _category_shares(before: Facts, now: Facts) -> tuple[list[float], list[float]]:

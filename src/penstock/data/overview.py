@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from penstock.data.columns import Column
@@ -9,6 +11,7 @@ from penstock.data.manifest import Manifest
 from penstock.data.showing import column_text
 from penstock.data.sketches import Distribution
 from penstock.data.statistics import QUANTILES, Gatherer, Statistics, read_sketches
+from penstock.data.times import told
 from penstock.records.looks import ColumnSummary, Histogram
 
 BARS = 24
@@ -37,6 +40,7 @@ def _summary(
     column: Column, found: Statistics, gatherer: Gatherer | None, bars: int
 ) -> ColumnSummary:
     quantiles = zip(QUANTILES, found.quantiles or (), strict=False)
+    bars_of = None if gatherer is None else _histogram(found, gatherer.distribution, bars)
     top = sorted((found.counts or {}).items(), key=lambda each: (-each[1], each[0]))
     return ColumnSummary(
         column=column.name,
@@ -45,13 +49,17 @@ def _summary(
         nulls=found.nulls,
         not_finite=found.not_finite,
         distinct=found.distinct,
-        min=found.min,
-        max=found.max,
-        mean=found.mean,
-        std=found.std,
-        quantiles={f"{share:g}": value for share, value in quantiles},
+        min=told("min", found.min, column),
+        max=told("max", found.max, column),
+        mean=told("mean", found.mean, column),
+        std=told("std", found.std, column),
+        quantiles={f"{share:g}": told("quantiles", value, column) for share, value in quantiles},
         top=top[:_TOP],
-        histogram=None if gatherer is None else _histogram(found, gatherer.distribution, bars),
+        histogram=None
+        if bars_of is None
+        else replace(
+            bars_of, low=told("min", bars_of.low, column), high=told("max", bars_of.high, column)
+        ),
     )
 
 

@@ -36,8 +36,9 @@ def statistics_table(
 
     nulls     missing values
     bytes     in Arrow, uncompressed
-    min, max  of all numbers or elements, NaN left out; of text and bytes: of the length; whole
-              numbers beyond 2**53 are rounded; missing where there is nothing to compare
+    min, max  of all numbers or elements, NaN left out; of text and bytes: of the length; of times:
+              whole numbers of the unit (see `times.py`); whole numbers beyond 2**53 are rounded;
+              missing where there is nothing to compare
     """
     rows: list[dict[str, Any]] = []
     for column in columns:
@@ -57,6 +58,8 @@ def _ends(values: pa.ChunkedArray, column: Column) -> tuple[float | None, float 
         array = pc.utf8_length(array)
     elif column.kind == "bytes":
         array = pc.binary_length(array)
+    elif column.kind == "time":
+        array = array.cast(pa.int32() if array.type.bit_width == 32 else pa.int64())
     elif column.kind != "number":
         return None, None
     if array.type == pa.float16():

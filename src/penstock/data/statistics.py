@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from penstock.data import times
 from penstock.data.columns import Array, Column, one_chunk
-from penstock.data.sketches import Distinct, Distribution, hash_values
+from penstock.data.sketches import Distinct, Distribution, Even, hash_values
 
 CATEGORIES = 256  # a column with more different values has no counts
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -56,13 +57,15 @@ class Statistics:
     rows        values, missing ones included
     nulls       missing values
     not_finite  values that are NaN or infinite; all that follows leaves them out
-    min, max    of all elements of a tensor or list; of text and bytes: of the length; None for
-                time and references
+    min, max    of all elements of a tensor or list; of text and bytes: of the length; of times:
+                whole numbers of the column's unit (see `times.py`), as all that follows; None for
+                references
     mean        likewise, a float64 sum; None when there is nothing to take it of
     counts      value -> how often, for at most 256 different whole numbers, flags or texts
     std         standard deviation; of tensors and lists from at most 64 elements of each
     quantiles   at 1, 5, 25, 50, 75, 95 and 99 %, as far from the truth as 0.4 % of the value (more
-                where values span many powers of two); of the same elements as std
+                where values span many powers of two), of times of their span; of the same elements
+                as std
     distinct    different values: exact up to 1024, then with a standard error of 3 %; None for
                 tensors, lists and references
     shortest, longest  length of lists, text (characters) and bytes
@@ -92,7 +95,7 @@ class Gatherer:
 
     def __init__(self, column: Column) -> None:
         self.column = column
-        self.distribution = Distribution()
+        self.distribution = Even() if column.kind == "time" else Distribution()
         self.rows = self._nulls = self._not_finite = self._elements = 0
         self._sum = 0.0
         self._min: int | float | None = None
@@ -120,7 +123,7 @@ class Gatherer:
             self.distinct.add(hash_values(array, self.column))
         if self.counts is not None:
             self._count(array)
-        if self.column.kind in ("time", "reference"):
+        if self.column.kind == "reference":
             return
         numbers = self._numbers(array)
         sampled = _sample(array, self.column, numbers)
@@ -128,6 +131,8 @@ class Gatherer:
         self._spread(finite if sampled is numbers else _finite(sampled))
 
     def _numbers(self, array: pa.Array) -> Array:
+        if self.column.kind == "time":
+            return times.counts(array)
         if self.column.kind == "tensor":
             array = array.storage.flatten()
         elif self.column.kind in ("text", "bytes", "list"):
@@ -189,6 +194,7 @@ class Gatherer:
 
     def merge(self, later: Gatherer) -> None:
         """Take the rows that another gatherer has seen into account; they come after ours."""
+        unknown = self._unknown or later._unknown
         self.rows += later.rows
         self._nulls += later._nulls
         self._not_finite += later._not_finite
@@ -204,6 +210,19 @@ class Gatherer:
             self.counts = None
         else:
             self._add_counts(later.counts.items())
+        if unknown:
+            self._forget()
+
+    @property
+    def _unknown(self) -> bool:
+        """Whether it holds times of which an older version gathered nothing but their number."""
+        return self.column.kind == "time" and self._elements < self.rows - self._nulls
+
+    def _forget(self) -> None:
+        """What is known of some of the times is known of none."""
+        self._elements, self._sum, self._moments = 0, 0.0, (0, 0.0, 0.0)
+        self._min = self._max = None
+        self.distribution = Even()
 
     def result(self) -> Statistics:
         sampled, _, m2 = self._moments
@@ -269,7 +288,9 @@ class Gatherer:
         if row["shortest"] is not None:
             found._lengths = row["shortest"], row["longest"]
         found._moments = row["sampled"], row["mean"], row["m2"]
-        found.distribution = Distribution(row["shift"], row["buckets"], row["bucket_counts"])
+        if row["buckets"]:
+            kind_of = type(found.distribution)
+            found.distribution = kind_of(row["shift"], row["buckets"], row["bucket_counts"])
         if row["distinct"] is not None:
             found.distinct = Distinct(row["distinct"])
         counts, names = row["category_counts"], row["categories"]

@@ -29,18 +29,20 @@ class DataRows:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """counts  values in bars of equal width from low to high; the first and the last one also
-    hold what lies beyond, where the tails are long. Counts are estimates (see `sketches.py`).
+    """counts  values in bars of equal width from low to high (of times: ISO text); the first and
+    the last one also hold what lies beyond, where the tails are long. Counts are estimates (see
+    `sketches.py`).
     """
 
-    low: float
-    high: float
+    low: float | str
+    high: float | str
     counts: list[float]
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnSummary:
-    """One column over a whole version. Of text and bytes min, max and the like are of lengths.
+    """One column over a whole version. Of text and bytes min, max and the like are of lengths; of
+    times they are ISO text, std a duration.
 
     type       as `DataRows.columns` has it
     nulls      missing values; not_finite: NaN or infinite ones
@@ -55,11 +57,11 @@ class ColumnSummary:
     nulls: int
     not_finite: int = 0
     distinct: int | None = None
-    min: float | None = None
-    max: float | None = None
-    mean: float | None = None
-    std: float | None = None
-    quantiles: dict[str, float] = field(default_factory=dict)
+    min: float | str | None = None
+    max: float | str | None = None
+    mean: float | str | None = None
+    std: float | str | None = None
+    quantiles: dict[str, float | str] = field(default_factory=dict)
     top: list[tuple[str, int]] = field(default_factory=list)
     histogram: Histogram | None = None
 

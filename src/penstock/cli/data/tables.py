@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,10 @@ def _missing(found: ColumnSummary) -> str:
     return " + ".join(told + ([f"{found.not_finite:,} NaN"] if found.not_finite else [])) or "0"
 
 
-def _number(value: float | None) -> str:
+def _number(value: float | str | None) -> str:
+    """To four digits; of a time the text, to the second."""
+    if isinstance(value, str):
+        return re.sub(r"[.]\d+", "", value)
     return "" if value is None else f"{value:.4g}"
 
 
@@ -96,7 +100,7 @@ def bars(found: Histogram) -> str:
     most = max(found.counts, default=0.0) or 1.0
     steps = len(_BARS) - 1
     drawn = "".join(_BARS[max(1, round(n / most * steps)) if n > 0 else 0] for n in found.counts)
-    return f"{found.low:.4g} {drawn} {found.high:.4g}"
+    return f"{_number(found.low)} {drawn} {_number(found.high)}"
 
 
 def draw_diff(draw: Drawing, found: DataDiff) -> None:

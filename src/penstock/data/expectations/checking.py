@@ -24,7 +24,7 @@ from penstock.data.expectations.model import (
     Violation,
     shown,
 )
-from penstock.data.expectations.rules import RULES, Facts, Rows
+from penstock.data.expectations.rules import RULES, Facts, Rows, refuse_misfits
 from penstock.data.manifest import Manifest
 from penstock.data.reading import read_tables
 from penstock.data.row_hashes import RECORD, Sorter, hash_rows, records
@@ -91,6 +91,7 @@ class Checker:
         rule `type` tells."""
         column = self._columns[each.column]
         if RULES[each.rule].fits(column):
+            refuse_misfits(each.rule, each.values, column)
             return True
         for other in self._expectations.of(_COLUMNS, each.column):
             facts = Facts(column, Gatherer(column).result(), None)
@@ -202,7 +203,7 @@ class Checker:
 _WHAT = {
     "missing": "no value",
     "finite": "NaN or infinity",
-    "range": "numbers outside of {least} to {most}",
+    "range": "values outside of {least} to {most}",
     "length": "lengths outside of {least} to {most}",
     "categories": "values that are not expected",
     "pattern": "text without {is}",

@@ -54,7 +54,7 @@ def ks(one: Distribution, other: Distribution) -> float:
     """The largest difference between two distributions, as finely as their buckets tell."""
     if not one.total or not other.total:
         return 0.0
-    both = Distribution(max(one.shift, other.shift))
+    both = type(one)(max(one.shift, other.shift))
     both.merge(one)
     both.merge(other)
     limits = both.edges()[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 import textwrap
@@ -21,6 +22,7 @@ from penstock.data.expectations.model import (
     Severity,
 )
 from penstock.data.expectations.rules import DATASET_RULES, LEAKAGE_RULES, RULES
+from penstock.data.times import is_iso
 
 FORMAT = 1
 _WIDTH = 100
@@ -191,7 +193,7 @@ class _Reading:
                 self.wrong.append(f"{where}.{field}: {found[field]!r} is no {_CALLED[kind]}")
         if len(self.wrong) > before:
             return None
-        return {field: found[field] for field in fields if field in found}
+        return {field: _as_text(found[field]) for field in fields if field in found}
 
     def severity(self, rule: Any, where: str, sets_aside: bool) -> Severity:
         found = rule.get("severity", "warn")
@@ -215,7 +217,7 @@ class _Reading:
                 f"{where}: {bins} bins (one more than edges or names) need as many shares, "
                 f"not {len(values['shares'])}"
             )
-        edges = values.get("edges", [])
+        edges = [each for each in values.get("edges", []) if _is_number(each)]  # times: when asked
         if any(low >= high for low, high in pairwise(edges)):
             self.wrong.append(f"{where}.edges: they do not ascend")
 
@@ -232,11 +234,25 @@ def _is_pattern(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_end(value: Any) -> bool:
+    value = _as_text(value)
+    return is_iso(value) if isinstance(value, str) else _is_number(value)
+
+
+def _as_text(value: Any) -> Any:
+    """TOML's own times as ISO text."""
+    if isinstance(value, list):
+        return [_as_text(each) for each in value]
+    return value.isoformat() if isinstance(value, dt.date | dt.time) else value
+
+
 _KINDS: dict[str, Callable[[Any], bool]] = {
     "text": lambda value: isinstance(value, str),
     "number": _is_number,
     "share": lambda value: _is_number(value) and 0 <= value <= 1,
     "numbers": lambda value: isinstance(value, list) and all(map(_is_number, value)),
+    "end": _is_end,
+    "ends": lambda value: isinstance(value, list) and all(map(_is_end, value)),
     "names": lambda value: (
         isinstance(value, list) and all(isinstance(each, str | int) for each in value)
     ),
@@ -247,6 +263,8 @@ _CALLED = {
     "number": "number",
     "share": "share from 0 to 1",
     "numbers": "list of numbers",
+    "end": "number or time (ISO text)",
+    "ends": "list of numbers or times (ISO text)",
     "names": "list of names or whole numbers",
     "pattern": "regular expression",
 }

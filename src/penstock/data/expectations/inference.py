@@ -10,6 +10,7 @@ from typing import Any
 
 from penstock.blobs import Blobs
 from penstock.data.columns import Column
+from penstock.data.expectations import ends
 from penstock.data.expectations.distance import edges_of, shares_of
 from penstock.data.expectations.model import DATASET, LEAKAGE, Expectation, Expectations, Severity
 from penstock.data.expectations.rules import Facts
@@ -108,6 +109,9 @@ def _spread(column: Column, statistics: Statistics) -> list[Found]:
     numeric = column.kind in ("number", "tensor", "list") and column.dtype != "bool"
     if numeric and statistics.min is not None and statistics.max is not None:
         found.append(("range", "warn", _wider(statistics.min, statistics.max)))
+    if column.kind == "time" and statistics.min is not None and statistics.max is not None:
+        wider = ends.inferred(int(statistics.min), int(statistics.max), column)
+        found += [("range", "warn", wider)] if wider is not None else []
     if statistics.shortest is not None and statistics.longest is not None:
         lengths = _wider(statistics.shortest, statistics.longest)
         found.append(("length", "warn", lengths | {"least": max(0, lengths["least"])}))
@@ -170,9 +174,11 @@ def _distribution(facts: Facts, categories: list[Any] | None) -> list[Found]:
         bins: dict[str, Any] = {"names": categories, "shares": [*_rounded(shares), 0.0]}
     else:
         edges = [] if gatherer is None else edges_of(gatherer.distribution)
-        if not edges or gatherer is None:
+        told = ends.texts(edges, facts.column)
+        if not told or gatherer is None:
             return []
-        bins = {"edges": edges, "shares": _rounded(shares_of(gatherer.distribution, edges))}
+        numbers = ends.edges(told, facts.column)
+        bins = {"edges": told, "shares": _rounded(shares_of(gatherer.distribution, numbers))}
     return [("distribution", "warn", {"most": _FAR, "of": there, **bins})]
 
 

@@ -1,7 +1,6 @@
 """The rules: what each means, which rows break it, and what statistics alone say of it.
 
-Literals meet values in the type of the column: 0.1 in the file is float32(0.1) for a column of
-float32, or a value that was 0.1 would lie outside of a range that ends there.
+How literals of the file meet values: see `ends.py`.
 """
 
 from __future__ import annotations
@@ -17,8 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from penstock.data import times
 from penstock.data.columns import Array, Column
 from penstock.data.expectations.distance import by_chance, psi, shares_of
+from penstock.data.expectations.ends import edges, ends_told, limits, outside
 from penstock.data.statistics import Gatherer, Statistics
 from penstock.data.types import describe
 
@@ -63,7 +64,9 @@ class Rule:
 
 
 def flat(array: pa.Array, column: Column) -> Array:
-    """The elements of numbers, tensors and lists, without missing values."""
+    """The elements of numbers, tensors and lists, without missing values; times as int64."""
+    if column.kind == "time":
+        return times.counts(array)
     if column.kind == "tensor":
         array = array.storage.flatten()
     elif column.kind == "list":
@@ -84,68 +87,24 @@ def by_value(wrong: Rows, array: pa.Array, column: Column) -> Rows:
     return found
 
 
-def bound(limit: float, dtype: str, *, least: bool) -> Any:
-    """A limit in the dtype of a column, so that equal ones are equal; None where nothing of the
-    dtype is beyond it."""
-    kind = np.dtype(dtype)
-    if kind.kind == "f":
-        with np.errstate(over="ignore"):
-            return kind.type(limit)
-    if kind.kind == "b":
-        return limit
-    if not math.isfinite(limit):
-        return None if (limit < 0) == least else limit
-    limit = math.ceil(limit) if least else math.floor(limit)
-    ends = np.iinfo(kind)
-    if (limit <= ends.min) if least else (limit >= ends.max):
-        return None
-    return kind.type(limit) if ends.min <= limit <= ends.max else limit
-
-
-def _limits(values: Values, dtype: str) -> tuple[Any, Any]:
-    least, most = values.get("least"), values.get("most")
-    return (
-        None if least is None else bound(least, dtype, least=True),
-        None if most is None else bound(most, dtype, least=False),
-    )
-
-
-def _outside(numbers: Array, least: Any, most: Any) -> Rows:
-    wrong = np.zeros(numbers.shape, bool)
-    if least is not None:
-        wrong |= numbers < least
-    if most is not None:
-        wrong |= numbers > most
-    return wrong
-
-
-def _ends_told(what: str, low: Any, high: Any, least: Any, most: Any) -> str | None:
-    if low is None or high is None:
-        return None
-    found = []
-    if least is not None and low < least:
-        found.append(f"the smallest {what} is {_plain(low)}, expected at least {_plain(least)}")
-    if most is not None and high > most:
-        found.append(f"the largest {what} is {_plain(high)}, expected at most {_plain(most)}")
-    return " and ".join(found) or None
-
-
-def _plain(number: Any) -> str:
-    return str(int(number)) if isinstance(number, int | np.integer) else f"{number:g}"
-
-
 def _range_bad(values: Values, array: pa.Array, column: Column) -> Rows:
-    least, most = _limits(values, column.dtype)
+    least, most = limits(values, column)
     numbers = flat(array, column)
-    wrong = _outside(numbers, least, most)
+    wrong = outside(numbers, least, most)
     if numbers.dtype.kind == "f":  # infinity is the business of `finite`
         wrong &= np.isfinite(numbers)
     return by_value(wrong, array, column)
 
 
 def _range_told(values: Values, facts: Facts) -> str | None:
+    found, column = facts.statistics, facts.column
+    return ends_told("value", found.min, found.max, *limits(values, column), column)
+
+
+def _has_ends(facts: Facts) -> bool:
+    """Statistics of older versions have no ends of times."""
     found = facts.statistics
-    return _ends_told("value", found.min, found.max, *_limits(values, facts.column.dtype))
+    return facts.column.kind != "time" or found.min is not None or found.rows == found.nulls
 
 
 def _length_bad(values: Values, array: pa.Array, column: Column) -> Rows:
@@ -153,7 +112,7 @@ def _length_bad(values: Values, array: pa.Array, column: Column) -> Rows:
         lengths = pc.list_value_length(array)
     else:
         lengths = pc.utf8_length(array) if column.kind == "text" else pc.binary_length(array)
-    wrong = _outside(
+    wrong = outside(
         lengths.drop_null().to_numpy(zero_copy_only=False), values.get("least"), values.get("most")
     )
     return by_value(wrong, array, Column(column.name, "number", "int64"))
@@ -161,7 +120,7 @@ def _length_bad(values: Values, array: pa.Array, column: Column) -> Rows:
 
 def _length_told(values: Values, facts: Facts) -> str | None:
     found = facts.statistics
-    return _ends_told(
+    return ends_told(
         "length", found.shortest, found.longest, values.get("least"), values.get("most")
     )
 
@@ -280,15 +239,14 @@ def now_shares(values: Values, facts: Facts) -> list[float] | None:
         return [count / there for count in (*named, there - sum(named))]
     if facts.gatherer is None or not facts.gatherer.distribution.total:
         return None
-    return shares_of(facts.gatherer.distribution, values["edges"])
+    return shares_of(facts.gatherer.distribution, edges(values["edges"], facts.column))
 
 
 def _bin(values: Values, number: int) -> str:
     if "names" in values:
         return f'"{values["names"][number]}"' if number < len(values["names"]) else OTHERS
-    edges = values["edges"]
-    low = f"{edges[number - 1]:g}" if number else "-∞"
-    return f"{low} to {edges[number]:g}" if number < len(edges) else f"{low} to ∞"
+    ends = [each if isinstance(each, str) else f"{each:g}" for each in values["edges"]]
+    return f"{['-∞', *ends][number]} to {[*ends, '∞'][number]}"
 
 
 def _kinds(*kinds: str) -> Callable[[Column], bool]:
@@ -297,6 +255,14 @@ def _kinds(*kinds: str) -> Callable[[Column], bool]:
 
 def _exact_zero(values: Values) -> bool:
     return bool(values["most"] == 0)
+
+
+def refuse_misfits(rule: str, values: Values, column: Column) -> None:
+    """Raise BadInput where ends or edges cannot be compared with the column's values."""
+    if rule == "range":
+        limits(values, column)
+    if "edges" in values:
+        edges(values["edges"], column)
 
 
 _NUMERIC = _kinds("number", "tensor", "list")
@@ -325,11 +291,13 @@ RULES: dict[str, Rule] = {
         _exact_zero,
     ),
     "range": Rule(
-        "every finite number (of a tensor or list: element) lies between these, ends included",
-        {"least": ("number", False), "most": ("number", False)},
-        _NUMERIC,
+        "every finite number (of a tensor or list: element) or time (as ISO text) lies between "
+        "these, ends included",
+        {"least": ("end", False), "most": ("end", False)},
+        _kinds("number", "tensor", "list", "time"),
         _range_told,
         _range_bad,
+        is_told=_has_ends,
     ),
     "length": Rule(
         "lengths of text (characters), bytes and lists, ends included",
@@ -371,14 +339,14 @@ RULES: dict[str, Rule] = {
         {
             "most": ("number", True),
             "of": ("number", False),
-            "edges": ("numbers", False),
+            "edges": ("ends", False),
             "names": ("names", False),
             "shares": ("numbers", True),
         },
-        lambda column: column.kind not in ("time", "reference"),
+        lambda column: column.kind != "reference",
         _distribution_told,
         by_row=lambda values: False,
-        is_told=lambda facts: facts.gatherer is not None,
+        is_told=lambda facts: facts.gatherer is not None and _has_ends(facts),
     ),
 }
 
