@@ -127,11 +127,46 @@ def test_a_network_home_is_refused_and_not_made(terminal, tmp_path, monkeypatch)
     "arguments",
     [("models", "promote", "digits-cnn@1", "production"), ("runs", "list"), ("gc",)],
 )
-def test_a_read_only_home_is_one_clear_error(home, arguments, tmp_path):
+def test_a_read_only_home_is_one_clear_error(home, arguments):
+    refused(home, "-m", "penstock.cli.main", *arguments)
+
+
+VERBS = """
+import sys
+import penstock as ps
+
+def rows():
+    return [{"x": 1}]
+
+def fit(run):
+    raise AssertionError("nothing is to be trained here")
+
+def main():
+    if sys.argv[1] == "prepare":
+        ps.prepare("ones", rows)
+    else:
+        ps.train(fit, name="ones", workers=int(sys.argv[2]))
+
+if __name__ == "__main__":
+    ps.main(main)
+"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0 and not os.environ.get("CI"), reason="mounts need root")
+@pytest.mark.parametrize("arguments", [("prepare",), ("train", "2"), ("train", "0")])
+def test_a_read_only_home_is_one_clear_error_for_scripts_too(home, arguments, tmp_path):
+    (tmp_path / "verbs.py").write_text(VERBS)
+    told = refused(home, str(tmp_path / "verbs.py"), *arguments)
+    assert f"at:  {tmp_path / 'verbs.py'}:" in told
+
+
+def refused(home: Path, *arguments: str) -> str:
+    """What Python says where the home is a read-only mount: one error, and nothing changes."""
     before = fingerprint(home)
     script = (
         f"mount --bind {home} {home} && mount -o remount,ro,bind {home} && "
-        f"exec {sys.executable} -m penstock.cli.main {' '.join(arguments)}"
+        f"exec {sys.executable} {' '.join(arguments)}"
     )
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script],
@@ -145,6 +180,7 @@ def test_a_read_only_home_is_one_clear_error(home, arguments, tmp_path):
     assert done.stderr.startswith("error [read-only] ")
     assert "Traceback" not in done.stderr
     assert fingerprint(home) == before
+    return done.stderr
 
 
 def at_once(count: int, *arguments: str, home: Path) -> list[str]:
