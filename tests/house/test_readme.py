@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,15 @@ def test_the_output_of_the_demo_is_short_and_ends_well():
     assert len(shown.splitlines()) <= 25
     for word in ("IDENTICAL", "PASS -> production", "BLOCKED", "failed 0", "equal to offline"):
         assert word in shown
+
+
+def test_every_page_and_every_extra_for_users_is_named():
+    pages = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+    assert {page for page in pages if f"]({page})" not in README} == set()
+    project = tomllib.loads(page("pyproject.toml"))["project"]
+    told = README[README.index("The extras:") :].partition("\n")[0]
+    extras = set(project["optional-dependencies"]) - {"lint", "test"}
+    assert {extra for extra in extras if f"`{extra}`" not in told} == set()
 
 
 def test_every_test_that_is_named_exists():

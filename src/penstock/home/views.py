@@ -10,8 +10,6 @@ from typing import Any, Literal
 
 from penstock.records import Alias, Attempt, Checkpoint, Version
 
-State = Literal["ok", "warn", "fail"]
-
 
 @dataclass(frozen=True, slots=True)
 class RunView:
@@ -104,7 +102,7 @@ class Check:
     """One thing the doctor looked at, what it found, and what to do when it is not well."""
 
     name: str
-    state: State
+    state: Literal["ok", "warn", "fail"]
     found: str
     fix: str = ""
     facts: dict[str, Any] = field(default_factory=dict)

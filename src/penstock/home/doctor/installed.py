@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 
 from penstock.base.settings import Settings
-from penstock.home.views import Check, State
+from penstock.home.views import Check
 
 _CORE = ("numpy", "pyarrow", "sqlalchemy", "alembic", "grpcio", "protobuf", "pydantic", "fastapi")
 # extra -> (module to look for, its package, what is missing without it)
@@ -37,9 +37,11 @@ def installation(settings: Settings) -> Iterator[Check]:
         if importlib.util.find_spec(module) is not None:
             yield Check(f"extra {extra}", "ok", f"{package} {_version(package)}")
             continue
-        fix = f"pip install 'penstock[{extra}]'"
-        state: State = "warn" if extra in _NEEDED else "ok"
-        yield Check(f"extra {extra}", state, f"not installed: {without}", fix)
+        text, fix = f"not installed: {without}", f"pip install 'penstock[{extra}]'"
+        if extra in _NEEDED:
+            yield Check(f"extra {extra}", "warn", text, fix)
+        else:
+            yield Check(f"extra {extra}", "ok", f"{text} ({fix})")
 
 
 def _itself() -> Check:
