@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from penstock.blobs import Blobs
 from penstock.data import read_rows, read_split
-from penstock.data.arrow_files import PAGE, one_batch, open_batch, pieces
+from penstock.data.arrow_files import PAGE, one_batch, open_batch, pieces, spread
 from penstock.data.at_rest import shard_format
 from penstock.data.columns import Column, column_of_type, tensor_array
 
@@ -65,6 +65,17 @@ def test_equal_rows_give_equal_bytes_however_they_came(cuts: list[int]) -> None:
     ]
     assert file_of(pa.concat_tables(parts)) == file_of(whole)
     assert file_of(pa.concat_tables([whole, whole]).slice(ROWS)) == file_of(whole)
+
+
+def test_large_columns_in_parts_are_written_without_being_joined() -> None:
+    whole = pa.table({"id": np.arange(9000), "x": tensor_array(np.ones((9000, 3, 99), "f4"))})
+    whole = whole.append_column("text", pa.array([f"t{i}" for i in range(9000)]))
+    parts = pa.concat_tables([whole.slice(5, 2000), whole.slice(2005, 1), whole.slice(2006)])
+    laid = pieces(spread(parts))
+    assert b"".join(laid) == file_of(whole.slice(5))
+    (values,) = [column for column in parts["x"].chunk(1).storage.flatten().buffers() if column]
+    lies = [memoryview(part) for part in laid if part.nbytes == 99 * 3 * 4]
+    assert np.shares_memory(np.frombuffer(lies[0], "u1"), np.frombuffer(values, "u1"))
 
 
 def test_others_read_the_file(tmp_path: Any) -> None:

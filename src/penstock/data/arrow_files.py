@@ -5,25 +5,28 @@ not make: every buffer of a page or more starts at a multiple of 4096 bytes of t
 smaller one at a multiple of 64; and equal tables give equal bytes. So a column of fixed width can
 be mapped anywhere in memory by itself, without its neighbours.
 
-How: Arrow writes the file, then the places of its buffers in the metadata (which are structs of
-fixed size, so that nothing moves) are rewritten and the buffers laid there. Sources: Arrow
+How: Arrow writes the file to a sink that keeps its buffers as they are, then the places of the
+buffers in the metadata (which are structs of fixed size, so that nothing moves) are rewritten. No
+value is copied: fresh memory of the size of a shard costs more than hashing it. Sources: Arrow
 columnar format 1.5, "IPC file format", Message.fbs, File.fbs; FlatBuffers internals.
 """
 
 from __future__ import annotations
 
+import mmap
 import struct
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from penstock.data.columns import one_chunk
-from penstock.data.plain import array_of
+from penstock.data.plain import array_of, numbers
 
 PAGE = 4096
 _SMALL = 64
+_LARGE = 1 << 20  # bytes of a column that is worth not being joined
 _ZEROS = bytes(PAGE)
 _END = struct.pack("<iI", -1, 0)  # of the stream of messages
 _MAGIC = b"ARROW1"
@@ -49,21 +52,115 @@ def _without_rubbish(array: pa.Array) -> pa.Array:
     return array.take(array_of(np.arange(len(array)))) if array.null_count else array
 
 
-def pieces(batch: pa.RecordBatch) -> list[memoryview]:
-    """The file's bytes, in order, as few pieces; one copy of the batch is made."""
-    sink = pa.BufferOutputStream()
+class Spread(NamedTuple):
+    """Rows as one batch for `pieces`, though columns of numbers still lie in parts.
+
+    batch  where a column is in parts it has a stand-in of the right size, which nobody may read
+    parts  address of a stand-in's buffer -> its bytes, in order
+    """
+
+    batch: pa.RecordBatch
+    parts: Mapping[int, list[memoryview]]
+
+
+def spread(table: pa.Table) -> Spread:
+    """A table's rows, without joining the parts of its large columns of fixed width."""
+    parts: dict[int, list[memoryview]] = {}
+    arrays = []
+    for name in table.column_names:
+        column = table[name]
+        if _may_stay_apart(column):
+            array, address = _stand_in(column.type, len(column))
+            parts[address] = [_bytes_of(chunk) for chunk in column.chunks]
+        else:
+            array = _without_rubbish(one_chunk(column))
+        arrays.append(array)
+    return Spread(pa.RecordBatch.from_arrays(arrays, schema=table.schema.remove_metadata()), parts)
+
+
+def _may_stay_apart(column: pa.ChunkedArray) -> bool:
+    values = _values_type(column.type)
+    if column.num_chunks < 2 or column.null_count or values is None:
+        return False
+    return column.nbytes >= _LARGE and not any(_values(c).null_count for c in column.chunks)
+
+
+def _values_type(kind: pa.DataType) -> pa.DataType | None:
+    """Of a column of fixed width whose values are numbers of whole bytes."""
+    values = kind.value_type if isinstance(kind, pa.FixedShapeTensorType) else kind
+    plain = pa.types.is_integer(values) or pa.types.is_floating(values)
+    return values if plain else None
+
+
+def _values(array: pa.Array) -> pa.Array:
+    return array.storage.flatten() if isinstance(array, pa.ExtensionArray) else array
+
+
+def _bytes_of(array: pa.Array) -> memoryview:
+    return numbers(_values(array)).view(np.uint8).data
+
+
+def _stand_in(kind: pa.DataType, rows: int) -> tuple[pa.Array, int]:
+    """A column over addresses that cost no memory as long as nobody reads them."""
+    storage = kind.storage_type if isinstance(kind, pa.FixedShapeTensorType) else kind
+    many = rows if storage is kind else rows * storage.list_size
+    values = _values_type(kind)
+    assert values is not None
+    size = many * values.bit_width // 8
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    nothing = pa.py_buffer(mmap.mmap(-1, size, flags=flags, prot=mmap.PROT_READ))
+    array = pa.Array.from_buffers(values, many, [None, nothing], null_count=0)
+    if storage is not kind:
+        lists = pa.Array.from_buffers(storage, rows, [None], null_count=0, children=[array])
+        array = pa.ExtensionArray.from_storage(kind, lists)
+    return array, nothing.address
+
+
+class _Sink:
+    """A file for Arrow's writer that keeps what is written as it is, by its place."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.written: dict[int, Any] = {}
+        self._end = 0
+
+    def write(self, data: Any) -> int:
+        if size := memoryview(data).nbytes:
+            self.written[self._end] = data
+            self._end += size
+        return size
+
+    def tell(self) -> int:
+        return self._end
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def small(self, start: int, end: int) -> bytearray:
+        """Bytes of what was written in small: heads and tails."""
+        found = (data for at, data in self.written.items() if start <= at < end)
+        return bytearray(b"".join(bytes(data) for data in found))
+
+
+def pieces(rows: pa.RecordBatch | Spread) -> list[memoryview]:
+    """The file's bytes, in order; views of the rows' own buffers, for the most part."""
+    batch, parts = rows if isinstance(rows, Spread) else Spread(rows, {})
+    sink = _Sink()
     with pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    whole = memoryview(sink.getvalue())
-    footer = bytearray(_footer(whole))
+    footer = _footer(sink)
     block = _block(footer)
     body = block.offset + block.metadata
-    head = bytearray(whole[:body])
+    head = sink.small(0, body)
     made: list[memoryview] = [memoryview(head)]
     end = body
     for at, offset, length in list(_buffers(head, block.offset)):
         start = _up(end, PAGE if length >= PAGE else _SMALL)
-        made += [_padding(start - end), whole[body + offset : body + offset + length]]
+        made.append(_padding(start - end))
+        if length:
+            made += _laid(sink.written[body + offset], parts, length)
         struct.pack_into("<q", head, at, start - body)
         end = start + length
     length = _up(end, _SMALL) - body
@@ -73,6 +170,12 @@ def pieces(batch: pa.RecordBatch) -> list[memoryview]:
     tail = bytes(footer) + struct.pack("<i", len(footer)) + _MAGIC
     made.append(memoryview(tail))
     return [piece for piece in made if len(piece)]
+
+
+def _laid(data: Any, parts: Mapping[int, list[memoryview]], length: int) -> list[memoryview]:
+    """The bytes of one buffer."""
+    found = parts.get(data.address) if isinstance(data, pa.Buffer) else None
+    return found or [memoryview(data).cast("B")[:length]]
 
 
 def open_batch(data: pa.Buffer) -> pa.RecordBatch:
@@ -97,10 +200,11 @@ def _padding(length: int) -> memoryview:
 # just enough FlatBuffers: a table points back to its vtable, which says where each field is
 
 
-def _footer(whole: memoryview) -> memoryview:
-    end = len(whole) - len(_MAGIC) - 4
-    (length,) = struct.unpack_from("<i", whole, end)
-    return whole[end - length : end]
+def _footer(sink: _Sink) -> bytearray:
+    tail = sink.small(sink.tell() - len(_MAGIC) - 4, sink.tell())
+    (length,) = struct.unpack_from("<i", tail)
+    end = sink.tell() - len(tail)
+    return sink.small(end - length, end)
 
 
 def _root(data: bytearray, start: int = 0) -> int:

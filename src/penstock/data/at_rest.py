@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from penstock.base.errors import Damaged
 from penstock.base.hashing import short
 from penstock.blobs import Blobs
-from penstock.data.arrow_files import one_batch, pieces
+from penstock.data.arrow_files import pieces, spread
 from penstock.data.columns import Column
 from penstock.data.manifest import ShardFormat
 
@@ -42,10 +42,10 @@ class Stored(NamedTuple):
 
 def store_shard(blobs: Blobs, table: pa.Table, columns: Sequence[Column]) -> Stored:
     """Write rows as one blob. Raises what `put` raises."""
-    batch = one_batch(table)
-    format = shard_format(batch, columns)
-    data = pieces(batch) if format == "arrow" else [parquet(table, columns)]
-    return Stored(put(blobs, data), batch.num_rows, sum(map(len, data)), format)
+    rows = spread(table)
+    format = shard_format(rows.batch, columns)
+    data = pieces(rows) if format == "arrow" else [parquet(table, columns)]
+    return Stored(put(blobs, data), table.num_rows, sum(map(len, data)), format)
 
 
 def shard_format(batch: pa.RecordBatch, columns: Sequence[Column]) -> ShardFormat:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from penstock.data.columns import Column, one_chunk
+from penstock.data.columns import Column
 
 SCHEMA = pa.schema(
     [
@@ -51,22 +51,22 @@ def statistics_table(
 
 
 def _ends(values: pa.ChunkedArray, column: Column) -> tuple[float | None, float | None]:
-    array = one_chunk(values)
     if column.kind == "tensor":
-        array = array.storage.flatten()
+        flat = [chunk.storage.flatten() for chunk in values.chunks]
+        values = pa.chunked_array(flat, values.type.value_type)
     elif column.kind == "text":
-        array = pc.utf8_length(array)
+        values = pc.utf8_length(values)
     elif column.kind == "bytes":
-        array = pc.binary_length(array)
+        values = pc.binary_length(values)
     elif column.kind == "time":
-        array = array.cast(pa.int32() if array.type.bit_width == 32 else pa.int64())
+        values = values.cast(pa.int32() if values.type.bit_width == 32 else pa.int64())
     elif column.kind != "number":
         return None, None
-    if array.type == pa.float16():
-        numbers = array.drop_null().to_numpy()
+    if values.type == pa.float16():
+        numbers = values.drop_null().to_numpy()
         numbers = numbers[~np.isnan(numbers)]
         return (float(numbers.min()), float(numbers.max())) if numbers.size else (None, None)
-    ends = pc.min_max(array.cast(pa.uint8()) if pa.types.is_boolean(array.type) else array)
+    ends = pc.min_max(values.cast(pa.uint8()) if pa.types.is_boolean(values.type) else values)
     return _plain(ends["min"].as_py()), _plain(ends["max"].as_py())
 
 

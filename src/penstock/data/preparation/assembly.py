@@ -38,7 +38,7 @@ from penstock.jobs.map import UnitContext, run_map
 if TYPE_CHECKING:
     from penstock.jobs.stores import Stores
 
-CODE = 1  # raised when equal rows would give another shard
+CODE = 2  # raised when equal rows would give another shard
 _SHOWN = 5
 _ONE_PROCESS = 1 << 30  # bytes of rows that threads of this process write
 

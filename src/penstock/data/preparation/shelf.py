@@ -6,6 +6,7 @@ number of rows alone; so a shard whose rows did not change is known, and not wri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from penstock.blobs import Blobs
-from penstock.data.at_rest import store_shard
-from penstock.data.columns import Column, canonical
+from penstock.data.at_rest import Stored, store_shard
+from penstock.data.columns import Column, canonical, one_chunk
 from penstock.data.content import BLOCK, BlockDigests
 from penstock.data.manifest import ipc
 from penstock.data.preparation.finishing import column_from
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from penstock.jobs.map import UnitContext
 
 FUNCTION = "penstock.data.preparation.shelf:shard"
-_BLOCK_ROWS = 4096  # rows whose statistics are gathered at once
+_BLOCK_ROWS, _BLOCK_BYTES = 4096, 4 << 20  # of rows that are looked at together
 
 Rows = npt.NDArray[np.int64]
 
@@ -49,14 +50,17 @@ def shard(payload: dict[str, Any], context: UnitContext) -> dict[str, Any]:
     rows = table.slice(0, payload["rows"])
     stored = store_shard(context.blobs, rows, columns)
     content = BlockDigests(columns)
-    if payload["blocks"]:
-        content.add(table)
     objects = Objects()
     objects.add(rows)
     found = gatherers(columns, but=context.shared["key"])
-    for start in range(0, rows.num_rows, _BLOCK_ROWS):
-        for name, gatherer in found.items():
-            gatherer.add(rows[name].slice(start, _BLOCK_ROWS))
+    step = _block_rows(stored)
+    for start in range(0, table.num_rows, step):
+        block = _joined(table.slice(start, step))
+        if payload["blocks"]:
+            content.add(block)
+        own = rows.num_rows - start
+        for name, gatherer in found.items() if own > 0 else ():
+            gatherer.add(block[name].slice(0, own))
     listed = objects.table()
     facts = {
         "statistics": ipc(statistics_table(rows, columns, "", 0)),
@@ -75,6 +79,18 @@ def shard(payload: dict[str, Any], context: UnitContext) -> dict[str, Any]:
         "format": stored.format,
         "facts": digest,
     }
+
+
+def _block_rows(stored: Stored) -> int:
+    """Rows that are looked at together: few enough to stay in the processor's cache from one look
+    to the next, and the same for equal rows, as sums of floats depend on it."""
+    each = stored.bytes // max(1, stored.rows)
+    return 1 << max(0, int(math.log2(max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // max(1, each))))))
+
+
+def _joined(table: pa.Table) -> pa.Table:
+    """With each column in one part."""
+    return pa.table([one_chunk(each) for each in table.columns], schema=table.schema)
 
 
 def _content(content: BlockDigests) -> pa.Table:

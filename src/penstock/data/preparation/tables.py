@@ -10,7 +10,7 @@ import pyarrow as pa
 from penstock.base.errors import Damaged
 from penstock.base.hashing import short
 from penstock.blobs import Blobs
-from penstock.data.arrow_files import one_batch, open_batch, pieces
+from penstock.data.arrow_files import open_batch, pieces, spread
 from penstock.data.at_rest import put
 from penstock.data.columns import Column, column_of_field
 from penstock.data.manifest import ipc
@@ -33,7 +33,7 @@ def column_of(field: pa.Field) -> Column:
 
 def put_table(blobs: Blobs, table: pa.Table) -> str:
     """Store a table of rows. Raises what `put` raises."""
-    return put(blobs, pieces(one_batch(table)))
+    return put(blobs, pieces(spread(table)))
 
 
 def put_facts(blobs: Blobs, table: pa.Table) -> str:
