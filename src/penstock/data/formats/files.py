@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,30 @@ from penstock.data.formats.port import Input
 AHEAD = 256 << 10
 _REMEMBERED = 1 << 16  # digests of this process; beyond, the oldest are computed again
 _digests: dict[tuple[object, ...], str] = {}
+_MOST_HASHED = 8 << 20  # bytes of small files that were hashed and are likely to be read next
+
+
+class _Hashed(threading.local):
+    """Small files whose bytes this thread has in hand: (uri, stamp) -> bytes, oldest first."""
+
+    def __init__(self) -> None:
+        self._files: dict[tuple[str, str], bytes] = {}
+        self._size = 0
+
+    def keep(self, input: Input, data: bytes) -> None:
+        self.take(input)
+        self._files[input.uri, input.stamp] = data
+        self._size += len(data)
+        while self._size > _MOST_HASHED:
+            self._size -= len(self._files.pop(next(iter(self._files))))
+
+    def take(self, input: Input) -> bytes | None:
+        data = self._files.pop((input.uri, input.stamp), None)
+        self._size -= len(data or b"")
+        return data
+
+
+_hashed = _Hashed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +167,9 @@ def digest_whole(input: Input) -> str:
 
     def compute() -> str:
         if input.size <= CHUNK:
-            return digest_bytes(read_whole(input))
+            data = read_whole(input)
+            _hashed.keep(input, data)
+            return digest_bytes(data)
         hasher = Hasher()
         with opened(input) as stream:
             while chunk := stream.read(CHUNK):
@@ -180,7 +207,12 @@ def count_newlines(stream: BinaryIO, first: int, end: int) -> int:
 
 
 def read_whole(input: Input) -> bytes:
-    """All bytes of a small file, which is the one that was listed: one look, after reading."""
+    """All bytes of a small file, which is the one that was listed: one look, after reading.
+
+    What this thread hashed a moment ago is given from memory, once.
+    """
+    if (data := _hashed.take(input)) is not None:
+        return data
     with open_bytes(input.uri, small=True) as stream, os_errors("reading a file", input.uri):
         data = stream.read()
     _same(input)

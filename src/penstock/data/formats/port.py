@@ -57,13 +57,32 @@ class Input:
         return cls(spec["name"], spec["uri"], int(spec["size"]), spec["stamp"], piece)
 
 
-@dataclass(frozen=True, slots=True)
 class Block:
     """table of at most 16 MiB (or one row); place(row of the table) says file and row, line or
-    offset. `place` may look into the file again, so ask it only where it is shown."""
+    offset. `place` may look into the file again, so ask it only where it is shown.
 
-    table: pa.Table
-    place: Callable[[int], str]
+    rows  the same as dictionaries (`keys.rows_of`), where the reader has them first: then the
+          table is a function, called when somebody asks for it
+    """
+
+    __slots__ = ("_table", "place", "rows")
+
+    def __init__(
+        self,
+        table: pa.Table | Callable[[], pa.Table],
+        place: Callable[[int], str],
+        rows: list[dict[str, Any]] | None = None,
+    ) -> None:
+        self._table, self.place, self.rows = table, place, rows
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows) if self.rows is None else len(self.rows)
+
+    @property
+    def table(self) -> pa.Table:
+        if callable(self._table):
+            self._table = self._table()
+        return self._table
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,5 +72,11 @@ class SmallFiles(FileSource):
         return input.size
 
     def _block(self, rows: list[dict[str, Any]], names: list[str]) -> Block:
-        arrays = [self.array([row[field.name] for row in rows], field) for field in self.schema]
-        return Block(pa.table(arrays, schema=self.schema), names.__getitem__)
+        def table() -> pa.Table:
+            arrays = [self.array([row[each.name] for row in rows], each) for each in self.schema]
+            return pa.table(arrays, schema=self.schema)
+
+        if self.cast:
+            return Block(table(), names.__getitem__)
+        chosen = [{each: row[each] for each in self.schema.names} for row in rows]
+        return Block(table, names.__getitem__, chosen)

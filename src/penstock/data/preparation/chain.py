@@ -39,28 +39,41 @@ class Ready:
 
 
 class Flow:
-    """A block of rows between two steps: `table`, or `rows`; asked for the other it is made."""
+    """A block of rows between two steps: a table, or rows; asked for the other it is made.
+
+    later  makes the table of the rows, where the reader knows its types
+    """
 
     def __init__(
-        self, place: Place, *, table: pa.Table | None = None, rows: list[Row] | None = None
+        self,
+        place: Place,
+        *,
+        table: pa.Table | None = None,
+        rows: list[Row] | None = None,
+        later: Callable[[], pa.Table] | None = None,
     ) -> None:
         self.place = place
-        self.table = table
-        self._rows = rows
+        self._table, self._rows, self._later = table, rows, later
 
     def __len__(self) -> int:
-        return int(self.table.num_rows) if self.table is not None else len(self._rows or ())
+        return len(self._rows) if self._rows is not None else int(self.as_table().num_rows)
+
+    @property
+    def table(self) -> pa.Table | None:
+        """None for rows whose types nobody knows yet."""
+        return self._table if self._later is None else self.as_table()
 
     def rows(self) -> list[Row]:
         if self._rows is None:
-            self._rows = list(rows_of(self.table, self._columns()))
+            self._rows = list(rows_of(self._table, self._columns()))
         return self._rows
 
     def as_table(self) -> pa.Table:
         """Raises BadInput for rows that no dataset can hold."""
-        if self.table is None:
-            self.table = pa.concat_tables(list(Blocks(self._rows)))
-        return self.table
+        if self._table is None:
+            known = self._later
+            self._table = known() if known else pa.concat_tables(list(Blocks(self._rows)))
+        return self._table
 
     def columns(self) -> dict[str, Any]:
         """As in a batch: arrays [B, …], lists for the rest."""
@@ -87,8 +100,7 @@ class Flow:
         )
 
     def _columns(self) -> list[Column]:
-        assert self.table is not None
-        return [column_of(each) for each in self.table.schema]
+        return [column_of(each) for each in self.as_table().schema]
 
 
 def flows(blocks: Iterable[Block | BadRecord], tally: Tally) -> Iterator[Flow]:
@@ -97,8 +109,11 @@ def flows(blocks: Iterable[Block | BadRecord], tally: Tally) -> Iterator[Flow]:
         if isinstance(each, BadRecord):
             tally.unreadable(each)
         else:
-            tally.records += each.table.num_rows
-            yield Flow(each.place, table=each.table)
+            tally.records += len(each)
+            if each.rows is None:
+                yield Flow(each.place, table=each.table)
+            else:
+                yield Flow(each.place, rows=each.rows, later=lambda each=each: each.table)  # type: ignore[misc]
 
 
 def run(step: Ready, given: Iterable[Flow], tally: Tally) -> Iterator[Flow]:

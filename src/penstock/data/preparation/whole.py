@@ -68,7 +68,7 @@ class Whole:
 
     def same(self) -> list[str] | None:
         """Columns whose equality makes rows equal, [] for all; None where the key tells."""
-        if self.dedupe in ("", "key"):
+        if not self.dedupe or self.dedupe == "key":
             return None
         return [] if self.dedupe == "content" else list(self.dedupe)
 
