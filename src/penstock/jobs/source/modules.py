@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -171,21 +172,21 @@ def reached(entry: Entry) -> dict[Path, list[str]]:
 @cache
 def distribution(top: str) -> tuple[str, str] | None:
     """(distribution, version) that brings a top-level module, e.g. sklearn -> scikit-learn."""
-    names = [top, *(_distributions().get(top) or [])]
-    for name in names:
-        try:
-            return name, importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
+    try:
+        return top, importlib.metadata.version(top)
+    except importlib.metadata.PackageNotFoundError:
+        named = sorted({each.metadata["Name"] for each in _bringing(top)})
+    return next(((name, importlib.metadata.version(name)) for name in named), None)
 
 
-@cache
-def _distributions() -> dict[str, list[str]]:
-    return {
-        top: sorted(set(names))
-        for top, names in importlib.metadata.packages_distributions().items()
-    }
+def _bringing(top: str) -> Iterator[importlib.metadata.Distribution]:
+    """Distributions that say that they bring it, or have files of it. `packages_distributions`
+    gives the same for all modules at once, which takes ten times as long as asking for one."""
+    files = re.compile(rf"^{re.escape(top)}(/.*)?\.py,", re.MULTILINE)
+    for each in importlib.metadata.distributions():
+        declared = each.read_text("top_level.txt")
+        if top in declared.split() if declared else files.search(each.read_text("RECORD") or ""):
+            yield each
 
 
 @cache
