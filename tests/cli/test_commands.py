@@ -5,6 +5,11 @@ import os
 
 import pytest
 
+from penstock.base.process import Identity
+from penstock.base.settings import load_settings
+from penstock.jobs.stores import open_stores
+from penstock.records import Run
+
 
 def test_runs_are_listed_newest_first_with_the_state_that_their_owner_gives_them(home, terminal):
     runs = terminal.json("runs", "list")
@@ -25,6 +30,27 @@ def test_runs_are_found_by_state_and_name(home, terminal):
     ]
     assert terminal.json("runs", "list", "--state", "running") == []
     assert [r["id"] for r in terminal.json("runs", "list", "base")] == ["run-aaa1"]
+
+
+def test_interrupted_runs_are_found_behind_those_that_go_on(home, terminal):
+    """More that run than are asked for, and one that was asked to stop when its owner died."""
+    with open_stores(load_settings()) as stores, stores.meta.write() as tx:
+        tx.add_run(Run("run-ccc3", "wild", "train", "stopping", {}))
+        for number in range(5):
+            tx.add_run(Run(f"run-ddd{number}", "going", "train", "running", {}))
+            tx.take_lease(f"run/run-ddd{number}", str(Identity.mine()), 60.0)
+    both = ("runs", "list", "--state", "interrupted", "--limit", "2")
+    assert [run["id"] for run in terminal.json(*both)] == ["run-ccc3", "run-bbb2"]
+    assert [run["id"] for run in terminal.json(*both[:-1], "1")] == ["run-ccc3"]
+    assert len(terminal.json("runs", "list", "--state", "running", "--limit", "3")) == 3
+
+
+def test_a_run_inside_its_script_has_no_logs_and_says_where_they_went(home, terminal):
+    with open_stores(load_settings()) as stores, stores.meta.write() as tx:
+        tx.add_run(Run("run-ccc3", "inside", "train", "finished", {"workers": 0}))
+    for more in ((), ("-f",), ("--all",)):
+        error = terminal.json("runs", "logs", "inside", *more, expect=3)["error"]
+        assert "its own script printed everything" in error["what"]
 
 
 def test_a_run_is_shown_with_its_history(home, terminal):

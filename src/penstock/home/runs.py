@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from penstock.base.errors import NotFound
 from penstock.home.views import CheckpointVerdict, Process, RunDetail, RunView
 from penstock.records import to_data
 from penstock.records.runs import ENDED, Run
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from penstock.meta.port import Reader
 
 _GOING_ON = ("pending", "running", "stopping")
-_STORED_AS = {"interrupted": "running"}  # shown state -> state in the row
+_STORED_AS = {"interrupted": ("running", "stopping")}  # shown state -> states in the row
 
 
 def view(meta: Reader, run: Run) -> RunView:
@@ -48,11 +49,19 @@ def one(stores: Stores, run: str) -> RunView:
 def listed(
     stores: Stores, limit: int, name: str | None, states: Sequence[str] | None
 ) -> list[RunView]:
-    """Newest first; `states` as shown."""
-    stored = sorted({_STORED_AS.get(state, state) for state in states}) if states else None
-    with stores.meta.read() as meta:
-        views = [view(meta, run) for run in meta.runs(limit=limit, name=name, states=stored)]
-    return [each for each in views if states is None or each.state in states]
+    """Newest first; `states` as shown: a row that says running may not be, so more are read."""
+    if not states:
+        with stores.meta.read() as meta:
+            return [view(meta, run) for run in meta.runs(limit=limit, name=name)]
+    stored = sorted({each for state in states for each in _STORED_AS.get(state, (state,))})
+    read = limit
+    while True:
+        with stores.meta.read() as meta:
+            rows = meta.runs(limit=read, name=name, states=stored)
+            views = [found for run in rows if (found := view(meta, run)).state in states]
+        if len(views) >= limit or len(rows) < read:
+            return views[:limit]
+        read *= 4
 
 
 def detail(stores: Stores, run: str) -> RunDetail:
@@ -83,9 +92,20 @@ def metrics(stores: Stores, run: str, names: Sequence[str]) -> dict[str, list[tu
 
 
 def logs(stores: Stores, run_id: str, rank: int | None, follow: bool, every: bool) -> Iterator[str]:
-    """Lines of a run's processes; a followed run is over when it ended or nobody owns it."""
+    """Lines of a run's processes; a followed run is over when it ended or nobody owns it.
+
+    Raises NotFound for one that has none, because it ran inside its script.
+    """
     from penstock.jobs import logs as files
 
+    with stores.meta.read() as meta:
+        run = meta.get_run(run_id)
+    if run.spec.get("workers") == 0 and not files.files(stores.layout, run_id, every=True):
+        raise NotFound(
+            f'run "{run.name}" has no logs: with workers=0 its own script printed everything',
+            "Look where the script was run; with workers=1 each rank has a log.",
+            run=run_id,
+        )
     over = (*ENDED, "interrupted")
     ended = (lambda: one(stores, run_id).state in over) if follow else None
     return files.follow(stores.layout, run_id, rank=rank, every=every, ended=ended)
