@@ -11,8 +11,11 @@ from penstock.base.errors import BadInput, CannotTravel
 from penstock.jobs.source import load, locate
 
 
-def pack(config: Any) -> dict[str, Any]:
-    """{"type": "module:Class" | None, "value": JSON-able}. Raises CannotTravel with the path."""
+def pack(config: Any, here: bool = False) -> dict[str, Any]:
+    """{"type": "module:Class" | None, "value": JSON-able}. Raises CannotTravel with the path.
+
+    here  it stays in this process, as in `locate`
+    """
     if config is None or isinstance(config, dict):
         return {"type": None, "value": _plain(config, "config")}
     if isinstance(config, type):
@@ -32,7 +35,7 @@ def pack(config: Any) -> dict[str, Any]:
             f"a config of type {type(config).__name__} cannot be kept",
             "Use a dataclass, a pydantic model or a dict.",
         )
-    return {"type": locate(type(config)).text, "value": value}
+    return {"type": locate(type(config), here).text, "value": value}
 
 
 def _plain(value: Any, path: str) -> Any:

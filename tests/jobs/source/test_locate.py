@@ -93,6 +93,22 @@ def test_python_minus_c_cannot_travel(tmp_path):
     assert run("-c", SHOW, cwd=tmp_path)[0].startswith("cannot-travel")
 
 
+def test_what_was_typed_is_found_in_its_own_process_alone(tmp_path):
+    typed = (
+        "from penstock.jobs.source import load, locate\n"
+        "def fit(): pass\n"
+        "entry = locate(fit, here=True)\n"
+        "assert load(entry.text) is fit and not entry.in_file\n"
+        "before, fit = fit, print\n"
+        "try: locate(before, here=True)\n"
+        "except Exception as error: print(error.code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", typed], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (done.returncode, done.stdout) == (0, "cannot-travel\n"), done.stderr
+
+
 def test_a_prompt_cannot_travel(tmp_path):
     done = subprocess.run(
         [sys.executable, "-"], input=SHOW, cwd=tmp_path, capture_output=True, text=True

@@ -29,11 +29,13 @@ class Entry:
     module    dotted name, relative to `root`
     qualname  path of attributes inside the module, e.g. "fit" or "Trainer.fit"
     root      the folder that has to be on sys.path
+    in_file   False for what was typed into a notebook: only this process finds it
     """
 
     module: str
     qualname: str
     root: Path
+    in_file: bool = True
 
     @property
     def text(self) -> str:
@@ -48,11 +50,13 @@ class Entry:
         return package if package.is_file() else stem.with_name(stem.name + ".py")
 
 
-def locate(function: Any) -> Entry:
+def locate(function: Any, here: bool = False) -> Entry:
     """Where another process finds `function`.
 
     function  a function, or a class, at the top level of an importable file (or of a class there).
               One of a script (`__main__`) gets the module name of the script's file.
+    here      only this process looks for it: what was typed into a notebook or a prompt will do;
+              its `root` is the working directory, and no file has it
 
     Raises CannotTravel for lambdas, nested functions, bound methods, partials, other callables,
     builtins, and whatever was typed into a notebook, a prompt or `python -c`.
@@ -61,6 +65,9 @@ def locate(function: Any) -> Entry:
     module = sys.modules.get(function.__module__)
     file = getattr(module, "__file__", None)
     if module is None or file is None or not Path(file).is_file():
+        if here and module is not None:
+            _refuse_what_is_another(function, module)
+            return Entry(module.__name__, function.__qualname__, Path.cwd(), in_file=False)
         raise CannotTravel(
             f"{_called(function)} was not defined in a file, so no other process can import it",
             _TO_A_FILE,
@@ -137,12 +144,16 @@ def _refuse_what_is_another(function: Any, module: ModuleType) -> None:
         found = getattr(found, step, None)
     if found is not function and not (inspect.ismethod(function) and found == function):
         raise CannotTravel(
-            f"{_called(function)} in {module.__file__} is not the function that was passed",
+            f"{_called(function)} in {_told(module)} is not the function that was passed",
             "A decorator may need functools.wraps, or the name was bound again; pass what it "
             "means now.",
             function=function.__qualname__,
-            file=module.__file__,
+            file=_told(module),
         )
+
+
+def _told(module: ModuleType) -> str:
+    return getattr(module, "__file__", None) or module.__name__
 
 
 def place(module: ModuleType, file: Path) -> tuple[str, Path]:
