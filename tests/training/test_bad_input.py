@@ -137,15 +137,45 @@ def test_workers_0_gives_the_weights_of_one_rank(project, undisturbed):
     assert project.newest("run").result["weights"] == undisturbed(1)
 
 
-def test_workers_0_stopped_by_ctrl_c_goes_on_where_it_stopped(project, undisturbed):
-    script = project.start("run", "0")
-    project.until("step 20", lambda: project.committed("run") >= 20)
-    project.signal(script.pid, signal.SIGINT)
-    script.communicate(timeout=60)
-    assert project.newest("run").state == "stopped"
-    project.run("run", "0")
+def test_workers_0_stopped_by_ctrl_c_or_killed_goes_on_where_it_was(project, undisturbed):
+    waits = "        while run.global_step == 60 and not pathlib.Path('go').exists():\n"
+    edited(project, "        loss =", f"{waits}            time.sleep(0.01)\n        loss =")
+    edited(project, "import sys", "import pathlib, sys")
+    for number, ending, state in (
+        (20, signal.SIGINT, "stopped"),
+        (50, signal.SIGKILL, "running"),
+    ):
+        script = project.start("run", "0")
+        project.until(f"step {number}", lambda least=number: project.committed("run") >= least)
+        project.signal(script.pid, ending)
+        script.communicate(timeout=60)
+        assert project.newest("run").state == state
+    (project.folder / "go").touch()
+    out = project.run("run", "0")
+    assert "it is unfinished (interrupted at step" in out and "resumed at step" in out
     assert project.newest("run").result["weights"] == undisturbed(1)
-    assert project.events("run", "attempt.started")[1]["from_step"] >= 20
+    began = [body["from_step"] for body in project.events("run", "attempt.started")]
+    assert len(began) == 3 and began[1] >= 20 and began[2] >= 50
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_model_that_cannot_be_exported_is_said_where_the_script_is_run(project, workers):
+    edited(project, "epochs: int = 10", "epochs: int = 1")
+    edited(
+        project,
+        "def fit(",
+        "class Wild(torch.nn.Linear):\n"
+        "    def forward(self, point):\n"
+        "        return super().forward(point if point.sum() > 0 else -point)\n\n"
+        "def fit(",
+    )
+    edited(project, "    net = ", "    net = Wild(6, 2)\n    old = ")
+    out = project.run("run", workers)
+    assert "penstock: published points@1" in out
+    assert out.count("torch.export does not convert it") == 1
+    assert "published are the weights and the name of the class, no program" in out
+    [told] = project.events("run", "model.published")
+    assert told["reference"] == "points@1" and told["notes"][0] in out
 
 
 def test_a_finished_run_is_given_again_and_says_why(project):

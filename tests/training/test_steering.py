@@ -1,6 +1,9 @@
 """A run steered from elsewhere: stopped, resumed, followed, listed; and what cannot be kept."""
 
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 
 import pytest
@@ -60,6 +63,117 @@ def test_ctrl_c_right_after_the_call_ends_script_and_run(project):
     assert 'run "run" was stopped at step' in out and "Traceback" not in out
     run = project.newest("run")
     assert run.state == "stopped" and run.step == project.committed("run") < 80
+
+
+def read_until(script, words):
+    """What the script says until a line with these words."""
+    lines = []
+    for line in script.stdout:
+        lines.append(line)
+        if words in line:
+            return "".join(lines)
+    raise AssertionError("".join(lines))
+
+
+def test_a_second_ctrl_c_kills_a_run_that_cannot_stop(project):
+    edited(
+        project,
+        ("        loss =", "        while run.global_step == 10: time.sleep(0.01)\n        loss ="),
+    )
+    script = project.start("run", "1")
+    project.until("step 10", lambda: project.committed("run") >= 10)
+    project.signal(script.pid, signal.SIGINT)
+    read_until(script, "Ctrl-C again kills")
+    project.signal(script.pid, signal.SIGINT)
+    out, _ = script.communicate(timeout=60)
+    assert script.returncode == 10 and "killing" in out, out
+    assert [body["cause"] for body in project.events("run", "attempt.ended")] == [
+        "killed on request"
+    ]
+    assert project.newest("run").state == "stopped" and project.committed("run") == 10
+
+
+def test_an_interrupted_detached_run_is_adopted_by_penstock_up_and_followed_by_its_script(
+    project, undisturbed
+):
+    edited(
+        project,
+        ("import sys", "import pathlib, sys"),
+        (
+            "        loss =",
+            "        while run.global_step == 40 and not pathlib.Path('go').exists():\n"
+            "            time.sleep(0.01)\n"
+            "        loss =",
+        ),
+    )
+    project.run("run", "1", "detach")
+    project.until("step 20", lambda: project.committed("run") >= 20)
+    dead = project.kill("run", "controller", "agent", "image", "rank", "sidecar")
+    up = subprocess.Popen(
+        [sys.executable, "-m", "penstock.cli.main", "up", "--port", "0"],
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    project.until("its adoption", lambda: set(project.pids("run", "rank")) - set(dead))
+    project.signal(up.pid, signal.SIGINT)
+    assert up.wait(timeout=60) == 0  # and what it adopted goes on
+    script = project.start("run", "1", "detach")
+    again = read_until(script, "following it")
+    assert "it goes on already" in again
+    (project.folder / "go").touch()
+    script.communicate(timeout=60)
+    project.until("the end", lambda: project.newest("run").state == "finished")
+    assert len(project.events("run", "attempt.started")) == 2
+    assert project.newest("run").result["weights"] == undisturbed(1)
+
+
+NOTEBOOK = """
+    import pathlib, time
+    import torch
+    import penstock as ps
+
+    def fit(run):
+        model = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        run.track(model=model, optimizer=optimizer)
+        for step in run.steps(40):
+            run.backward(model(torch.ones(4, 2)).square().mean())
+            run.step(optimizer)
+            time.sleep(0.01)
+            while step == 10 and not pathlib.Path("go").exists():
+                time.sleep(0.01)
+
+    try:
+        ps.train(fit, name="run", workers=0, checkpoint_every=5)
+    except ps.errors.RunStopped as stopped:
+        print("STOPPED", stopped.facts["step"])
+    ps.train(fit, name="run", workers=0, checkpoint_every=5)
+    """
+
+
+def test_a_function_of_a_notebook_trains_in_it_is_stopped_from_elsewhere_and_goes_on(project):
+    script = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(NOTEBOOK)],
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    project.until("step 5", lambda: project.committed("run") >= 5)
+    with project.stores() as stores:
+        control.stop(stores, project.newest("run").id)
+    (project.folder / "go").touch()
+    out, _ = script.communicate(timeout=60)
+    assert script.returncode == 0, out
+    assert out.count("no other process can go on with this run") == 2
+    first, second = project.events("run", "attempt.started")
+    assert f"STOPPED {second['from_step']}" in out  # it had saved where it stopped
+    assert first["from_step"] == 0 and 5 <= second["from_step"] < 40
+    run = project.newest("run")
+    assert (run.state, run.step, run.source) == ("finished", 40, "")
 
 
 def test_checkpoints_by_the_clock_are_of_one_step_on_all_ranks(project, undisturbed):

@@ -67,6 +67,8 @@ def stop(stores: Stores, run_id: str) -> Run:
         if run.state in ENDED:
             raise Conflict(f"run {run.name} is {run.state} already", "There is nothing to stop.")
         alive = owner(tx.find_lease(f"run/{run.id}"), tx.now()) is not None
+        if alive and run.state == "stopping":
+            return run  # it was asked already
         run = tx.change_run(run.id, state="stopping" if alive else "stopped")
         tx.event(f"run/{run.id}", "run.stopping" if alive else "run.stopped", {"by": os.getpid()})
     if not alive:

@@ -147,7 +147,7 @@ def decide(state: State, poll: Poll) -> State:
         case _ if poll.finished:
             return Ended("finished")
         case _ if poll.kill:
-            return Clearing(state.attempt, state.budget, "stop", poll.stop or "killed on request")
+            return Clearing(state.attempt, state.budget, "stop", "killed on request")
         case Draining() if poll.left:
             return Ended("stopped", {"why": state.why})
         case Draining() if poll.exits or poll.raised or poll.agent_lost or poll.at > state.deadline:

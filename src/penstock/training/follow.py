@@ -30,42 +30,42 @@ def follow(
     say: Callable[[str], None],
 ) -> Run:
     """Wait for the end of a run. Returns its row; raises what it failed with, or RunStopped."""
-    interrupts = 0
+    interrupts = heard = 0
     while True:
         try:
-            cursor = _tell(stores, run, cursor, say)
+            if heard < interrupts:  # not where it is caught: the next Ctrl-C may come any time
+                heard = interrupts
+                _interrupt(stores, run, interrupts, say)
+            cursor = tell_events(stores, run.id, cursor, say, timeout=0.2)
             with stores.meta.read() as db:
                 run = db.get_run(run.id)
             if run.state in ENDED:
-                _tell(stores, run, cursor, say, timeout=0.0)
+                tell_events(stores, run.id, cursor, say)
                 break
             _look_for_life(stores, run, child)
         except KeyboardInterrupt:
             interrupts += 1
-            _interrupt(stores, run, interrupts, say)
     if child is not None:
         child.wait()
     return _outcome(run)
 
 
-def _tell(
-    stores: Stores, run: Run, cursor: int, say: Callable[[str], None], timeout: float = 0.2
+def tell_events(
+    stores: Stores, run_id: str, cursor: int, say: Callable[[str], None], timeout: float = 0.0
 ) -> int:
-    events = stores.meta.wait_events(cursor, subject=f"run/{run.id}", timeout=timeout)
+    """Say what happened since the cursor, waiting a little for it. Returns the next cursor."""
+    events = stores.meta.wait_events(cursor, subject=f"run/{run_id}", timeout=timeout)
     for event in events:
-        line = line_of(event)
-        if line is not None:
+        for line in lines_of(event):
             say(line)
     return events[-1].seq if events else cursor
 
 
 def _interrupt(stores: Stores, run: Run, count: int, say: Callable[[str], None]) -> None:
-    if count == 1:
-        say("stopping: saving a checkpoint; Ctrl-C again kills")
-        with contextlib.suppress(Conflict):  # it ended at this moment
-            control.stop(stores, run.id)
-    else:
-        say("killing")
+    say("stopping: saving a checkpoint; Ctrl-C again kills" if count == 1 else "killing")
+    with contextlib.suppress(Conflict):  # it ended at this moment
+        control.stop(stores, run.id)
+    if count > 1:
         control.kill(stores, run.id)
 
 
@@ -133,8 +133,15 @@ def stop_early(stores: Stores, run: Run) -> RunStopped:
     return stopped(run)
 
 
-def line_of(event: Event) -> str | None:
-    """An event as a line for people; None for those that only machines need."""
+def lines_of(event: Event) -> list[str]:
+    """An event as lines for people; none of those that only machines need."""
+    if event.kind == "model.published":
+        return [f"published {event.body['reference']}", *event.body["notes"]]
+    line = _line_of(event)
+    return [] if line is None else [line]
+
+
+def _line_of(event: Event) -> str | None:
     body: dict[str, Any] = event.body
     match event.kind:
         case "gang.started":

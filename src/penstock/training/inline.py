@@ -1,8 +1,8 @@
 """workers=0: the whole run in the script's own process.
 
-`breakpoint()` works, nothing watches the clock, notebooks too. The same Run, the same work and the
-same commits as with ranks; the sidecar's part is done between two steps. Owns the run's lease
-until it returns; nothing else is started.
+`breakpoint()` works, nothing watches the clock; a function of a notebook will do, which nobody
+else can go on with. The same Run, the same work and the same commits as with ranks; the sidecar's
+part is done between two steps. Owns the run's lease until it returns; nothing else is started.
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from penstock.base import process
-from penstock.base.errors import PenstockError, RunStopped, from_dict
+from penstock.base.errors import PenstockError, from_dict
 from penstock.checkpoints import handle
 from penstock.jobs import forks
+from penstock.jobs.holding import Holding
 from penstock.jobs.link import Buffer
 from penstock.jobs.stores import Stores
 from penstock.jobs.work import Call
 from penstock.meta import Writer
 from penstock.records import Attempt, Run
+from penstock.records.runs import ENDED
+from penstock.training.follow import stopped, tell_events
 from penstock.training.work import TrainingWork
 
 T = TypeVar("T")
+_LOOK = 0.1  # seconds between two looks at what others may want
 
 
 class Inline:
@@ -32,18 +35,19 @@ class Inline:
     rank = 0
     world_size = 1
 
-    def __init__(self, stores: Stores, run: Run) -> None:
+    def __init__(self, stores: Stores, run: Run, say: Callable[[str], None]) -> None:
         self.stores = stores
         self.run_id = run.id
         self._work = TrainingWork(run)
-        self._ttl = stores.settings.lease_seconds
-        with stores.meta.write() as tx:
-            self._lease = tx.take_lease(f"run/{run.id}", str(process.Identity.mine()), self._ttl)
-        self._renew_at = time.monotonic() + self._ttl / 3
+        self._holding = Holding(stores, run.id)
+        self._say = say
         with stores.meta.read() as db:
             attempts = db.attempts(run.id)
+            self._told = db.last_event()
         self.attempt = attempts[-1].number + 1 if attempts else 1
-        self.generation = self._lease.generation
+        self.generation = 0
+        self._stopping = False
+        self._next_look = 0.0
         self._replies: dict[int, dict[str, Any]] = {}
         self._calls = 0
         self._step = 0
@@ -51,8 +55,9 @@ class Inline:
     # -- Control --------------------------------------------------------------------------------
 
     def commit(self, change: Callable[[Writer], T]) -> T:
-        with self.stores.meta.write(self._lease) as tx:
-            return change(tx)
+        given = self._holding.commit(change)
+        self._told = tell_events(self.stores, self.run_id, self._told, self._say)
+        return given
 
     def event(self, kind: str, body: dict[str, Any]) -> None:
         self.commit(lambda tx: tx.event(f"run/{self.run_id}", kind, body))
@@ -90,48 +95,64 @@ class Inline:
 
     def step_done(self, step: int) -> None:
         self._step = step
-        if time.monotonic() > self._renew_at:
-            lease = self._lease
-            self._lease = self.commit(lambda tx: tx.renew_lease(lease, self._ttl))
+        if self._holding.renew():
             self.commit(lambda tx: tx.change_run(self.run_id, step=step))
-            self._renew_at = time.monotonic() + self._ttl / 3
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + _LOOK
+            with self.stores.meta.read() as db:
+                self._stopping = db.get_run(self.run_id).state == "stopping"
 
     def save_at(self) -> int:
         return self._step if self._work.tick([self._step]) else 0
 
     def drain_at(self) -> int:
-        return 0
+        return self._step if self._stopping else 0
 
     # -- the run --------------------------------------------------------------------------------
 
     def run(self) -> Run:
         """Carry the run out. Its row tells how it ended, whatever is raised."""
         from penstock.training.rank import execute
+        from penstock.training.run import Drained
 
-        self._work.open(self)
-        payload = self._work.start()
-        self._begin()
+        found = self._holding.take()
+        if found.state in ENDED:
+            raise stopped(found)
+        self.generation = self._holding.generation
+        payload = self._open()
         try:
             result = execute(self, {**payload, "rank": 0, "world_size": 1})
         except PenstockError as error:
             self._end("failed", error.what, error=error.as_dict())
             raise
+        except Drained:
+            raise stopped(self._end("stopped", "stopped on request")) from None
         except KeyboardInterrupt:
-            self._end("stopped", "Ctrl-C")
-            raise RunStopped(
-                f"stopped at step {self._step}", "Run the script again to go on."
-            ) from None
+            raise stopped(self._end("stopped", "Ctrl-C")) from None
         except BaseException as error:  # sys.exit, say: the lease must not outlive the call
             self._end("stopped", type(error).__name__)
             raise
         return self._end("finished", "finished", result=self._work.finish({0: result}))
+
+    def _open(self) -> dict[str, Any]:
+        """All that comes before the function; the lease must not outlive a failure of it."""
+        try:
+            self._work.open(self)
+            payload = self._work.start()
+            self._begin()
+        except BaseException:
+            self._holding.release()
+            raise
+        return payload
 
     def _begin(self) -> None:
         def change(tx: Writer) -> None:
             from_step = self._work.committed()
             attempt = Attempt(self.run_id, self.attempt, self.generation, tx.now(), from_step)
             tx.add_attempt(attempt)
-            tx.change_run(self.run_id, state="running", error=None, ended_at=None)
+            if tx.get_run(self.run_id).state != "stopping":
+                tx.change_run(self.run_id, state="running", error=None, ended_at=None)
             body = {"attempt": self.attempt, "generation": self.generation, "from_step": from_step}
             tx.event(f"run/{self.run_id}", "attempt.started", body)
 
@@ -145,6 +166,7 @@ class Inline:
         result: dict[str, Any] | None = None,
     ) -> Run:
         self._work.close()
+        lease = self._holding.lease
 
         def change(tx: Writer) -> Run:
             tx.end_attempt(self.run_id, self.attempt, cause, self._step, {})
@@ -159,7 +181,8 @@ class Inline:
                 result={**old.result, **(result or {})},
             )
             tx.event(f"run/{self.run_id}", f"run.{state}", {"error": error} if error else {})
-            tx.release_lease(self._lease)
+            if lease is not None:
+                tx.release_lease(lease)
             return run
 
         return self.commit(change)

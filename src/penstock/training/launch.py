@@ -126,6 +126,8 @@ def train(
         say(f"running {run.name}, because {why}")
         for line in changed:
             say(f"  changed: {line}")
+        if not run.source:
+            say("its function is in no file: no other process can go on with this run")
         return Trained(_carry_out(stores, run, workers, detach, say), False, why, changed)
     except KeyboardInterrupt:
         if run is None or run.state in ENDED:
@@ -140,7 +142,7 @@ def _carry_out(
         from penstock.training.inline import Inline
 
         with pinned(stores.meta):
-            return Inline(stores, run).run()
+            return Inline(stores, run, say).run()
     with stores.meta.read() as db:
         cursor = db.last_event()
         going_on = control.owner(db.find_lease(f"run/{run.id}"), db.now()) is not None
@@ -164,16 +166,17 @@ def _wanted(
 ) -> _Wanted:
     cores = len(os.sched_getaffinity(0))
     _check_workers(workers, cores, detach)
-    entry = locate(function)
+    here = workers == 0
+    entry = locate(function, here)
     code = identity(function)
-    source = take_snapshot(entry.root, stores.blobs, entry=entry)
+    source = take_snapshot(entry.root, stores.blobs, entry=entry) if entry.in_file else ""
     by_steps = isinstance(checkpoint_every, int)
     if by_steps and int(checkpoint_every) < 1:
         raise BadInput(f"checkpoint_every={checkpoint_every} never saves", "Give 1 or more steps.")
     world = max(1, workers)
     spec = {
         "entry": entry.text,
-        "config": configuring.pack(config),
+        "config": configuring.pack(config, here),
         "world_size": world,
         "workers": workers,
         "seed": seed,
@@ -195,7 +198,7 @@ def _wanted(
         "git": git_commit(entry.root),
     }
     name = check_name(name or entry.qualname, "run name")
-    known = refs(source, stores.blobs)
+    known = refs(source, stores.blobs) if source else []
     return _Wanted(name, spec, code, source, known, detach, threads is not None)
 
 

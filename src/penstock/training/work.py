@@ -47,9 +47,12 @@ class TrainingWork:
         with control.stores.meta.read() as db:
             rows = db.checkpoints(control.run_id)
         self._committed = max((row.step for row in rows), default=0)
-        folder = materialise(self._source, control.stores.blobs, control.stores.layout.sources)
-        found = import_paths(self._source, control.stores.blobs, folder)
-        self._paths = [str(path) for path in found]
+        self._paths: list[str] = []
+        if self._source:  # none of a function that was typed into a notebook
+            stores = control.stores
+            folder = materialise(self._source, stores.blobs, stores.layout.sources)
+            found = import_paths(self._source, stores.blobs, folder)
+            self._paths = [str(path) for path in found]
         self._forwarding = Forwarding(control.stores, control.run_id, self._name)
 
     def committed(self) -> int:
@@ -286,8 +289,10 @@ class TrainingWork:
             result = {**run.result, "models": models, "model": version.reference}
             tx.change_run(run_id, result={**result, "weights": wanted["summary"].get("weights")})
             if known is None:
-                body = {"reference": version.reference, "run": run_id}
-                tx.event(f"model/{version.name}", "model.published", body)
+                notes = wanted["summary"].get("notes", [])
+                body = {"reference": version.reference, "run": run_id, "notes": notes}
+                for subject in (f"model/{version.name}", f"run/{run_id}"):
+                    tx.event(subject, "model.published", body)
             return version
 
         version = self._control.commit(change)
