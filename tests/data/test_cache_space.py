@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from penstock.base.errors import SettingsError
 from penstock.base.layout import Layout
 from penstock.base.settings import load_settings
 from penstock.blobs import Blobs
@@ -297,3 +298,83 @@ def test_the_setting_reaches_processes_that_know_only_the_home(tmp_path: Path) -
             found = ShardCache(blobs, stores.layout.shards).limit
         free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
         assert found == expected if expected is not None else 0.3 * free < found < 0.7 * free
+
+
+def test_indexes_of_samples_take_room_from_shards(data: Manifest, layout: Layout) -> None:
+    layout.samples.mkdir(parents=True)
+    (layout.samples / "index.v1").write_bytes(bytes(2 * SIZE))
+    cache = ShardCache(Remote(layout.root / "blobs"), layout.shards, 4 * SIZE)
+    for shard in data.shards:
+        cache.close(cache.open(shard))
+        assert used(layout) <= 2 * SIZE
+    assert len(names(layout)) == 2
+
+
+def test_a_dataset_with_a_quota_keeps_to_it_and_nobody_pushes_it_out(
+    make: Any, tmp_path: Path
+) -> None:
+    quotas = {"cache_bytes": 6 * SIZE, "cache_quotas": {"team/mine": 2 * SIZE}}
+    settings = load_settings(folder=tmp_path, home=tmp_path / "home", **quotas)
+    with open_stores(settings) as stores:
+        layout = stores.layout
+    blobs = Remote(tmp_path / "blobs")
+    x = np.random.default_rng(1).integers(0, 255, (160, 1024), dtype=np.uint8)
+    data = make(blobs, {"id": np.arange(160), "x": x}, shard_rows=16)
+    own = layout.quota_of("team/mine")
+
+    def files(folder: Path) -> dict[str, int]:
+        return {path.name: path.stat().st_size for path in folder.glob("v2/*.arrow")}
+
+    def read(name: str) -> None:
+        source = ShardSource(blobs, layout, data, "all", name=name)
+        for row in range(0, 160, 16):
+            assert source.gather(np.array([row]))["id"] == [row]
+        source.close()
+
+    read("other@1")
+    others = files(layout.shards)
+    assert 0 < sum(others.values()) <= 4 * SIZE  # what the quota leaves
+    assert not files(own)
+    read("team/mine@1")
+    mine = files(own)
+    assert 0 < sum(mine.values()) <= 2 * SIZE
+    assert files(layout.shards) == others
+    read("other@2")
+    assert files(own) == mine
+    settings = load_settings(folder=tmp_path, home=tmp_path / "home", cache_bytes=6 * SIZE)
+    with open_stores(settings):
+        assert not own.exists()  # the quota is gone, and so is its part
+        assert layout.shards_of("team/mine") == layout.shards
+        assert ShardCache(blobs, layout.shards).limit == 6 * SIZE
+
+
+def test_a_part_that_is_in_use_is_not_overdrawn_but_read_into_memory(
+    data: Manifest, blobs: Remote, layout: Layout, caplog: Any
+) -> None:
+    own = layout.quota_of("mine")
+    own.mkdir(parents=True)
+    (own / "limit").write_text(str(SIZE))
+    cache = ShardCache(blobs, layout.shards_of("mine"))
+    first, second = cache.open(data.shards[0]), cache.open(data.shards[1])
+    assert (first.name != "", second.name) == (True, "")
+    assert "reading into memory" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "given, why",
+    [
+        ({"cache_quotas": {"a": "1GB"}}, "parts of cache_bytes, which is not set"),
+        ({"cache_bytes": 10, "cache_quotas": {"a": 6, "b": 6}}, "not parts of cache_bytes"),
+        ({"cache_bytes": 10, "cache_quotas": {"a": "much"}}, '"much" is not a quantity'),
+        ({"cache_bytes": 10, "cache_quotas": 7}, "no table of sizes"),
+    ],
+)
+def test_quotas_that_cannot_be_are_refused(tmp_path: Path, given: Any, why: str) -> None:
+    with pytest.raises(SettingsError, match=why):
+        load_settings(folder=tmp_path, environment={}, **given)
+
+
+def test_quotas_are_read_from_a_variable(tmp_path: Path) -> None:
+    given = {"PENSTOCK_CACHE_BYTES": "5000", "PENSTOCK_CACHE_QUOTAS": "team/a=1kB, b = 2KiB"}
+    found = load_settings(folder=tmp_path, environment=given).cache_quotas
+    assert found == {"team/a": 1000, "b": 2048}

@@ -21,6 +21,7 @@ import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from penstock.base.errors import Unavailable
 
@@ -53,6 +54,19 @@ class Layout:
     def cache_limit(self) -> Path:
         """A file with the bytes that the cache of shards may take, where a setting says so."""
         return self.shards / "limit"
+
+    @property
+    def cache_quotas(self) -> Path:
+        """A folder for each dataset that has a part of the cache to itself."""
+        return self.shards / "quotas"
+
+    def quota_of(self, dataset: str) -> Path:
+        return self.cache_quotas / quote(dataset, safe="")
+
+    def shards_of(self, dataset: str) -> Path:
+        """The cache of shards of one dataset: its own part where there is one."""
+        own = self.quota_of(dataset)
+        return own if (own / self.cache_limit.name).is_file() else self.shards
 
     @property
     def sources(self) -> Path:

@@ -12,9 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
-from penstock.base.errors import SettingsError
+from penstock.base import units
+from penstock.base.errors import BadInput, SettingsError
 from penstock.base.nearest import did_you_mean
 
 FILE = "penstock.toml"
@@ -56,6 +64,11 @@ class Settings(BaseModel):
         ge=0,
         description="Disk for the node's cache of shards; default: half of what is free there.",
     )
+    cache_quotas: dict[str, int] = Field(
+        {},
+        description="Parts of `cache_bytes` that single datasets have to themselves: "
+        '`{ imagenet = "200GB" }`.',
+    )
     keep_checkpoints: int = Field(
         5, ge=1, description="Newest checkpoints of a run that are kept, beside the best."
     )
@@ -71,6 +84,29 @@ class Settings(BaseModel):
     token: str | None = Field(
         None, description="Bearer token that `penstock up` asks for; needed beyond loopback."
     )
+
+    @field_validator("cache_quotas", mode="before")
+    @classmethod
+    def _read_quotas(cls, given: Any) -> Any:
+        """Of a variable: "imagenet=200GB,digits=1GB"."""
+        if isinstance(given, str):
+            pairs = [each.partition("=") for each in given.split(",") if each.strip()]
+            given = {name.strip(): size for name, _, size in pairs}
+        try:
+            return {name: units.size(size) for name, size in dict(given).items()}
+        except (BadInput, TypeError) as error:
+            told = error.what if isinstance(error, BadInput) else "it is no table of sizes"
+            raise ValueError(told) from None
+
+    @field_validator("cache_quotas")
+    @classmethod
+    def _fit_quotas(cls, quotas: dict[str, int], others: ValidationInfo) -> dict[str, int]:
+        room = others.data.get("cache_bytes")
+        if quotas and room is None:
+            raise ValueError("quotas are parts of cache_bytes, which is not set")
+        if any(size < 0 for size in quotas.values()) or sum(quotas.values()) > (room or 0):
+            raise ValueError(f"the quotas are not parts of cache_bytes, which is {room or 0}")
+        return quotas
 
 
 def project_folder(start: Path | None = None) -> Path:

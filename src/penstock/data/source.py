@@ -96,7 +96,8 @@ class ShardSource:
         self._ends = manifest.ends_of(split)
         self._counts = np.diff(self._ends, prepend=0)
         self._each = _each(self._counts)
-        self._cache = ShardCache(blobs, layout.shards, limit)
+        dataset = self._where[0].split("@", 1)[0]
+        self._cache = ShardCache(blobs, layout.shards_of(dataset), limit)
         self._pieces = Pieces(self._columns, self._counts, blobs.url)
         self._gate = threading.Lock()
         self._inside = 0  # threads that gather now: nothing is unmapped meanwhile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ def open_stores(settings: Settings | None = None) -> Stores:
     meta = open_meta(settings.meta or layout.meta_url)  # refuses before anything is made
     try:
         _make_home(layout.root)
-        _say_cache_limit(layout.cache_limit, settings.cache_bytes)
+        _say_cache_limits(layout, settings)
     except BaseException:
         meta.close()
         raise
@@ -79,9 +80,24 @@ def _make_home(root: Path) -> None:
             ignore.write_text("*\n")
 
 
-def _say_cache_limit(path: Path, limit: int | None) -> None:
-    """Ranks and workers know the home, not the settings: so the home says what they may take."""
-    text = "" if limit is None else str(limit)
+def _say_cache_limits(layout: Layout, settings: Settings) -> None:
+    """Ranks and workers know the home, not the settings: so the home says what they may take.
+
+    A dataset whose quota is gone gives up its part: files may go at any time, maps of them stay.
+    """
+    name, quotas = layout.cache_limit.name, settings.cache_quotas
+    room = settings.cache_bytes
+    _say(layout.cache_limit, "" if room is None else str(room - sum(quotas.values())))
+    parts = {layout.quota_of(dataset): size for dataset, size in quotas.items()}
+    for part, size in parts.items():
+        _say(part / name, str(size))
+    for part in set(layout.cache_quotas.glob("*")) - parts.keys():
+        with suppress(OSError):
+            (part / name).unlink(missing_ok=True)  # from now on nobody opens it as a part
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _say(path: Path, text: str) -> None:
     with os_errors("writing the limit of the cache", path):
         if text == (path.read_text() if path.is_file() else ""):
             return

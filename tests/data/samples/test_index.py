@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from penstock.data.cache import space
 from penstock.data.samples import Buckets, Pack, Stream, Windows, index, over
 from penstock.data.samples.index import kept
 
@@ -103,7 +104,7 @@ def test_a_full_disk_leaves_it_in_memory(small_disk: Path, caplog: Any) -> None:
 
 
 def test_the_least_recently_opened_are_forgotten(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(index, "_MOST", 2)
+    monkeypatch.setattr(space, "_MOST_INDEXES", 2)
     for number in range(2):
         kept(tmp_path, number, lambda: TABLE)
         for path in tmp_path.glob("*.v1"):
@@ -113,6 +114,23 @@ def test_the_least_recently_opened_are_forgotten(tmp_path: Path, monkeypatch: An
     built: list[int] = []
     kept(tmp_path, 0, lambda: counted(built))
     assert (len(list(tmp_path.glob("*.v1"))), built) == (2, [])
+
+
+def test_all_of_them_take_a_quarter_of_the_cache_at_most(tmp_path: Path, caplog: Any) -> None:
+    folder = tmp_path / "samples"
+    kept(folder, 0, lambda: TABLE)
+    (one,) = folder.glob("*.v1")
+    limit = tmp_path / "shards" / "limit"
+    limit.parent.mkdir()
+    limit.write_text(str(4 * 2 * one.stat().st_size))
+    for number in range(1, 4):
+        kept(folder, number, lambda: TABLE)
+        assert len(list(folder.glob("*.v1"))) == 2
+    assert not one.exists()  # the oldest went
+    big = pa.table({"first": np.arange(3000)})
+    assert kept(folder, "big", lambda: big).equals(big)
+    assert "stays in memory" in caplog.text
+    assert len(list(folder.glob("*.v1"))) == 2  # nothing went in vain
 
 
 def test_an_error_while_building_keeps_nothing(tmp_path: Path) -> None:

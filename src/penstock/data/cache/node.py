@@ -40,11 +40,10 @@ from penstock.data.cache.fetch import fetch
 from penstock.data.cache.ledger import Verified
 from penstock.data.cache.locks import Locks
 from penstock.data.cache.opened import Opened, Source, map_file
-from penstock.data.cache.space import BUILDING, LIMIT, Space
+from penstock.data.cache.space import BUILDING, FORMAT, LIMIT, QUOTAS, Space
 from penstock.data.manifest import Shard
 from penstock.meta.network import file_system, is_network
 
-FORMAT = "v2"
 PATIENCE = 60.0  # seconds in which a builder must have got on
 _log = logger("data")
 _said: set[tuple[str, str]] = set()
@@ -382,7 +381,7 @@ class ShardCache:
                 self._say_others(each.name for each in os.scandir(self._folder.parent))
 
     def _say_others(self, names: Iterable[str]) -> None:
-        others = sorted(set(names) - {FORMAT, LIMIT})
+        others = sorted(set(names) - {FORMAT, LIMIT, QUOTAS})
         if others:
             _log.warning(
                 "the cache of another version of Penstock lies beside ours and is left alone; "

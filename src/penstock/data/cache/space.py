@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,9 +21,15 @@ from penstock.data.cache.counters import ROW, Tally
 from penstock.data.cache.ledger import change
 from penstock.data.cache.locks import Locks
 
+FORMAT = "v2"  # folder of shards as they are now
 LIMIT = "limit"  # file beside the folder (`Layout.cache_limit`): what `cache_bytes` allows
+QUOTAS = "quotas"  # folder beside it (`Layout.cache_quotas`): parts of single datasets
+INDEXES = "samples"  # folder beside that of all shards (`Layout.samples`)
 BUILDING = "building"  # folder of what is being written
+INDEX_ENDING = ".v1"
+_MOST_INDEXES = 256
 _SHARE = 2  # by default the cache may take one half of what is free and its own
+_INDEXES_SHARE = 4  # indexes of samples may take a quarter of the room
 _LONG_AGO = 10**9 * 3600 * 24 * 365  # ns; so that among the least wanted the oldest goes first
 
 
@@ -43,33 +49,22 @@ class Space:
     @property
     def limit(self) -> int:
         if self._limit is None:
-            said = self._said()
-            self._limit = self._default() if said is None else said
+            self._limit = _allowed(self._folder, lambda: sum(size for _, size, _ in self._files()))
         return self._limit
-
-    def _said(self) -> int | None:
-        with suppress(OSError, ValueError):
-            return int((self._folder.parent / LIMIT).read_text())
-        return None
-
-    def _default(self) -> int:
-        there = next(each for each in (self._folder, *self._folder.parents) if each.exists())
-        disk = os.statvfs(there)
-        mine = sum(size for _, size, _ in self._files())
-        return (disk.f_bavail * disk.f_frsize + mine) // _SHARE
 
     def reserve(self, size: int) -> bool:
         """Make room for a file of `size` bytes; False when there is none. Raises OSError."""
-        if size > self.limit:
+        room = self.limit - sum(each[1] for each in _indexes(self._folder.parent.parent / INDEXES))
+        if size > room:
             return False
         granted = False
 
         def take(row: list[int]) -> list[int]:
             nonlocal granted
             used = row[0]
-            if used < 0 or used + size > self.limit:
-                used = self._evict(size)
-            granted = used + size <= self.limit
+            if used < 0 or used + size > room:
+                used = self._evict(room - size)
+            granted = used + size <= room
             return [used + size if granted else used, *row[1:]]
 
         change(self._folder / "counters", ROW, take)
@@ -81,13 +76,13 @@ class Space:
             path = self._folder / "counters"
             change(path, ROW, lambda row: [max(0, row[0] - size), *row[1:]])
 
-    def _evict(self, need: int) -> int:
-        """Remove what is least wanted until `need` more bytes fit; returns the bytes in use."""
+    def _evict(self, room: int) -> int:
+        """Remove what is least wanted until it all takes `room`; returns the bytes in use."""
         found = sorted(self._files())
         used = sum(size for _, size, _ in found)
         evicted = 0
         for _, size, path in found:
-            if used - evicted + need <= self.limit:
+            if used - evicted <= room:
                 break
             if self._may_go(path):
                 path.unlink(missing_ok=True)
@@ -119,6 +114,36 @@ class Space:
         """The modification time stays: it is part of the proof that the file is whole."""
         with suppress(OSError):
             os.utime(path, ns=(at, path.stat().st_mtime_ns))
+
+
+def _allowed(folder: Path, mine: Callable[[], int]) -> int:
+    """What the file `limit` beside a folder says, else a half of what is free and `mine`."""
+    with suppress(OSError, ValueError):
+        return int((folder.parent / LIMIT).read_text())
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    disk = os.statvfs(there)
+    return (disk.f_bavail * disk.f_frsize + mine()) // _SHARE
+
+
+def room_for_index(folder: Path, size: int) -> bool:
+    """Make room for an index of samples of `size` bytes in a folder: those that were opened longest
+    ago go, so that all of them take a quarter of the cache. False where it does not fit alone."""
+    found = sorted(_indexes(folder))
+    shards = folder.parent / "shards" / FORMAT
+    most = _allowed(shards, lambda: sum(each for _, each, _ in found)) // _INDEXES_SHARE
+    if size > most:
+        return False
+    used = sum(each for _, each, _ in found)
+    for count, (_, each, path) in enumerate(found):
+        if used + size <= most and len(found) - count < _MOST_INDEXES:
+            break
+        path.unlink(missing_ok=True)
+        used -= each
+    return True
+
+
+def _indexes(folder: Path) -> Iterator[tuple[int, int, Path]]:
+    return _files(folder, INDEX_ENDING)
 
 
 def _files(folder: Path, ending: str) -> Iterator[tuple[int, int, Path]]:

@@ -7,12 +7,13 @@ delete it at any time (a map of it stays valid).
 
 Written under a lock (one builder; the others wait for it), beside its place, renamed into it:
 killed anywhere, a builder leaves at most a scratch file, which the next one removes. A file that
-is damaged is computed anew. Where the folder cannot be written the table stays in memory. Beyond
-`_MOST` files the least recently opened are removed.
+is damaged is computed anew. Where the folder cannot be written, or has no room, the table stays in
+memory. How much all of them take, and which go: see `cache/space.py`.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -30,13 +31,12 @@ from penstock.base.hashing import canonical_json
 from penstock.base.ids import new_id
 from penstock.base.log import facts, logger
 from penstock.data import plain
+from penstock.data.cache.space import INDEX_ENDING, room_for_index
 from penstock.data.columns import one_chunk
 from penstock.data.order import Rows
 
-FORMAT = "v1"
 _MARK = b"PSTKIDX1"
 _TRAILER = struct.Struct("<8sQ16s")
-_MOST = 256
 _LOCKS = 16
 _PATIENCE = 600.0  # seconds that another builder may take
 _log = logger("data")
@@ -53,7 +53,7 @@ def kept(
     """
     if folder is None:
         return build()
-    path = folder / f"{hashlib.sha256(canonical_json(key)).hexdigest()}.{FORMAT}"
+    path = folder / f"{hashlib.sha256(canonical_json(key)).hexdigest()}{INDEX_ENDING}"
     found = _mapped(path)
     if found is not None:
         return found
@@ -124,6 +124,8 @@ def _write(path: Path, table: pa.Table) -> None:
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks(), max_chunksize=max(1, table.num_rows))
     body = memoryview(sink.getvalue())
+    if not room_for_index(path.parent, len(body) + _TRAILER.size):
+        raise OSError(errno.EDQUOT, "it is more than a quarter of the node's cache")
     scratch = path.with_name(f"{path.name}.{new_id()}.tmp")
     try:
         with scratch.open("xb") as stream:
@@ -133,16 +135,6 @@ def _write(path: Path, table: pa.Table) -> None:
     finally:
         with suppress(OSError):
             scratch.unlink(missing_ok=True)
-    _forget(path.parent)
-
-
-def _forget(folder: Path) -> None:
-    files = []
-    for each in folder.glob(f"*.{FORMAT}"):
-        with suppress(OSError):
-            files.append((each.stat().st_mtime_ns, each))
-    for _, oldest in sorted(files)[: max(0, len(files) - _MOST)]:
-        oldest.unlink(missing_ok=True)
 
 
 @contextmanager
