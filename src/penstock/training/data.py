@@ -97,6 +97,10 @@ class Reading:
                 "samples= and columns= are of a dataset's split",
                 "Give its reference, or make the source yourself.",
             )
+        if self._expectations is not None:
+            raise BadInput(
+                "expect= is of dataset versions", "Prepare the data, or leave expect= out."
+            )
         return self._of_object(source, batch_size, options)
 
     def _of_object(self, source: Any, batch_size: int, options: Options) -> Any:
@@ -108,12 +112,13 @@ class Reading:
         if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
             return Loader.over(TorchSource(source), batch_size=batch_size, **options)
         if hasattr(source, "__iter__"):
+            _refuse_of_stream(options)
             drop_last = options.get("drop_last")
             return StreamLoader(
                 source,
                 batch_size=batch_size,
-                rank=self._link.rank,
-                world_size=self._link.world_size,
+                rank=options["rank"],
+                world_size=options["world_size"],
                 drop_last=True if drop_last is None else drop_last,
             )
         raise BadInput(
@@ -139,6 +144,8 @@ class Reading:
             if each.aside is not None
         }
         options = {"aside": aside, **options} if aside else options
+        if len(keys := {each.key for each in found.values()}) == 1:
+            options = {"key": keys.pop(), **options}
         return Loader.mixed(
             sources,
             mix,
@@ -223,6 +230,26 @@ class _Found(NamedTuple):
     size: int
     key: str
     aside: Rows | None = None
+
+
+_NOT_OF_STREAMS = ("shuffle", "window_rows", "pad_last", "filter", "map", "batch_map", "collate")
+
+
+def _refuse_of_stream(options: Options) -> None:
+    """Options that an IterableDataset would pass over in silence. BadInput."""
+    from penstock.data.pipeline.options import check_names
+
+    check_names(options)
+    asked = [name for name in _NOT_OF_STREAMS if options.get(name)]
+    asked += [
+        name for name, plain in (("epochs", 1), ("workers", 0)) if options.get(name, plain) != plain
+    ]
+    if asked:
+        raise BadInput(
+            f"an IterableDataset takes no {', '.join(asked)}",
+            "Do it in the dataset itself, or give a map-style Dataset: its order is exact.",
+            options=asked,
+        )
 
 
 def _refuse_holes(found: _Found) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from penstock.base.errors import BadInput
+from penstock.base.nearest import did_you_mean
 from penstock.data.order import Rows
 from penstock.data.pipeline.work import Collate, Sample
 
@@ -73,3 +75,11 @@ class Options(TypedDict, total=False):
     index: Path | None
     size: int
     key: str
+
+
+def check_names(options: Mapping[str, Any]) -> None:
+    """Raises BadInput for an option that is none: a slip of the pen must not change a training."""
+    known = Options.__annotations__
+    for name in options:
+        if name not in known:
+            raise BadInput(f"there is no option {name}", did_you_mean(name, known), option=name)

@@ -18,7 +18,7 @@ from penstock.data.order import (
     window_of,
 )
 from penstock.data.pipeline.filtering import chosen_rows, content_of
-from penstock.data.pipeline.options import Options
+from penstock.data.pipeline.options import Options, check_names
 from penstock.data.pipeline.plan import MixPlan, OrderPlan, Plan
 
 _SHUFFLES = (True, False, "whole", "window")
@@ -146,6 +146,7 @@ def _window(source: Any, rows: int, batch_size: int, options: Options) -> tuple[
 
 def part_of(options: Options) -> tuple[int, int]:
     """(rank, world size). Raises BadInput."""
+    check_names(options)
     rank, world_size = options.get("rank", 0), options.get("world_size", 1)
     if not 0 <= rank < world_size:
         raise BadInput(f"there is no rank {rank} among {world_size}", "Count ranks from 0.")
