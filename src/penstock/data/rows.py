@@ -74,7 +74,7 @@ class Blocks:
 
     def _tables(self, differences: Differences) -> Iterator[pa.Table]:
         given = self._given
-        if (whole := _as_table(given)) is not None:
+        if (whole := as_table(given)) is not None:
             yield from self._fit([whole], differences)
             return
         if not isinstance(given, Iterable) or isinstance(given, str | bytes):
@@ -201,7 +201,7 @@ def _array(values: list[Any], column: Column) -> pa.Array:
     return pa.array(values, arrow_type(column))
 
 
-def _as_table(given: Any) -> pa.Table | None:
+def as_table(given: Any) -> pa.Table | None:
     """A table where `given` is one or a dict of columns."""
     if isinstance(given, pa.Table):
         return given
@@ -216,7 +216,7 @@ def _as_table(given: Any) -> pa.Table | None:
 
 def _must_be_table(item: Any) -> pa.Table:
     if isinstance(item, pa.Table | pa.RecordBatch) or hasattr(item, "__arrow_c_stream__"):
-        table = _as_table(item)
+        table = as_table(item)
         if table is not None:
             return table
     raise BadInput(f"the prepare function gave {_a(item)} among its rows", _ROWS_FIX)

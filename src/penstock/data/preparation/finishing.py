@@ -21,8 +21,8 @@ from penstock.blobs import Blobs
 from penstock.data.columns import Column, described
 from penstock.data.formats import InputSource
 from penstock.data.keys import KEY, KeyFunction, key_texts
+from penstock.data.preparation.again import Twice
 from penstock.data.preparation.chain import Ready
-from penstock.data.preparation.from_function import failed
 from penstock.data.preparation.keyruns import put_run
 from penstock.data.preparation.splitting import Rule, assign, for_columns, found_names
 from penstock.data.preparation.steps import entry_of
@@ -69,7 +69,8 @@ def finished(blobs: Blobs, table: pa.Table | None, work: Work) -> dict[str, Any]
             f'the data has a column "{KEY}", which is the name that the key gets',
             f'Pass key="{KEY}" if it names the samples, or rename it.',
         )
-    keys = key_texts(table, columns, _guarded(key))
+    twice = Twice(key, entry_of(key)[0]) if callable(key) else None
+    keys = key_texts(table, columns, twice or key)
     same = None if work.same is None else _same(table, columns, work.same)
     if not own:
         table = table.append_column(KEY, pa.array(keys, pa.string()))
@@ -88,6 +89,7 @@ def finished(blobs: Blobs, table: pa.Table | None, work: Work) -> dict[str, Any]
         found["same"] = put_run(blobs, [same[row] for row in order])
     found["splits"] = [list(each) for each in zip(splits, counts, strict=True)]
     found["refs"] += [found["run"], *_objects(table)]
+    found["unstable_key"] = "" if twice is None else twice.unstable()
     return found
 
 
@@ -131,16 +133,3 @@ def _objects(table: pa.Table) -> list[str]:
 def column_from(told: Mapping[str, Any]) -> Column:
     """The way back from `asdict`."""
     return Column(**{**told, "shape": tuple(told["shape"])})
-
-
-def _guarded(key: str | KeyFunction | None) -> str | KeyFunction | None:
-    if not callable(key):
-        return key
-
-    def guarded(row: dict[str, Any]) -> Any:
-        try:
-            return key(row)
-        except Exception as error:
-            raise failed(error, entry_of(key)[0]) from error
-
-    return guarded

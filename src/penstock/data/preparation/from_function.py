@@ -8,14 +8,14 @@ producer.
 from __future__ import annotations
 
 import inspect
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from penstock.base.errors import BadInput, PenstockError, UserCodeFailed
+from penstock.base.errors import BadInput
 from penstock.base.hashing import digest_json
 from penstock.data.keys import KeyFunction, check_splits
 from penstock.data.manifest import Lineage, Manifest, write_manifest
+from penstock.data.preparation.again import Twice, Watch
 from penstock.data.preparation.past import Request
 from penstock.data.preparation.steps import check_params, entry_of
 from penstock.data.shards import write_shards
@@ -93,14 +93,16 @@ def write(
     asked: Request,
     key: str | KeyFunction | None,
     types: Types | None,
-) -> Manifest:
-    """Run the function and store its rows and their manifest. Hold a pin.
+) -> tuple[Manifest, tuple[str, ...]]:
+    """Run the function and store its rows and their manifest. Hold a pin. Also lines to tell.
 
     Raises BadInput, UserCodeFailed, and what `put` raises; no row refers to anything then.
     """
-    given = called(function, asked.lineage.params, asked.lineage.function)
-    written = write_shards(blobs, given, key=_guarded_key(key), splits=asked.shares, types=types)
-    return write_manifest(
+    watch = Watch(function, asked.lineage.params, asked.lineage.function)
+    twice = Twice(key, asked.lineage.key) if callable(key) else None
+    written = write_shards(blobs, watch.given, key=twice or key, splits=asked.shares, types=types)
+    lines = [line for line in (watch.unstable(), twice.unstable() if twice else "") if line]
+    manifest = write_manifest(
         blobs,
         columns=written.columns,
         key=written.key,
@@ -110,7 +112,9 @@ def write(
         lineage=asked.lineage,
         checks=written.checks,
         tables=written.tables,
+        notes={"unstable_calls": lines} if lines else {},
     )
+    return manifest, tuple(lines)
 
 
 def told_types(types: Types) -> dict[str, Any]:
@@ -119,60 +123,3 @@ def told_types(types: Types) -> dict[str, Any]:
         name: [each.meaning, each.options] if isinstance(each, Type) else repr(each)
         for name, each in sorted(types.items())
     }
-
-
-# the user's own code
-
-
-def called(function: Callable[..., Any], params: dict[str, Any], entry: str) -> Any:
-    """What the function gives; an iterator is watched, so that what it raises is its own."""
-    try:
-        given = function(**params)
-    except PenstockError:
-        raise
-    except Exception as error:
-        raise failed(error, entry) from error
-    return _watched(given, entry) if isinstance(given, Iterator) else given
-
-
-def _watched(rows: Iterable[Any], entry: str) -> Iterator[Any]:
-    row = 0
-    iterator = iter(rows)
-    while True:
-        try:
-            item = next(iterator)
-        except StopIteration:
-            return
-        except PenstockError:
-            raise
-        except Exception as error:
-            raise failed(error, entry, row=row) from error
-        yield item
-        row += 1
-
-
-def _guarded_key(key: str | KeyFunction | None) -> str | KeyFunction | None:
-    if not callable(key):
-        return key
-
-    def guarded(row: dict[str, Any]) -> Any:
-        try:
-            return key(row)
-        except Exception as error:
-            raise failed(error, entry_of(key)[0]) from error
-
-    return guarded
-
-
-def failed(error: Exception, entry: str, **facts: Any) -> UserCodeFailed:
-    """The user's own traceback, without our frames."""
-    own = error.__traceback__.tb_next if error.__traceback__ else None
-    text = "".join(traceback.format_exception(type(error), error, own)).rstrip()
-    where = f" after {facts['row']} rows" if facts.get("row") else ""
-    return UserCodeFailed(
-        f"{entry} raised {type(error).__name__}{where}: {error}",
-        "Mend the function; nothing was published.",
-        function=entry,
-        traceback=text,
-        **facts,
-    )

@@ -81,6 +81,9 @@ def make(
     bad: list[Bad] = []
     notes = _notes(asked, ran, units)
     lines = _lines(asked, ran)
+    if calls := [line for line in (found.opened.note, ran.unstable_key) if line]:
+        notes["unstable_calls"] = calls
+        lines += calls
     if asked.expect is not None:
         from penstock.data.preparation.checking import checked
 

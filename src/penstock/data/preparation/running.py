@@ -66,6 +66,11 @@ class Ran:
         """Places of records whose second run gave something else."""
         return [place for each in self.results for place in each["unstable"]]
 
+    @property
+    def unstable_key(self) -> str:
+        """One line where the key's function gave another key for the same row, else ""."""
+        return next((e["unstable_key"] for e in self.results if e.get("unstable_key")), "")
+
 
 def workers_for(asked: Asked, missing: Sequence[Unit]) -> int:
     """Processes: what was asked for; by default one per core, none for little work."""

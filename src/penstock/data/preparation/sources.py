@@ -16,7 +16,7 @@ from penstock.data.at_rest import decode
 from penstock.data.formats import BadRecord, Block, Input, InputSource, open_source
 from penstock.data.formats.base import blocks
 from penstock.data.manifest import read_manifest
-from penstock.data.preparation.from_function import called
+from penstock.data.preparation.again import Watch
 from penstock.data.preparation.steps import names_of
 from penstock.data.preparation.tables import put_table
 from penstock.data.rows import Blocks
@@ -73,11 +73,13 @@ def source_of(spec: Mapping[str, Any], blobs: Blobs) -> InputSource:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A source, what people call it, and the dataset versions behind it ("raw@2")."""
+    """A source, what people call it, the dataset versions behind it ("raw@2"), and what to tell of
+    the function that gave it."""
 
     source: InputSource
     label: str
     versions: tuple[str, ...] = ()
+    note: str = ""
 
 
 def opened(stores: Stores, given: Any) -> Opened:
@@ -156,7 +158,8 @@ def spooled(
     code: str,
     fresh: bool,
 ) -> Opened:
-    """A function's rows as inputs: it runs in this process, once per code and parameters.
+    """A function's rows as inputs: it runs in this process, once per code and parameters, and once
+    more for its first rows (`again.py`).
 
     Hold a pin. Raises BadInput, UserCodeFailed.
     """
@@ -165,11 +168,14 @@ def spooled(
         memory = None if fresh else meta.recall(key)
     if memory is not None and all(stores.blobs.exists(piece[1]) for piece in memory["pieces"]):
         pieces = [tuple(piece) for piece in memory["pieces"]]
-        return Opened(BlobSource(stores.blobs, pieces), entry)
-    found = list(_spool(stores.blobs, called(function, dict(params), entry), entry))
+        return Opened(BlobSource(stores.blobs, pieces), entry, note=memory.get("note", ""))
+    watch = Watch(function, params, entry)
+    found = list(_spool(stores.blobs, watch.given, entry))
+    note = watch.unstable()
     with stores.meta.write() as tx:
-        tx.remember(key, "rows", {"pieces": [list(each) for each in found]}, [])
-    return Opened(BlobSource(stores.blobs, found), entry)
+        value = {"pieces": [list(each) for each in found], "note": note}
+        tx.remember(key, "rows", value, [])
+    return Opened(BlobSource(stores.blobs, found), entry, note=note)
 
 
 def _rows_key(code: str, params: Mapping[str, Any]) -> str:

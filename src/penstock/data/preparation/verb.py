@@ -162,8 +162,8 @@ def _from_function(
         return reuse(call.stores, asked, past, call.producer)
 
     def write() -> Made:
-        manifest = from_function.write(call.stores.blobs, call.sources, asked, key, types)
-        return Made(asked, manifest)
+        written = from_function.write(call.stores.blobs, call.sources, asked, key, types)
+        return Made(asked, written[0], lines=written[1])
 
     return _run(call, past, reason(asked, past, call.fresh), write)
 
