@@ -6,6 +6,8 @@ import pty
 import signal
 import subprocess
 import sys
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -26,10 +28,13 @@ def logged(home) -> Path:
     return home
 
 
-def on_a_terminal(*arguments: str) -> tuple[int, str]:
+def on_a_terminal(*arguments: str, command: Sequence[str] = COMMAND) -> tuple[int, str]:
     """Run a command as a person does; its exit code and all that the terminal got."""
     master, slave = pty.openpty()
-    started = subprocess.Popen([*COMMAND, *arguments], stdin=slave, stdout=slave, stderr=slave)
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    started = subprocess.Popen(
+        [*command, *arguments], stdin=slave, stdout=slave, stderr=slave, env=environment
+    )
     os.close(slave)
     seen = b""
     while True:
@@ -67,6 +72,37 @@ def test_a_terminal_gets_lines_and_colours(logged):
     code, seen = on_a_terminal("runs", "list")
     assert code == 0
     assert "\x1b[" in seen
+
+
+SCRIPT = """
+    import time
+    import torch
+    import penstock as ps
+
+    def fit(run):
+        model = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        run.track(model=model, optimizer=optimizer)
+        for step in run.steps(60):
+            run.backward(model(torch.ones(4, 2)).square().mean())
+            run.step(optimizer)
+            run.log({"train/loss": 0.125, "other": 3.0})
+            time.sleep(0.05)
+
+    if __name__ == "__main__":
+        ps.main(lambda: ps.train(fit, name="base"))
+    """
+
+
+@pytest.mark.torch
+def test_a_training_on_a_terminal_has_a_bar_with_its_step_and_newest_values(terminal, tmp_path):
+    (tmp_path / "fit.py").write_text(textwrap.dedent(SCRIPT))
+    code, seen = on_a_terminal("fit.py", command=[sys.executable])
+    assert code == 0, seen
+    assert seen.count("what its ranks print: penstock runs logs -f base") == 1
+    assert "/60" in seen and "train/loss 0.125  other 3" in seen and "penstock/" not in seen
+    code, seen = on_a_terminal("fit.py", command=[sys.executable])
+    assert code == 0 and "reused run base" in seen and "/60" not in seen
 
 
 def test_ctrl_c_ends_following_clean(home):

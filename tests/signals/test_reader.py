@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from penstock.base.errors import BadInput, Damaged, NotFound
 from penstock.blobs import open_blobs
 from penstock.signals import Emitter, read_scalars, reduce_scalars, seal
+from penstock.signals.newest import Newest
 
 ROW = st.tuples(
     st.integers(0, 4),
@@ -137,3 +138,16 @@ def test_reading_a_segment_by_its_path(folder, emitter):
     fill(one, range(5))
     (path,) = folder.iterdir()
     assert read_scalars(path).num_rows == read_scalars([path, folder]).num_rows == 5
+
+
+def test_the_newest_values_are_those_of_the_rank_and_its_last_segment(folder, emitter):
+    newest = Newest(folder)
+    assert newest.look() == {}
+    emitter(rank=1).scalars(1, {"loss": 9.0})
+    first = emitter()
+    first.scalars(1, {"loss": 3.0, "rate": 0.5})
+    assert newest.look() == {"loss": 3.0, "rate": 0.5}
+    first.scalars(2, {"loss": 2.0})
+    assert newest.look() == newest.look() == {"loss": 2.0, "rate": 0.5}
+    emitter(generation=2).scalars(1, {"loss": 4.0})
+    assert newest.look() == {"loss": 4.0, "rate": 0.5}

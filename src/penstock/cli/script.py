@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.base.errors import PenstockError
-from penstock.cli import failure
+from penstock.cli import failure, watching
 from penstock.home.guard import only_in_scripts
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
@@ -28,13 +28,15 @@ def main(
     """
     only_in_scripts("main")
     try:
-        if config is None:
-            return function()
-        from penstock.cli.overrides import parse
-        from penstock.home.verbs import train
+        from penstock.home.verbs import train, watched
 
-        given = parse(function, config, sys.argv[1:] if arguments is None else arguments)
-        return train(function, given.config, **given.options)
+        with watched(watching.training):
+            if config is None:
+                return function()
+            from penstock.cli.overrides import parse
+
+            given = parse(function, config, sys.argv[1:] if arguments is None else arguments)
+            return train(function, given.config, **given.options)
     except (PenstockError, KeyboardInterrupt) as error:
         code = failure.report(error)
         if isinstance(error, PenstockError) and (place := _place(error)):

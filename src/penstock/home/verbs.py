@@ -10,7 +10,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +31,7 @@ OnChange = Literal["continue", "refuse", "fork"]
 
 _open: dict[tuple[int, str], LocalHome] = {}
 _quiet = False
+_watching: Callable[[], AbstractContextManager[Callable[..., None] | None]] = nullcontext
 
 
 def current() -> LocalHome:
@@ -52,6 +53,19 @@ def quietly(quiet: bool = True) -> Iterator[None]:
         yield
     finally:
         _quiet = before
+
+
+@contextmanager
+def watched(
+    watching: Callable[[], AbstractContextManager[Callable[..., None] | None]],
+) -> Iterator[None]:
+    """Inside, a training that gives no `on_progress` gets the one that `watching()` gives."""
+    global _watching
+    before, _watching = _watching, watching
+    try:
+        yield
+    finally:
+        _watching = before
 
 
 def say(line: str) -> None:
@@ -150,6 +164,7 @@ def train(
     checkpoint_every: int | str = "30s",
     seed: int = 0,
     threads: int | None = None,
+    on_progress: Callable[..., None] | None = None,
 ) -> Trained:
     """Train under a name; survives the death of any process, and of the machine.
 
@@ -164,6 +179,7 @@ def train(
     checkpoint_every  steps (a number) or seconds (text such as "30s")
     seed              of initial weights, order of the data, and random numbers
     threads           of each rank; default: the cores, shared out
+    on_progress       called with `.step`, `.steps`, `.values` (newest scalars) while ranks go on
     returns           `.run`, `.model` (reference of what it published), `.reused`, `.why`
 
     Raises UserCodeFailed, RunFailed, RunStopped, LeaseHeld, Refused, CannotTravel, BadInput,
@@ -178,20 +194,22 @@ def train(
         )
     from penstock import training
 
-    return training.train(
-        current().stores,
-        function,
-        config,
-        name=name,
-        workers=workers,
-        detach=detach,
-        fresh=fresh,
-        on_change=on_change,
-        checkpoint_every=checkpoint_every,
-        seed=seed,
-        threads=threads,
-        say=say,
-    )
+    with _watching() if on_progress is None else nullcontext(on_progress) as watch:
+        return training.train(
+            current().stores,
+            function,
+            config,
+            name=name,
+            workers=workers,
+            detach=detach,
+            fresh=fresh,
+            on_change=on_change,
+            checkpoint_every=checkpoint_every,
+            seed=seed,
+            threads=threads,
+            say=say,
+            on_progress=watch,
+        )
 
 
 def evaluate(

@@ -96,6 +96,11 @@ def list_segments(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _FORM.fullmatch(path.name))
 
 
+def rank_of(path: Path) -> int:
+    """Whose segment this is, by its name as `list_segments` gives it."""
+    return int(path.name.split("-")[1])
+
+
 def pack_head(head: Head) -> bytes:
     return HEADER.pack(
         MAGIC,

@@ -18,6 +18,7 @@ from penstock.jobs.handle import read_processes
 from penstock.jobs.stores import Stores
 from penstock.records import Event, Run
 from penstock.records.runs import ENDED
+from penstock.training.watching import OnProgress, Watch
 
 _NO_ROOM = 64 << 10  # bytes
 
@@ -28,8 +29,10 @@ def follow(
     child: subprocess.Popen[bytes] | None,
     cursor: int,
     say: Callable[[str], None],
+    on_progress: OnProgress | None = None,
 ) -> Run:
     """Wait for the end of a run. Returns its row; raises what it failed with, or RunStopped."""
+    watch = None if on_progress is None else Watch(stores, run, on_progress)
     interrupts = heard = 0
     while True:
         try:
@@ -42,6 +45,8 @@ def follow(
             if run.state in ENDED:
                 tell_events(stores, run.id, cursor, say)
                 break
+            if watch is not None:
+                watch.tell(run)
             _look_for_life(stores, run, child)
         except KeyboardInterrupt:
             interrupts += 1

@@ -20,6 +20,7 @@ from penstock.records.references import check_name
 from penstock.records.runs import ENDED
 from penstock.training import configuring, controller
 from penstock.training.follow import follow, stop_early
+from penstock.training.watching import OnProgress
 
 OnChange = Literal["continue", "refuse", "fork"]
 _DEFAULT_SAVE = "30s"
@@ -93,6 +94,7 @@ def train(
     seed: int = 0,
     threads: int | None = None,
     say: Callable[[str], None] = lambda line: None,
+    on_progress: OnProgress | None = None,
 ) -> Trained:
     """Train under a name; survives the death of any process, and of the machine.
 
@@ -108,6 +110,7 @@ def train(
     seed              of initial weights, order of the data, and random numbers
     threads           of each rank; default: the cores, shared out
     say               gets one line at a time, for people
+    on_progress       called with `Progress` while ranks of an attached run go on
 
     Raises UserCodeFailed (the function's own traceback in its facts), RunFailed, RunStopped,
     LeaseHeld (the run is going on elsewhere), Refused, CannotTravel, BadInput.
@@ -128,7 +131,8 @@ def train(
             say(f"  changed: {line}")
         if not run.source:
             say("its function is in no file: no other process can go on with this run")
-        return Trained(_carry_out(stores, run, workers, detach, say), False, why, changed)
+        ended = _carry_out(stores, run, workers, detach, say, on_progress)
+        return Trained(ended, False, why, changed)
     except KeyboardInterrupt:
         if run is None or run.state in ENDED:
             raise
@@ -136,7 +140,12 @@ def train(
 
 
 def _carry_out(
-    stores: Stores, run: Run, workers: int, detach: bool, say: Callable[[str], None]
+    stores: Stores,
+    run: Run,
+    workers: int,
+    detach: bool,
+    say: Callable[[str], None],
+    on_progress: OnProgress | None,
 ) -> Run:
     if workers == 0:
         from penstock.training.inline import Inline
@@ -150,7 +159,9 @@ def _carry_out(
     if detach:
         say(f"detached; follow it: penstock runs logs -f {run.name}")
         return run
-    return follow(stores, run, child, cursor, say)
+    if on_progress is not None:
+        say(f"what its ranks print: penstock runs logs -f {run.name}")
+    return follow(stores, run, child, cursor, say, on_progress)
 
 
 def _wanted(
