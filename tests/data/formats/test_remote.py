@@ -73,7 +73,7 @@ def zst(folder: Path) -> Example:
     return Example(path, [path])
 
 
-@pytest.mark.parametrize("name", [*sorted({*EXAMPLES} - {"zarr"}), "csv.zst"])
+@pytest.mark.parametrize("name", [*sorted(EXAMPLES), "csv.zst"])
 def test_every_format_is_read_as_from_disk(
     name: str, root: Callable[[str], str], put: Put, tmp_path: Path
 ) -> None:
@@ -99,14 +99,6 @@ def test_a_bad_record_in_a_store_is_told_with_its_place(
     got = read(open_source(root("a.csv"), piece_bytes=6))
     assert got.table["x"].to_pylist() == [1, 3]
     assert [each.place for each in got.bad] == ["a.csv:3"]
-
-
-def test_a_store_of_zarr_is_a_folder_of_this_machine_alone(
-    root: Callable[[str], str], put: Put
-) -> None:
-    put("rows.zarr/zarr.json", b"{}")
-    with pytest.raises(BadInput, match="zarr"):
-        open_source(root("rows.zarr"), format="zarr").inputs()
 
 
 def test_a_row_group_is_read_without_the_rest(root: Callable[[str], str], put: Put) -> None:

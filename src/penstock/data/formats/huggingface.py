@@ -8,7 +8,6 @@ then other processes cannot.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from penstock.base.nearest import did_you_mean
 from penstock.data.formats.arrow import ArrowSource
 from penstock.data.formats.base import as_type, bare, blocks, meanings_of, with_features
 from penstock.data.formats.files import File
+from penstock.data.formats.folders import Folder
 from penstock.data.formats.listing import Given
 from penstock.data.formats.port import (
     BLOCK_BYTES,
@@ -34,9 +34,9 @@ from penstock.data.formats.port import (
 _DICT, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 
 
-def is_folder(path: Path) -> bool:
+def is_folder(folder: Folder) -> bool:
     """Whether `save_to_disk` wrote it."""
-    return (path / _DICT).is_file() or ((path / _STATE).is_file() and (path / _INFO).is_file())
+    return folder.has(_DICT) or (folder.has(_STATE) and folder.has(_INFO))
 
 
 class HuggingFaceSource(ArrowSource):
@@ -58,61 +58,58 @@ class HuggingFaceSource(ArrowSource):
         self._split = split
 
     def files(self) -> list[File]:
-        root = self.given.only()
+        root = Folder.of(self.given)
         if root is None or not is_folder(root):
             raise BadInput(
                 f"{self.given} is no folder that save_to_disk wrote", "Give the folder itself."
             )
-        folders = self._folders(root)
-        names = [
-            (folder / name).relative_to(root).as_posix()
-            for folder in folders
-            for name in _streams(folder)
-        ]
-        listed = Given(names, str(root)).files()
-        by_uri = {os.path.normpath(root / name): name for name in names}
+        names = [name for below in self._below(root) for name in _streams(root, below)]
+        by_uri = {root.uri(name): name for name in names}
+        listed = Given(list(by_uri), "/").files()
         found = [File(by_uri[each.uri], each.uri, each.size, each.stamp) for each in listed]
         return sorted(found, key=lambda each: each.name)
 
-    def _folders(self, root: Path) -> list[Path]:
-        if not (root / _DICT).is_file():
+    def _below(self, root: Folder) -> list[str]:
+        """Prefixes of the names of the folders that hold streams."""
+        if not root.has(_DICT):
             if self._split is not None:
                 raise BadInput(f"{root} has no splits", "Leave split away.")
-            return [root]
-        splits = sorted(_json(root / _DICT)["splits"])
+            return [""]
+        splits = sorted(_json(root, _DICT)["splits"])
         if self._split is None:
-            return [root / each for each in splits]
+            return [f"{each}/" for each in splits]
         if self._split not in splits:
             raise BadInput(
                 f'{root} has no split "{self._split}"', did_you_mean(self._split, splits)
             )
-        return [root / self._split]
+        return [f"{self._split}/"]
 
 
-def _streams(folder: Path) -> list[str]:
-    state = _json(folder / _STATE)
+def _streams(root: Folder, below: str) -> list[str]:
+    state = _json(root, below + _STATE)
     if state.get("_indices_data_files") or state.get("_indices_files"):
         raise BadInput(
-            f"{folder} was saved with a selection of rows",
+            f"{root}/{below} was saved with a selection of rows",
             "Save it again after flatten_indices().",
-            path=str(folder),
+            path=f"{root}/{below}",
         )
     names = [str(each["filename"]) for each in state["_data_files"]]
     for name in names:
         if Path(name).name != name:
-            raise BadInput(f"{folder / _STATE} names a file outside of its folder: {name}", "")
-    return names
+            raise BadInput(f"{root}/{below}{_STATE} names a file outside of its folder: {name}", "")
+    return [below + name for name in names]
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(root: Folder, name: str) -> dict[str, Any]:
+    path = f"{root}/{name}"
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(root.read(name))
         if isinstance(found, dict):
             return found
         reason = "it is no object"
     except (OSError, ValueError) as error:
         reason = str(error)
-    raise BadInput(f"{path} cannot be read: {reason}", "Save the dataset again.", path=str(path))
+    raise BadInput(f"{path} cannot be read: {reason}", "Save the dataset again.", path=path)
 
 
 class ObjectSource(InputSource):

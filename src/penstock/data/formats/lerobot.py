@@ -24,20 +24,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from penstock.base.errors import BadInput
-from penstock.base.hashing import digest_file
 from penstock.data.formats.base import meant
-from penstock.data.formats.files import File
-from penstock.data.formats.listing import Given
+from penstock.data.formats.files import File, digest_whole
+from penstock.data.formats.folders import Folder
 from penstock.data.formats.parquet import ParquetSource
 from penstock.data.references import REFERENCE
 
 _INFO = "meta/info.json"
+_Videos = dict[str, dict[int, tuple[str, float]]]  # of each video, by episode: file, where in it
 _MEANINGS = {"episode_index": "episode", "timestamp": "timestamp", "index": "key"}
 
 
-def is_folder(path: Path) -> bool:
+def is_folder(folder: Folder) -> bool:
     """Whether it is a LeRobot dataset."""
-    return (path / _INFO).is_file() and "codebase_version" in (path / _INFO).read_text("utf-8")
+    return folder.has(_INFO) and b"codebase_version" in folder.read(_INFO)
 
 
 class LeRobotSource(ParquetSource):
@@ -48,7 +48,7 @@ class LeRobotSource(ParquetSource):
     @cached_property
     def layout(self) -> Layout:
         """What the folder's meta files say; read once."""
-        root = self.given.only()
+        root = Folder.of(self.given)
         if root is None or not is_folder(root):
             raise BadInput(
                 f"{self.given} is no LeRobot dataset ({_INFO} with its version is not there)",
@@ -60,7 +60,7 @@ class LeRobotSource(ParquetSource):
         root = self.layout.root
         found = [
             File(f"data/{each.name}", each.uri, each.size, each.stamp)
-            for each in Given([str(root / "data")], str(root)).files()
+            for each in root.files("data")
             if each.name.endswith(".parquet")
         ]
         self.layout.check_videos()
@@ -92,10 +92,10 @@ class LeRobotSource(ParquetSource):
 class Layout:
     """root; info as in info.json; tasks by index; per video and episode its file and start."""
 
-    root: Path
+    root: Folder
     info: dict[str, Any]
     tasks: dict[int, str]
-    videos: dict[str, dict[int, tuple[Path, float]]]
+    videos: _Videos
     digests: dict[str, str]
 
     @property
@@ -129,7 +129,8 @@ class Layout:
         episodes = table["episode_index"].to_pylist()
         times = np.asarray(table["timestamp"].to_numpy(), np.float64)
         for name, places in self.videos.items():
-            files = [{"uri": str(places[e][0]), "start": 0, "length": None} for e in episodes]
+            uris = {each: self.root.uri(places[each][0]) for each in set(episodes)}
+            files = [{"uri": uris[e], "start": 0, "length": None} for e in episodes]
             starts = np.array([places[e][1] for e in episodes], np.float64)
             table = table.append_column(name, pa.array(files, REFERENCE))
             table = table.append_column(f"{name}.time", pa.array(starts + times))
@@ -137,8 +138,9 @@ class Layout:
 
     def check_videos(self) -> None:
         """Raise BadInput that names every video file that is not there."""
-        named = {path for places in self.videos.values() for path, _ in places.values()}
-        missing = sorted(str(path) for path in named if not path.is_file())
+        missing = self.root.missing(
+            {name for places in self.videos.values() for name, _ in places.values()}
+        )
         if missing:
             shown = "\n  ".join(missing[:20])
             raise BadInput(
@@ -148,10 +150,10 @@ class Layout:
             )
 
 
-def read_layout(root: Path) -> Layout:
+def read_layout(root: Folder) -> Layout:
     """The meta files of a LeRobot dataset. Raises BadInput."""
     try:
-        info = json.loads((root / _INFO).read_text("utf-8"))
+        info = json.loads(root.read(_INFO))
         version = int(str(info["codebase_version"]).lstrip("v").split(".")[0])
         if version not in (2, 3):
             raise BadInput(
@@ -167,19 +169,19 @@ def read_layout(root: Path) -> Layout:
             path=str(root),
         ) from None
     digests = {
-        path.relative_to(root).as_posix(): digest_file(path)
-        for path in sorted((root / "meta").rglob("*"))
-        if path.is_file() and path.name.startswith(("info", "tasks", "episodes.", "file-"))
+        f"meta/{each.name}": digest_whole(each.whole())
+        for each in root.files("meta")
+        if each.name.rpartition("/")[2].startswith(("info", "tasks", "episodes.", "file-"))
     }
     return Layout(root, info, tasks, videos, digests)
 
 
-def _tasks(root: Path, version: int) -> dict[int, str]:
+def _tasks(root: Folder, version: int) -> dict[int, str]:
     if version == 2:
-        path = root / "meta/tasks.jsonl"
-        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+        lines = root.read("meta/tasks.jsonl").decode().splitlines()
+        rows = [json.loads(line) for line in lines if line.strip()]
         return {int(row["task_index"]): str(row["task"]) for row in rows}
-    table = pq.read_table(root / "meta/tasks.parquet")
+    table = pq.read_table(pa.BufferReader(root.read("meta/tasks.parquet")))
     text = next(name for name in table.column_names if name != "task_index")
     numbers, texts = table["task_index"].to_pylist(), table[text].to_pylist()
     return dict(zip(numbers, texts, strict=True))
@@ -189,16 +191,15 @@ def _video_names(info: dict[str, Any]) -> list[str]:
     return [name for name, told in info["features"].items() if told.get("dtype") == "video"]
 
 
-def _inside(root: Path, name: str) -> Path:
-    """A path of a template, which must not leave the dataset."""
-    path = root / name
+def _inside(root: Folder, name: str) -> str:
+    """A name of a template, which must not leave the dataset."""
     if ".." in Path(name).parts or Path(name).is_absolute():
-        raise BadInput(f"{root / _INFO} names a file outside of the dataset: {name}", "")
-    return path
+        raise BadInput(f"{root}/{_INFO} names a file outside of the dataset: {name}", "")
+    return name
 
 
-def _videos_2(root: Path, info: dict[str, Any]) -> dict[str, dict[int, tuple[Path, float]]]:
-    found: dict[str, dict[int, tuple[Path, float]]] = {}
+def _videos_2(root: Folder, info: dict[str, Any]) -> _Videos:
+    found: _Videos = {}
     for name in _video_names(info):
         found[name] = {}
         for episode in range(int(info["total_episodes"])):
@@ -210,24 +211,24 @@ def _videos_2(root: Path, info: dict[str, Any]) -> dict[str, dict[int, tuple[Pat
     return found
 
 
-def _videos_3(root: Path, info: dict[str, Any]) -> dict[str, dict[int, tuple[Path, float]]]:
+def _videos_3(root: Folder, info: dict[str, Any]) -> _Videos:
     names = _video_names(info)
-    found: dict[str, dict[int, tuple[Path, float]]] = {name: {} for name in names}
-    for path in sorted((root / "meta/episodes").rglob("*.parquet")) if names else ():
-        for row in _episodes(path, names):
+    found: _Videos = {name: {} for name in names}
+    for file in root.files("meta/episodes") if names else ():
+        for row in _episodes(root.read(f"meta/episodes/{file.name}"), names):
             for name in names:
                 at = f"videos/{name}/"
-                file = info["video_path"].format(
+                path = info["video_path"].format(
                     video_key=name,
                     chunk_index=row[at + "chunk_index"],
                     file_index=row[at + "file_index"],
                 )
                 start = float(row[at + "from_timestamp"])
-                found[name][int(row["episode_index"])] = (_inside(root, file), start)
+                found[name][int(row["episode_index"])] = (_inside(root, path), start)
     return found
 
 
-def _episodes(path: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _episodes(data: bytes, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     parts = ("chunk_index", "file_index", "from_timestamp")
     columns = [f"videos/{name}/{part}" for name in names for part in parts]
-    yield from pq.read_table(path, columns=["episode_index", *columns]).to_pylist()
+    yield from pq.read_table(pa.BufferReader(data), columns=["episode_index", *columns]).to_pylist()

@@ -65,7 +65,7 @@ class Given:
             path = Path(os.path.normpath(Path(self.base, entry)))
             if path.exists():
                 found.append(path)
-            elif _is_pattern(entry):
+            elif is_pattern(entry):
                 root, parts = _pattern(path)
                 found.extend(_expand(root, parts, ()) if root.is_dir() else ())
         return found
@@ -117,7 +117,7 @@ class Given:
                 yield from _below(path, f"{prefix}/" if prefix else "", (), missing)
             elif path.exists():
                 yield _file(prefix or path.name, path)
-            elif _is_pattern(entry):
+            elif is_pattern(entry):
                 yield from self._glob(entry, missing)
             else:
                 missing.append(str(path))
@@ -151,13 +151,13 @@ def _last(entry: str) -> str:
     return remote.without_options(entry).rstrip("/").rpartition("/")[2]
 
 
-def _is_pattern(text: str) -> bool:
+def is_pattern(text: str) -> bool:
     return any(sign in text for sign in "*?[")
 
 
 def _pattern(path: Path) -> tuple[Path, tuple[str, ...]]:
     """(folder, parts below it): where the first pattern stands."""
-    first = next(i for i, part in enumerate(path.parts) if _is_pattern(part))
+    first = next(i for i, part in enumerate(path.parts) if is_pattern(part))
     return Path(*path.parts[:first]), path.parts[first:]
 
 

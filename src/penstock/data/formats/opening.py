@@ -12,9 +12,10 @@ from typing import Any
 
 from penstock.base.errors import BadInput
 from penstock.base.nearest import did_you_mean
-from penstock.data.formats import huggingface, lerobot, zarr
+from penstock.data.formats import huggingface, lerobot, remote, zarr
 from penstock.data.formats.base import FileSource
-from penstock.data.formats.listing import Given
+from penstock.data.formats.folders import Folder
+from penstock.data.formats.listing import Given, is_pattern
 from penstock.data.formats.port import InputSource
 
 FORMATS = {
@@ -116,11 +117,13 @@ def _make(format: str, place: Given, options: dict[str, Any]) -> FileSource:
 
 
 def _format_of(place: Given) -> str:
-    if (folder := place.only()) is not None and folder.is_dir():
+    folder = Folder.of(place)
+    plain = any(map(_names_files, place.entries))
+    if folder is not None and not plain:
         for name, is_folder in _FOLDERS.items():
             if is_folder(folder):
                 return name
-    if zarr.stores(place):
+    if not plain and zarr.stores(place):
         return "zarr"
     files = place.peek()
     if not files:
@@ -138,6 +141,13 @@ def _format_of(place: Given) -> str:
         f"Give a glob such as *.csv, or format= one of {', '.join(FORMATS)}.",
         extensions=dict(counts),
     )
+
+
+def _names_files(entry: str) -> bool:
+    """Whether a URL, by its name alone, is no folder with a layout: saves asking the store."""
+    name = remote.without_options(entry)
+    known = SUFFIXES.get(_bare(suffix_of(name)))
+    return remote.is_remote(entry) and (is_pattern(name) or known not in (None, "zarr"))
 
 
 def suffix_of(name: str) -> str:

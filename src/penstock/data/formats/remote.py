@@ -39,6 +39,29 @@ def look(uri: str) -> tuple[int, str]:
     return found.size, _stamp(found)
 
 
+def exists(uri: str) -> bool:
+    client, key = _open(uri)
+    return bool(key) and client.head(key) is not None
+
+
+def below(uri: str) -> dict[str, tuple[int, str]]:
+    """All objects below a prefix, hidden and empty ones too: name -> (size, stamp)."""
+    client, key = _open(uri)
+    start = key.rstrip("/") + "/" if key.rstrip("/") else ""
+    found = sorted(_below(client, start), key=lambda each: each.key)
+    return {each.key[len(start) :]: (each.size, _stamp(each)) for each in found}
+
+
+def get(uri: str, name: str, start: int, end: int) -> memoryview:
+    """Bytes start..end of an object below a prefix. Raises BadInput when it is not there."""
+    client, key = _open(uri)
+    key = f"{key.rstrip('/')}/{name}".lstrip("/")
+    piece = client.get(key, start, end)
+    if piece is None:
+        raise _missing(f"{without_options(uri).rstrip('/')}/{name}")
+    return piece.data
+
+
 def open_bytes(uri: str, ahead: int) -> BinaryIO:
     """A seekable stream that reads ranges; a seek costs nothing.
 

@@ -1,4 +1,6 @@
-"""Zarr stores (folders, formats 2 and 3) through zarr (the extra `zarr`); pieces are rows."""
+"""Zarr stores (formats 2 and 3, here or in an object store) through zarr (the extra `zarr`); pieces
+are rows.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +12,43 @@ from pathlib import Path
 from typing import Any
 
 from penstock.base.errors import BadInput, MissingExtra
+from penstock.data.formats import remote
 from penstock.data.formats.arrays import ArraysSource
 from penstock.data.formats.files import File, changed, file_name
-from penstock.data.formats.listing import Given
+from penstock.data.formats.folders import Folder
+from penstock.data.formats.listing import Given, is_pattern
 from penstock.data.formats.port import Input
 
+_REMEMBERED = 64  # listings of far stores; beyond, they are listed again
+_there: dict[tuple[str, str], dict[str, tuple[int, str]]] = {}  # (URL, stamp) -> its objects
 _MARKS = ("zarr.json", ".zgroup", ".zarray")
 
 
-def stores(given: Given) -> list[Path]:
-    """The Zarr stores that were named, or that lie in the one folder that was."""
-    found = [path for path in given.paths() if _is_store(path)]
+def stores(given: Given) -> list[str]:
+    """The Zarr stores that were named, or that lie in the one local folder that was."""
+    found = [str(path) for path in given.paths() if _is_store(Folder(str(path)))]
+    found += [each for each in given.entries if _is_far_store(each)]
     only = given.only()
     if not found and only is not None and only.is_dir():
-        found = [path for path in sorted(only.iterdir()) if _is_store(path)]
+        found = [str(path) for path in sorted(only.iterdir()) if _is_store(Folder(str(path)))]
     return found
 
 
-def _is_store(path: Path) -> bool:
-    return path.is_dir() and any((path / mark).is_file() for mark in _MARKS)
+def _is_store(folder: Folder) -> bool:
+    return any(folder.has(mark) for mark in _MARKS)
+
+
+def _is_far_store(entry: str) -> bool:
+    far = remote.is_remote(entry) and not is_pattern(remote.without_options(entry))
+    return far and _is_store(Folder(entry))
 
 
 class ZarrSource(ArraysSource):
     """`open_source("replay.zarr", group="data")`; only the chunks that hold wanted rows are read.
 
-    A store's stamp is made of all its files' sizes and times. A chunk without a file is what the
-    format says it is: the array's fill value.
+    A store's stamp is made of all its files' sizes and times, of a far one of all its objects'
+    ETags: it is listed before and after a piece is read. A chunk without a file is what the format
+    says it is: the array's fill value.
     """
 
     format = "zarr"
@@ -46,18 +59,21 @@ class ZarrSource(ArraysSource):
         if not found:
             raise BadInput(
                 f"{self.given} is no Zarr store (a folder with zarr.json or .zgroup)",
-                "Give the store's own folder; stores elsewhere are not read in place yet.",
+                "Give the store's own folder, or its URL.",
             )
-        names = [path.name for path in found]
+        names = [str(Folder(each)).rstrip("/").rpartition("/")[2] for each in found]
         alike = len(set(names)) < len(names)
-        return [File(str(p) if alike else p.name, str(p), *_look(p)) for p in found]
+        return [
+            File(uri if alike else name, uri, *_look(uri))
+            for name, uri in zip(names, found, strict=True)
+        ]
 
     @contextmanager
     def open_root(self, input: Input) -> Generator[Any]:
         zarr = _zarr()
         _same(input)
         try:
-            found = zarr.open(store=input.uri, mode="r")
+            found = zarr.open(store=_store(input), mode="r")
             yield {"data": found} if isinstance(found, zarr.Array) else found
         except BadInput:
             _same(input)
@@ -77,11 +93,28 @@ class ZarrSource(ArraysSource):
         return dict(group.arrays()), dict(group.groups())
 
 
-def _look(path: Path) -> tuple[int, str]:
+def _store(input: Input) -> Any:
+    """What zarr reads a store through."""
+    if not remote.is_remote(input.uri):
+        return input.uri
+    from penstock.data.formats.zarr_remote import RemoteStore
+
+    there = _there.get((input.uri, input.stamp))
+    return RemoteStore(input.uri, remote.below(input.uri) if there is None else there)
+
+
+def _look(uri: str) -> tuple[int, str]:
     """(bytes, stamp) of a store: one look at every file."""
+    if remote.is_remote(uri):
+        there = remote.below(uri)
+        stamp = hashlib.sha256(repr(there).encode()).hexdigest()[:32]
+        if len(_there) >= _REMEMBERED:
+            _there.clear()
+        _there[uri, stamp] = there
+        return sum(size for size, _ in there.values()), stamp
     size = 0
     state = hashlib.sha256()
-    for folder, names, files in os.walk(path):
+    for folder, names, files in os.walk(uri):
         names.sort()
         for name in sorted(files):
             found = Path(folder, name).stat()
@@ -91,11 +124,12 @@ def _look(path: Path) -> tuple[int, str]:
 
 
 def _same(input: Input) -> None:
-    if not Path(input.uri).is_dir():
+    far = remote.is_remote(input.uri)
+    if not far and not Path(input.uri).is_dir():
         raise BadInput(
             f"{input.uri} is not there any more", "List the files again.", path=input.uri
         )
-    stamp = _look(Path(input.uri))[1]
+    stamp = _look(input.uri)[1]
     if stamp != input.stamp:
         raise changed(input, stamp)
 
