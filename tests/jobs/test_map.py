@@ -15,6 +15,7 @@ import pytest
 
 from penstock.base.errors import BadInput, RunFailed, UserCodeFailed
 from penstock.base.settings import load_settings
+from penstock.jobs import control
 from penstock.jobs.map import run_map
 from penstock.jobs.source import snapshot
 from penstock.jobs.stores import open_stores
@@ -81,7 +82,7 @@ class Place:
         self.stores = open_stores(load_settings(home=folder / "home", environment={}))
         self.source = snapshot(folder / "project", self.stores.blobs)
 
-    def run(self, workers=2, units=UNITS, **shared):
+    def run(self, workers=2, units=UNITS, on_done=None, **shared):
         return run_map(
             self.stores,
             name="squares",
@@ -91,6 +92,7 @@ class Place:
             workers=workers,
             shared={"folder": str(self.folder), **shared},
             source=self.source,
+            on_done=on_done,
         )
 
     def executions(self):
@@ -231,6 +233,24 @@ def test_ctrl_c_leaves_no_worker_while_the_caller_lives_on(place):
         assert db.newest_run("squares", "test").state == "stopped"
     assert squares(place.run(pause=0.1)) == EXPECTED
     script.communicate()
+
+
+def test_a_map_in_its_callers_process_hears_a_stop_and_goes_on_with_what_is_missing(place):
+    few = {key: UNITS[key] for key in sorted(UNITS)[:4]}
+
+    def stop(done):
+        with place.stores.meta.read() as db:
+            run = db.newest_run("squares", "test")
+        if run.state == "running":
+            control.stop(place.stores, run.id)
+
+    with pytest.raises(RunFailed, match="squares was stopped"):
+        place.run(workers=0, units=few, on_done=stop, pause=0.26)  # a batch is one unit
+    assert place.done() == {0, 1}
+    with place.stores.meta.read() as db:
+        assert db.newest_run("squares", "test").state == "stopped"
+    assert len(place.run(workers=0, units=few, pause=0.26).results) == 4
+    assert [n for n, _ in place.executions()] == [0, 1, 2, 3]
 
 
 def test_a_map_of_nothing_is_refused(place):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.base import process
-from penstock.base.errors import PenstockError, UserCodeFailed
+from penstock.base.errors import PenstockError, RunFailed, UserCodeFailed
 from penstock.base.layout import Layout
 from penstock.blobs import open_blobs
 from penstock.jobs.link import AgentLink
@@ -18,6 +18,7 @@ from penstock.jobs.source import load
 from penstock.jobs.stores import Stores
 from penstock.jobs.wire import Channel
 from penstock.records import Lease, Run
+from penstock.records.runs import ENDED
 
 _BATCH_SECONDS = 0.5  # work between two commits
 _BATCH_MOST = 64  # units
@@ -77,21 +78,25 @@ def inline(stores: Stores, run: Run, job: MapWork) -> None:
     key = f"run/{run.id}"
     with stores.meta.write() as tx:
         lease = tx.take_lease(key, str(process.Identity.mine()), ttl)
-        tx.change_run(run.id, state="running")
+        if tx.get_run(run.id).state not in ENDED:  # else it was stopped before it had an owner
+            tx.change_run(run.id, state="running")
         leased = [unit.key for unit in tx.units(run.id, ("leased",))]
         tx.give_back_units(run.id, leased)
     try:
-        _exchange_inline(stores, run, job, lease)
+        state = _exchange_inline(stores, run, job, lease)
     except PenstockError as error:
         _end_inline(stores, run, "failed", error.as_dict())
         raise
     except BaseException:  # Ctrl-C: the lease must not outlive the call
         _end_inline(stores, run, "stopped", None)
         raise
-    _end_inline(stores, run, "finished", None)
+    _end_inline(stores, run, state, None)
+    if state != "finished":
+        raise RunFailed(f"{run.name} was {state}", "Run it again; it continues.")
 
 
-def _exchange_inline(stores: Stores, run: Run, job: MapWork, lease: Lease) -> None:
+def _exchange_inline(stores: Stores, run: Run, job: MapWork, lease: Lease) -> str:
+    """Until nothing is left, or the run is to stop; returns how it ended."""
     function = load(run.spec["function"])
     context = UnitContext(stores.blobs, stores.layout, run.spec["shared"], 0)
     want = 1
@@ -100,12 +105,13 @@ def _exchange_inline(stores: Stores, run: Run, job: MapWork, lease: Lease) -> No
         with stores.meta.write(lease) as tx:
             lease = tx.renew_lease(lease, stores.settings.lease_seconds)
             finish(tx, run.id, done)
-            units = tx.lease_units(run.id, lease.generation, want)
+            going_on = tx.get_run(run.id).state == "running"
+            units = tx.lease_units(run.id, lease.generation, want) if going_on else []
             counts = tx.unit_counts(run.id)
         job.gave(done)
         job.told(counts.get("done", 0))
         if not units:
-            return
+            return "finished" if counts.get("done", 0) == run.spec["steps"] else "stopped"
         began = time.perf_counter()
         done = {
             unit.key: execute(function, {"key": unit.key, "payload": unit.payload}, context)

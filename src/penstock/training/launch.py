@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from penstock.base import ids, process, units
-from penstock.base.errors import BadInput, LeaseHeld, NotFound, Refused
+from penstock.base.errors import BadInput, CannotTravel, LeaseHeld, NotFound, Refused
 from penstock.jobs import control
 from penstock.jobs.source import CodeIdentity, difference, git_commit, identity, locate, refs
 from penstock.jobs.source import snapshot as take_snapshot
@@ -178,7 +178,13 @@ def _wanted(
     cores = len(os.sched_getaffinity(0))
     _check_workers(workers, cores, detach)
     here = workers == 0
-    entry = locate(function, here)
+    entry = locate(function, here=True)
+    if not entry.in_file and not here:
+        raise CannotTravel(
+            f'"{entry.qualname}" was not defined in a file, so no rank can import it',
+            "Define it at the top level of a .py file and run that file, or train in this "
+            "process: workers=0.",
+        )
     code = identity(function)
     source = take_snapshot(entry.root, stores.blobs, entry=entry) if entry.in_file else ""
     by_steps = isinstance(checkpoint_every, int)
