@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -250,11 +251,68 @@ def test_a_global_that_is_computed_counts_by_its_value(project, monkeypatch):
     assert difference(before.parts, project.identity().parts) == ["train.WIDTH changed"]
 
 
-def test_a_global_that_the_program_fills_does_not_change_the_identity(project):
-    project.write(train="SEEN = dict()\ndef fit():\n    SEEN['x'] = 1\n")
+@pytest.mark.parametrize(
+    "value",
+    [
+        "[{}, 'x']",
+        "{{'a': [{}]}}",
+        "{{{}, 5}}",
+        "np.arange({})",
+        "{{n: np.full(2, n) for n in range({})}}",
+        "Frozen([{}])",
+    ],
+)
+def test_what_a_module_computes_counts_by_its_value(project, monkeypatch, value):
+    text = (
+        "import os\nfrom dataclasses import dataclass\nimport numpy as np\n"
+        "@dataclass(frozen=True)\nclass Frozen:\n    inner: list\n"
+        "COUNT = int(os.environ['TEST_WIDTH'])\nTABLE = " + value.format("COUNT") + "\n"
+    )
+    project.write(tables=text, train="import tables\ndef fit():\n    return len(tables.TABLE)\n")
+    monkeypatch.setenv("TEST_WIDTH", "3")
+    before = project.identity()
+    assert project.identity() == before
+    monkeypatch.setenv("TEST_WIDTH", "4")
+    changed = difference(before.parts, project.identity().parts)
+    assert changed == ["tables.COUNT changed", "tables.TABLE changed"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "SEEN['x'] = 1",
+        "del SEEN['old']",
+        "SEEN.update(x=1)",
+        "SEEN.setdefault('x', []).append(1)",
+        "global SEEN; SEEN = {1: 2}",
+        "import other; other.fill()",
+        "import train; train.SEEN.clear()",
+        "SEEN['old'].sort(reverse=True)",
+        "random.shuffle(SEEN['old'])",
+        "np.add(SEEN['array'], 1, out=SEEN['array'])",
+        "torch.zeros_(SEEN)",
+    ],
+)
+def test_a_global_that_the_program_fills_does_not_change_the_identity(project, change):
+    project.write(
+        train="import random\nimport numpy as np\n"
+        "SEEN = dict(old=[1, 2, 3], array=np.arange(3))\n"
+        "class torch:\n    zeros_ = lambda: None\n"
+        f"def fit():\n    {change}\n",
+        other="def fill():\n    from train import SEEN\n    SEEN['x'] = 1\n",
+    )
     fit = project.get("train", "fit")
     before = identity(fit)
-    fit()
+    with contextlib.suppress(TypeError):
+        fit()
+    assert identity(fit) == before
+
+
+def test_what_is_too_large_to_be_looked_at_each_time_counts_by_its_statement(project):
+    project.write(train="TABLE = list(range(1 << 18))\ndef fit():\n    return TABLE[0]\n")
+    fit = project.get("train", "fit")
+    before = identity(fit)
+    fit.__globals__["TABLE"][0] = 7
     assert identity(fit) == before
 
 

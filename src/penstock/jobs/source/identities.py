@@ -4,7 +4,7 @@ Followed from the function on, by reading source, never by running it:
 - its AST and that of every function and class of the project that it refers to, transitively
   (classes whole, with their bases, decorators, defaults and annotations);
 - constants of the project at module level: the statement, and its value as well where that is
-  computed and immutable (`int(os.environ["WIDTH"])`); functions kept in a container are followed;
+  computed (`json.loads(…)`) and no function changes it; functions in a container are followed;
 - statements at module level that change what a name means (`torch.set_default_dtype(...)`);
 - for nested functions and lambdas: captured values;
 - installed packages: their versions.
@@ -32,6 +32,7 @@ from typing import Any
 from penstock.base.errors import CannotTravel
 from penstock.base.hashing import digest_bytes, digest_json
 from penstock.jobs.source import syntax
+from penstock.jobs.source.changing import text_of_computed
 from penstock.jobs.source.entry import place
 from penstock.jobs.source.live import (
     code_text,
@@ -425,17 +426,13 @@ class _Walk:
         return False
 
     def _live(self, module: Module, name: str, bindings: list[Binding]) -> list[str]:
-        """Values that the source does not tell, of modules that this program has imported.
-
-        Only those that the entry imports at its top level, so that a module which a function
-        imports later gives the same identity before and after.
-        """
+        """Values that the source does not tell, of modules that the entry imports at its top level:
+        one that a function imports later gives the same identity before and after."""
         assert self._modules is not None
         if module.name not in self._modules.eager:
             return []
-        known = self._globals.get(module.name)
-        if known is None:
-            known = getattr(sys.modules.get(module.name), "__dict__", {})
+        loaded = sys.modules.get(module.name)
+        known = self._globals.get(module.name) or getattr(loaded, "__dict__", {})
         if name not in known or any(binding.imported for binding in bindings):
             return []
         value = known[name]
@@ -446,4 +443,6 @@ class _Walk:
         if all(is_literal(binding.statement) for binding in bindings):
             return []
         text = text_of(value, mutable=False)
+        if text is None and name not in self._modules.changed:
+            text = text_of_computed(value)
         return [] if text is None else [text]

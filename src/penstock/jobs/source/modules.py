@@ -17,6 +17,7 @@ from typing import Literal
 from penstock.base.hashing import digest_file
 from penstock.base.settings import project_folder
 from penstock.jobs.source import syntax
+from penstock.jobs.source.changing import changed_names
 from penstock.jobs.source.entry import Entry
 from penstock.jobs.source.syntax import Import, Outline, outline
 
@@ -57,6 +58,7 @@ class Modules:
         self._specs: dict[str, ModuleSpec | None] = {}
         self._known: dict[str, Module] = {name: _read(name, file, is_package)}
         self._eager: frozenset[str] | None = None
+        self._changed: frozenset[str] | None = None
         self.entry = name
 
     def __getitem__(self, name: str) -> Module:
@@ -86,6 +88,14 @@ class Modules:
         return frozenset(
             self._reach(lambda module, outline: syntax.all_imports(outline.tree, module.package))
         )
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """Names of what functions of these modules change; see `changing.py`."""
+        if self._changed is None:
+            found = (self[name].outline for name in self.all)
+            self._changed = frozenset().union(*(changed_names(o.tree) for o in found if o))
+        return self._changed
 
     def _reach(self, imports: Callable[[Module, Outline], Iterable[Import]]) -> list[str]:
         seen, queue = {self.entry}, [self.entry]
