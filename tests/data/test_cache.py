@@ -157,6 +157,53 @@ def test_a_damaged_shard_is_named_before_anything_is_trained_on_it(
     assert data.shards[1].digest[7:] not in {path.name[:64] for path in cached(layout)}
 
 
+def overwrite(path: Path, *, put_back: bool) -> None:
+    """Other bytes in the same inode, of the same size; with the times that it had."""
+    times = path.stat()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.chmod(0o644)
+    path.write_bytes(data)
+    if put_back:
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_ino == times.st_ino and path.stat().st_size == times.st_size
+
+
+def test_a_cached_shard_that_is_overwritten_after_it_was_checked_is_built_anew(
+    make: Any, blobs: Blobs, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make(blobs)
+    first = batches(blobs, layout, data)
+    (path,) = cached(layout)
+    whole = path.read_bytes()
+    overwrite(path, put_back=False)
+    assert batches(blobs, layout, data) == first
+    assert path.read_bytes() == whole
+    overwrite(path, put_back=True)  # whoever forges the time is found out by the next boot
+    monkeypatch.setattr(ledger, "_boot", lambda: "another boot")
+    assert batches(blobs, layout, data) == first
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("put_back", [False, True])
+def test_a_blob_that_is_overwritten_after_it_was_checked_is_damaged(
+    make: Any, layout: Layout, tmp_path: Path, put_back: bool
+) -> None:
+    local = LocalBlobs(tmp_path / "local")
+    ids = np.arange(500)
+    data = make(local, {"id": ids, "x": np.zeros((500, 64), np.float32) + ids[:, None]})
+    source = ShardSource(local, layout, data, "all", name="numbers@1")
+    assert source.gather(ids)["x"][:, 0].tolist() == ids.tolist()
+    source.close()
+    path = local.path(data.shards[0].digest)
+    assert path is not None and not cached(layout), "it is mapped where it lies"
+    overwrite(path, put_back=put_back)
+    source = ShardSource(local, layout, data, "all", name="numbers@1")
+    with pytest.raises(Damaged, match=r"shard 0 of split .* of dataset numbers@1 is damaged"):
+        source.gather(ids)
+    source.close()
+
+
 def test_a_lost_shard_is_named_too(make: Any, blobs: Blobs, layout: Layout) -> None:
     data = make(blobs)
     blobs.condemn(data.shards[0].digest)

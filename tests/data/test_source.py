@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ from penstock.base.errors import BadInput
 from penstock.base.layout import Layout
 from penstock.blobs import Blobs
 from penstock.blobs.local import LocalBlobs
-from penstock.data import Manifest, ShardSource
+from penstock.data import Loader, Manifest, ShardSource
 from penstock.data import pieces as pieces_module
 from penstock.data import strips as strips_module
 from penstock.data.columns import Column
@@ -299,3 +300,43 @@ def test_a_process_that_ends_with_shards_on_their_way_ends(
     )
     for _ in range(4):
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("part", ["data/source.py", "data/pipeline/"])
+def test_a_reader_killed_on_any_line_leaves_nothing_that_the_next_one_minds(
+    make: Any,
+    tmp_path: Path,
+    chance: random.Random,
+    in_child: Callable[..., int],
+    part: str,
+) -> None:
+    blobs = Remote(tmp_path / "blobs")
+    data = make(blobs, rows_of_every_kind(100), shard_rows=20)
+
+    def read(home: Path) -> list[Any]:
+        loader = Loader(
+            blobs, Layout(home), data, "all", batch_size=9, threads=0, filter=is_even,
+            map=with_noise, columns=["id", "x", "text"],
+        )  # fmt: skip
+        found = [(each["id"].tolist(), each["noise"].tolist(), each["text"]) for each in loader]
+        loader.close()
+        return found
+
+    wanted = read(tmp_path / "whole")
+    deaths = 0
+    for line in sorted({1, 2, 3, *(chance.randrange(4, 450) for _ in range(8))}):
+        deaths += in_child(lambda: read(tmp_path / "home"), die_at=line, part=part) != 0
+        assert read(tmp_path / "home") == wanted
+        assert not list((tmp_path / "home").rglob("*.tmp"))
+        for made in (tmp_path / "home/cache").rglob("*.[av]*"):
+            made.unlink()  # the next one has to make it all
+    assert deaths >= 5
+
+
+def is_even(sample: Any) -> bool:
+    return bool(sample["id"] % 2 == 0)
+
+
+def with_noise(sample: Any, rng: Any) -> Any:
+    return {**sample, "noise": rng.random(2)}

@@ -1,10 +1,11 @@
 """The local home: opened with the first question, once, and again after it was closed."""
 
+import os
 import threading
 
 import pytest
 
-from penstock.base.errors import NotFound, Refused
+from penstock.base.errors import Conflict, NotFound, Refused
 from penstock.base.settings import load_settings
 from penstock.home.local import LocalHome, open_home
 from penstock.records import to_data
@@ -90,3 +91,45 @@ def test_metrics_of_a_run_without_any_are_empty(home):
 def test_settings_may_be_given_whole(tmp_path):
     settings = load_settings(folder=tmp_path, environment={}, home=tmp_path / "h")
     assert LocalHome(settings).settings is settings
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("expect", [1, None])
+def test_of_processes_that_move_an_alias_at_once_each_wins_or_is_told(home, tmp_path, expect):
+    with home.stores.meta.write() as tx:
+        for number in range(1, 6):
+            digest = f"sha256:{number:064d}"
+            tx.add_version("dataset", "digits", digest, f"by-{number}", {}, [digest])
+    home.move_data_alias("digits@1", "stable", None)
+    home.close()
+    ready, go = os.pipe()
+
+    def move(number):
+        mine = open_home(folder=tmp_path, environment={}, home=str(tmp_path / "home"))
+        os.close(go)
+        os.read(ready, 1)  # all start when the pipe closes
+        try:
+            moved = mine.move_data_alias(f"digits@{number}", "stable", expect)
+            return 10 + moved.version
+        except Conflict as error:
+            return 20 if "digits@stable" in str(error) else 70
+
+    children = []
+    for number in range(2, 6):
+        if (child := os.fork()) == 0:
+            status = 70
+            try:
+                status = move(number)
+            finally:
+                os._exit(status)
+        children.append(child)
+    os.close(go)
+    ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    os.close(ready)
+    won = [end - 10 for end in ends if end < 20]
+    assert len(won) == 1 if expect else won
+    assert [end for end in ends if end >= 20] == [20] * (4 - len(won))
+    with home.stores.meta.read() as db:
+        moves = [each for each in db.events(limit=100) if "alias" in each.kind]
+        assert db.get_version("dataset", "digits@stable").version in won
+    assert len(moves) == 1 + len(won)

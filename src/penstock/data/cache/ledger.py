@@ -1,10 +1,11 @@
 """What the node's processes keep together: which files were found whole, and how much was done.
 
 `verified` is a table of 2**17 slots of 16 bytes. A slot holds the XXH3-128 of what a file was when
-its bytes were hashed and found right: digest, device, inode, modification time, size, and the
-machine's boot. So a file is hashed once per node and boot, whoever opens it; one that is written
-anew, replaced, or may have been torn by a power cut, is hashed again. Slots are overwritten
-without locks: what is lost or torn costs a hash, and cannot be mistaken for a proof.
+its bytes were hashed and found right: digest, device, inode, modification time, size, the
+machine's boot, and of a blob the time of its last change, which nobody can put back. So a file is
+hashed once per node and boot, whoever opens it; one that is written anew, replaced, or may have
+been torn by a power cut, is hashed again. Slots are overwritten without locks: what is lost or
+torn costs a hash, and cannot be mistaken for a proof.
 
 `counters` is a row of int64, changed under a lock; `counters.py` names them.
 """
@@ -19,6 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import xxhash
+
+from penstock.base.hashing import PREFIX
 
 _SLOTS = 1 << 17
 _SLOT = 16  # bytes
@@ -70,7 +73,9 @@ class Verified:
                 os.close(handle)
 
     def _proof(self, digest: str, state: os.stat_result) -> bytes:
-        facts = state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size
+        facts = [state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size]
+        if digest.startswith(PREFIX):  # a blob: nothing of ours changes it, as use does our files
+            facts.append(state.st_ctime_ns)
         return xxhash.xxh3_128_digest(repr((digest, self._boot, *facts)).encode())
 
 
