@@ -22,10 +22,10 @@ from pathlib import Path
 
 import pytest
 
-from penstock.blobs import Blobs, open_blobs
+from penstock.blobs import Behind, Blobs, open_blobs
 
 AZURITE = shutil.which("azurite-blob")  # Microsoft's emulator, from `npm install azurite`
-ENGINES = ["memory", "local", pytest.param("s3", marks=pytest.mark.s3)]
+ENGINES = ["memory", "local", "behind", pytest.param("s3", marks=pytest.mark.s3)]
 if AZURITE:
     ENGINES.append(pytest.param("azure", marks=pytest.mark.s3))
 
@@ -35,6 +35,10 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
     """Every engine in turn; a new engine joins the contract by one line here."""
     if request.param in ("s3", "azure"):
         return open_blobs(request.getfixturevalue(request.param))
+    if request.param == "behind":
+        behind = Behind(open_blobs(f"file://{tmp_path}/blobs"))
+        request.addfinalizer(behind.close)
+        return behind.blobs
     return open_blobs({"memory": "memory://", "local": f"file://{tmp_path}/blobs"}[request.param])
 
 

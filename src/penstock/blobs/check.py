@@ -1,9 +1,12 @@
-"""What every engine checks the same way: digests, whole blobs, ranges."""
+"""What every engine does the same way: checks of digests, blobs and ranges, and begun puts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from penstock.base.errors import BadInput, Damaged, NotFound
-from penstock.base.hashing import PREFIX, is_digest, short
+from penstock.base.hashing import PREFIX, Hasher, is_digest, short
+from penstock.blobs.port import Begun, Blobs
 
 
 def hexdigits(digest: str) -> str:
@@ -50,3 +53,16 @@ def span(size: int, start: int, length: int | None) -> tuple[int, int]:
         )
     first = min(start, size)
     return first, size if length is None else min(first + length, size)
+
+
+def begun_in_memory(blobs: Blobs, data: bytes | memoryview | Iterable[bytes], mend: bool) -> Begun:
+    """`begin` of an engine whose puts have no halves: hashed now, put whole afterwards."""
+    pieces = [data] if isinstance(data, bytes | bytearray | memoryview) else list(data)
+    hasher = Hasher()
+    for piece in pieces:
+        hasher.update(piece)
+
+    def finish() -> None:
+        blobs.put(pieces, mend=mend)  # type: ignore[arg-type]  # views are as good as bytes
+
+    return Begun(hasher.digest, hasher.size, hasher.size, finish, lambda: None)

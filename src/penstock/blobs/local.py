@@ -31,10 +31,32 @@ from penstock.base.hashing import (
 )
 from penstock.base.process import Identity
 from penstock.blobs.check import damaged, hexdigits, missing, span
-from penstock.blobs.port import Stat
+from penstock.blobs.port import Begun, Stat
 
 _HEX = frozenset("0123456789abcdef")
 _numbers = itertools.count()
+
+
+class _Scratch:
+    """A new file in tmp/; `drop` removes it, unless it was renamed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.size = path, 0
+        self._stream = path.open("xb")
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._stream.write(data)
+        self.size += memoryview(data).nbytes
+
+    def make_durable(self) -> None:
+        self._stream.flush()
+        os.fchmod(self._stream.fileno(), 0o444)
+        os.fsync(self._stream.fileno())
+
+    def drop(self) -> None:
+        with suppress(OSError):  # a full disk is told where it was written to
+            self._stream.close()
+        self.path.unlink(missing_ok=True)
 
 
 class LocalBlobs:
@@ -56,16 +78,46 @@ class LocalBlobs:
     # writing
 
     def put(self, data: bytes | memoryview | Iterable[bytes], *, mend: bool = False) -> str:
-        if not isinstance(data, bytes | bytearray | memoryview):
-            return self._put_stream(data, mend)
-        view = memoryview(data).cast("B") if memoryview(data).nbytes else memoryview(b"")
-        digest = digest_bytes(view)
+        begun = self.begin(data, mend=mend)
+        begun.finish()
+        return begun.digest
+
+    def begin(self, data: bytes | memoryview | Iterable[bytes], *, mend: bool = False) -> Begun:
+        known = None
+        if isinstance(data, bytes | bytearray | memoryview):
+            view = memoryview(data).cast("B") if memoryview(data).nbytes else memoryview(b"")
+            known, data = digest_bytes(view), [view]  # type: ignore[list-item]
+            with os_errors("writing a blob", self._root):
+                if self._settled(known, view.nbytes, mend):
+                    return _nothing_left(known, view.nbytes)
         with os_errors("writing a blob", self._root):
-            if not self._settled(digest, view.nbytes, mend):
-                with self._scratch() as (path, stream):
-                    stream.write(view)
-                    self._place(path, stream, digest)
-        return digest
+            scratch = self._scratch()
+        try:
+            return self._begun(scratch, data, known, mend)
+        except BaseException:
+            scratch.drop()
+            raise
+
+    def _begun(
+        self, scratch: _Scratch, data: Iterable[bytes], known: str | None, mend: bool
+    ) -> Begun:
+        hasher = Hasher()
+        pieces = iter(data)
+        with os_errors("writing a blob", self._root):
+            for piece in pieces:
+                if known is None:
+                    hasher.update(piece)
+                scratch.write(piece)
+            digest = known or hasher.digest
+            if known is None and self._settled(digest, scratch.size, mend):
+                scratch.drop()
+                return _nothing_left(digest, scratch.size)
+
+        def finish() -> None:
+            with os_errors("writing a blob", self._root):
+                self._place(scratch, digest)
+
+        return Begun(digest, scratch.size, 0, finish, scratch.drop)
 
     def put_file(self, path: Path) -> str:
         try:
@@ -74,17 +126,6 @@ class LocalBlobs:
             raise from_os_error(error, "reading a file", path) from error
         with stream:
             return self.put(read_chunks(stream))
-
-    def _put_stream(self, chunks: Iterable[bytes], mend: bool) -> str:
-        hasher = Hasher()
-        pieces = iter(chunks)
-        with os_errors("writing a blob", self._root), self._scratch() as (path, stream):
-            for piece in pieces:
-                hasher.update(piece)
-                stream.write(piece)
-            if not self._settled(hasher.digest, hasher.size, mend):
-                self._place(path, stream, hasher.digest)
-        return hasher.digest
 
     def _settled(self, digest: str, size: int, mend: bool) -> bool:
         """Whether the blob is there already, with the right size, and its name is durable.
@@ -103,22 +144,16 @@ class LocalBlobs:
         sync_folder(path.parent)
         return True
 
-    @contextmanager
-    def _scratch(self) -> Iterator[tuple[Path, BinaryIO]]:
-        """A new file in tmp/, which is gone afterwards unless it was renamed."""
+    def _scratch(self) -> _Scratch:
         self._tmp.mkdir(parents=True, exist_ok=True)
-        path = self._tmp / f"{_owner()}~{next(_numbers)}"
-        with path.open("xb") as stream:
-            try:
-                yield path, stream
-            finally:
-                path.unlink(missing_ok=True)
+        return _Scratch(self._tmp / f"{_owner()}~{next(_numbers)}")
 
-    def _place(self, scratch: Path, stream: BinaryIO, digest: str) -> None:
-        stream.flush()
-        os.fchmod(stream.fileno(), 0o444)
-        os.fsync(stream.fileno())
-        self._rename(scratch, self._visible(digest))
+    def _place(self, scratch: _Scratch, digest: str) -> None:
+        try:
+            scratch.make_durable()
+            self._rename(scratch.path, self._visible(digest))
+        finally:
+            scratch.drop()
 
     def _rename(self, source: Path, target: Path) -> None:
         if not target.parent.is_dir():
@@ -228,6 +263,11 @@ class LocalBlobs:
 
 
 _owners: dict[int, str] = {}
+
+
+def _nothing_left(digest: str, size: int) -> Begun:
+    """What was begun is there already."""
+    return Begun(digest, size, 0, lambda: None, lambda: None)
 
 
 def _owner() -> str:

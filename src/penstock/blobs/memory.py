@@ -15,8 +15,8 @@ from weakref import WeakValueDictionary
 from penstock.base.errors import NotFound
 from penstock.base.files import os_errors
 from penstock.base.hashing import digest_bytes
-from penstock.blobs.check import damaged, hexdigits, missing, span
-from penstock.blobs.port import Stat
+from penstock.blobs.check import begun_in_memory, damaged, hexdigits, missing, span
+from penstock.blobs.port import Begun, Stat
 
 _numbers = itertools.count(1)
 _open: WeakValueDictionary[str, MemoryBlobs] = WeakValueDictionary()
@@ -59,6 +59,9 @@ class MemoryBlobs:
             if found is None or len(found[0]) != len(whole) or (mend and found[0] != whole):
                 self._visible[digest] = (whole, time.time())
         return digest
+
+    def begin(self, data: bytes | memoryview | Iterable[bytes], *, mend: bool = False) -> Begun:
+        return begun_in_memory(self, data, mend)
 
     def put_file(self, path: Path) -> str:
         with os_errors("reading a file", path):

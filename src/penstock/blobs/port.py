@@ -14,7 +14,7 @@ condemnation, may still be about to refer to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,23 @@ class Stat:
     digest: str
     size: int
     modified: float
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A put whose second half is still to come; call one of the two, once, in any thread.
+
+    size    bytes
+    held    of them in memory until then
+    finish  makes the blob durable and visible; raises what `put` raises
+    drop    lets go of what was begun; nothing is visible then
+    """
+
+    digest: str
+    size: int
+    held: int
+    finish: Callable[[], None]
+    drop: Callable[[], None]
 
 
 class Blobs(Protocol):
@@ -44,6 +61,12 @@ class Blobs(Protocol):
         mend  read what lies under the address already, and write it anew where it is damaged;
               otherwise its size is all that is looked at
         Raises DiskFull, ReadOnly, Unavailable; nothing is visible then.
+        """
+        ...
+
+    def begin(self, data: bytes | memoryview | Iterable[bytes], *, mend: bool = False) -> Begun:
+        """The first half of `put`: the bytes are taken and hashed, and no more. The data must not
+        change before the second half.
         """
         ...
 

@@ -11,7 +11,7 @@ from typing import Any
 from penstock.base import process
 from penstock.base.errors import PenstockError, RunFailed, UserCodeFailed
 from penstock.base.layout import Layout
-from penstock.blobs import open_blobs
+from penstock.blobs import Behind, open_blobs
 from penstock.jobs.link import AgentLink
 from penstock.jobs.map import MapWork, UnitContext, finish
 from penstock.jobs.source import load
@@ -30,23 +30,31 @@ def main(channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
     for folder in reversed(payload["paths"]):
         sys.path.insert(0, folder)
     layout = Layout(Path(payload["home"]))
-    context = UnitContext(open_blobs(payload["blobs"]), layout, payload["shared"], link.rank)
+    behind = Behind(open_blobs(payload["blobs"]))
+    context = UnitContext(behind.blobs, layout, payload["shared"], link.rank)
     try:
-        function = load(payload["function"])
-        count = 0
-        done: dict[str, Any] = {}
-        want = 1
-        while units := link.call("exchange", {"done": done, "want": want})["units"]:
-            began = time.perf_counter()
-            done = {unit["key"]: execute(function, unit, context) for unit in units}
-            count += len(done)
-            link.step_done(count)
-            want = _next_batch(len(units), time.perf_counter() - began)
+        count = _exchange(link, context, behind, load(payload["function"]))
     except PenstockError as error:
         sys.stderr.write(f"{error.facts.get('traceback', '')}\npenstock: [{error.code}] {error}\n")
         link.tell("raised", {"step": 0, "error": error.as_dict()})
         sys.exit(1)
     link.tell("finished", {"units": count})
+
+
+def _exchange(link: AgentLink, context: UnitContext, behind: Behind, function: Any) -> int:
+    """Units until there are none; returns how many. A unit is done when its blobs are durable."""
+    count = 0
+    done: dict[str, Any] = {}
+    want = 1
+    with behind:
+        while units := link.call("exchange", {"done": done, "want": want})["units"]:
+            began = time.perf_counter()
+            done = {unit["key"]: execute(function, unit, context) for unit in units}
+            behind.settle()
+            count += len(done)
+            link.step_done(count)
+            want = _next_batch(len(units), time.perf_counter() - began)
+    return count
 
 
 def _next_batch(units: int, seconds: float) -> int:
@@ -97,8 +105,15 @@ def inline(stores: Stores, run: Run, job: MapWork) -> None:
 
 def _exchange_inline(stores: Stores, run: Run, job: MapWork, lease: Lease) -> str:
     """Until nothing is left, or the run is to stop; returns how it ended."""
+    with Behind(stores.blobs) as behind:
+        context = UnitContext(behind.blobs, stores.layout, run.spec["shared"], 0)
+        return _rounds_inline(stores, run, job, lease, context, behind)
+
+
+def _rounds_inline(
+    stores: Stores, run: Run, job: MapWork, lease: Lease, context: UnitContext, behind: Behind
+) -> str:
     function = load(run.spec["function"])
-    context = UnitContext(stores.blobs, stores.layout, run.spec["shared"], 0)
     want = 1
     done: dict[str, Any] = {}
     while True:
@@ -117,6 +132,7 @@ def _exchange_inline(stores: Stores, run: Run, job: MapWork, lease: Lease) -> st
             unit.key: execute(function, {"key": unit.key, "payload": unit.payload}, context)
             for unit in units
         }
+        behind.settle()
         want = _next_batch(len(units), time.perf_counter() - began)
 
 

@@ -39,8 +39,8 @@ from typing import Any, BinaryIO, TypeVar, cast
 from penstock.base.errors import PenstockError, Unavailable
 from penstock.base.files import os_errors
 from penstock.base.hashing import PREFIX, Hasher, digest_bytes, is_digest, read_chunks
-from penstock.blobs.check import damaged, hexdigits, missing, span
-from penstock.blobs.port import Stat
+from penstock.blobs.check import begun_in_memory, damaged, hexdigits, missing, span
+from penstock.blobs.port import Begun, Stat
 from penstock.blobs.remote import address
 from penstock.blobs.remote.client import Client, Meta, Piece
 from penstock.blobs.remote.counters import Counters
@@ -91,6 +91,9 @@ class RemoteBlobs:
             spool.fill(data)
             self._store(spool.digest, spool.view, mend)
             return spool.digest
+
+    def begin(self, data: bytes | memoryview | Iterable[bytes], *, mend: bool = False) -> Begun:
+        return begun_in_memory(self, data, mend)
 
     def put_file(self, path: Path) -> str:
         with os_errors("reading a file", path):
