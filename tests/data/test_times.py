@@ -71,6 +71,20 @@ def test_the_even_histogram_does_not_depend_on_how_values_came(parts: list[list[
         merged.shift, [*merged.keys], [*merged.counts])  # fmt: skip
 
 
+def test_a_full_even_histogram_does_not_depend_on_how_values_came() -> None:
+    chance = np.random.default_rng(0)
+    numbers = np.concatenate([chance.integers(0, 10**15, 4000), chance.integers(0, 10**6, 4000)])
+    whole = Even()
+    whole.add(numbers)
+    chance.shuffle(numbers)
+    merged = Even()
+    for part in np.split(numbers, 8):
+        merged.add(part)
+    assert len(whole.keys) <= BUCKETS and whole.counts.sum() == 8000
+    assert whole.shift == merged.shift
+    assert [*whole.keys, *whole.counts] == [*merged.keys, *merged.counts]
+
+
 def test_times_far_from_1970_and_near_each_other_keep_their_distribution() -> None:
     seconds = 1_767_225_600 * 10**9 + np.arange(3600) * 10**9
     found = Even()

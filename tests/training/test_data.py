@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, IterableDataset
 from penstock.base.errors import BadInput, NotFound, UserCodeFailed
 from penstock.base.settings import load_settings
 from penstock.data import Mix, prepare, resolve
+from penstock.data.expectations import Expectations
 from penstock.data.samples import Windows
 from penstock.jobs import forks
 from penstock.jobs.stores import Stores, open_stores
@@ -104,6 +105,44 @@ def flat(batches: list[list[int]]) -> list[int]:
 
 
 # splits
+
+
+RULES = Expectations.from_toml(
+    """
+    [columns.id]
+    range = { least = 3, most = 1010, severity = "quarantine" }
+    [columns.episode]
+    pattern = { is = "-[0-3]$" }
+    """
+)
+
+
+def test_rows_that_quarantine_names_are_in_no_batch_of_a_mixture(data: Data) -> None:
+    def alone(source: str) -> set[int]:
+        return {*flat(ids(data(source, expect=RULES, drop_last=False)))}
+
+    assert (alone("arms:all"), alone("hands:all")) == ({*range(3, 30)}, {*range(1000, 1011)})
+    mix = Mix({"arms:all": 1.0, "hands:all": 1.0}, until="all")
+    assert {*flat(joined(data, mix, expect=RULES))} == alone("arms:all") | alone("hands:all")
+
+
+def test_rank_0_tells_once_what_a_version_does_not_hold(data: Data) -> None:
+    loader = data("arms:all", expect=RULES)
+    (told,) = [each for kind, each in loader.seat.told if kind == "checked"]
+    assert (told["reference"], told["by"], told["aside"]) == ("arms@1", "rows", {"all": 3})
+    assert [each["expectation"] for each in told["violations"]] == [
+        "columns.id.range",
+        "columns.episode.pattern",
+    ]
+    other = data("arms:all", rank=1, world_size=2, expect=RULES)
+    assert not other.seat.told
+
+
+def test_samples_of_several_rows_do_not_reach_over_rows_that_are_set_aside(data: Data) -> None:
+    with pytest.raises(BadInput, match="3 rows of arms@1:all are set aside"):
+        data("arms:all", samples=Windows(history=2), expect=RULES)
+    mild = RULES.with_severity("warn", "range")
+    assert len(data("arms:all", samples=Windows(history=2), expect=mild))
 
 
 def test_a_split_is_read_in_the_runs_order_which_rank_0_tells(data: Data) -> None:

@@ -130,7 +130,11 @@ class Even(Distribution):
 
     def _buckets(self, numbers: Array) -> tuple[Counts, Counts]:
         keys, counts = np.unique(numbers >> self.shift, return_counts=True)
-        return keys, counts
+        more = 0  # at once, so that a first block of many times is not merged pair by pair
+        while 1 + np.count_nonzero(np.diff(keys >> more)) > BUCKETS:
+            more += 1
+        self._coarser(self.shift + more)
+        return _summed(keys >> more, counts) if more else (keys, counts)
 
     def edges(self) -> tuple[Array, Array]:
         width = 2.0**self.shift

@@ -232,7 +232,16 @@ class _Found(NamedTuple):
     aside: Rows | None = None
 
 
-_NOT_OF_STREAMS = ("shuffle", "window_rows", "pad_last", "filter", "map", "batch_map", "collate")
+_NOT_OF_STREAMS = (
+    "shuffle",
+    "window_rows",
+    "pad_last",
+    "aside",
+    "filter",
+    "map",
+    "batch_map",
+    "collate",
+)
 
 
 def _refuse_of_stream(options: Options) -> None:
