@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +59,27 @@ def test_the_traceback_of_a_training_function_comes_first(tmp_path):
     assert done.returncode == 8
     assert done.stderr.splitlines()[0] == "Traceback: image"
     assert done.stderr.splitlines()[1].startswith("error [user-code] rank 1 raised")
+
+
+def test_the_traceback_of_a_training_function_has_no_frames_of_ours():
+    from penstock.base.errors import NotFound
+    from penstock.cli import failure
+
+    error = NotFound('there is no dataset "digit"', 'Did you mean "digits"?')
+    ours = Path(failure.__file__).parents[1] / "training" / "run.py"
+    error.facts["traceback"] = (
+        "Traceback (most recent call last):\n"
+        '  File "train.py", line 72, in fit\n    train = run.data("digit:train")\n'
+        f'  File "{ours}", line 103, in data\n    loader = reading.loader(source)\n'
+        f"             ^^^^^^^^^^^^^^^\npenstock.base.errors.NotFound: {error}\n"
+    )
+    assert failure.text(error).splitlines() == [
+        "Traceback (most recent call last):",
+        '  File "train.py", line 72, in fit',
+        '    train = run.data("digit:train")',
+        'error [not-found] there is no dataset "digit"',
+        '  fix: Did you mean "digits"?',
+    ]
 
 
 def test_ctrl_c_ends_clean(tmp_path):

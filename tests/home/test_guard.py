@@ -36,7 +36,7 @@ def test_a_script_without_a_guard_is_named_with_the_remedy(tmp_path):
     error = imported_by_a_rank(tmp_path, 'import penstock as ps\nps.train(print, name="x")\n')
     assert error["code"] == "missing-main-guard"
     assert "script.py calls ps.train while it is imported" in error["what"]
-    assert str(tmp_path / "script.py") in error["fix"]
+    assert error["fix"].startswith("In script.py, put")  # a rank has a snapshot's path for it
     assert 'if __name__ == "__main__":' in error["fix"]
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from pathlib import Path
 
 from penstock.base.errors import BadInput, PenstockError
 from penstock.cli.machine import dumps
 
+_PACKAGE = Path(__file__).resolve().parents[1]
 INTERRUPTED = 130  # what shells give a process that Ctrl-C ended
 
 
@@ -35,12 +37,28 @@ def report(error: BaseException, as_json: bool = False) -> int:
 def text(error: PenstockError, colour: bool = False) -> str:
     """The message: a user function's own traceback first, then what, then the fix."""
     red, dim, off = ("\x1b[1;31m", "\x1b[2m", "\x1b[0m") if colour else ("", "", "")
-    own = str(error.facts.get("traceback") or "")
-    lines = own.rstrip("\n").splitlines()
+    lines = own_frames(str(error.facts.get("traceback") or ""), error).splitlines()
     lines.append(f"{red}error{off} {dim}[{error.code}]{off} {error.what}")
     if error.fix:
         lines.append(f"  {dim}fix:{off} {error.fix}")
     return "\n".join(lines) + "\n"
+
+
+def own_frames(trace: str, error: PenstockError) -> str:
+    """A user function's traceback without Penstock's own frames.
+
+    Where it ends with `error` itself, that is left out too: the message says the same.
+    """
+    kind = type(error)
+    kept: list[str] = []
+    inside = False  # of a frame of Penstock's
+    itself = f"{kind.__module__}.{kind.__qualname__}: {error}"
+    for line in trace.rstrip().removesuffix(itself).splitlines():
+        if not line.startswith("    "):
+            inside = line.startswith(f'  File "{_PACKAGE}{os.sep}')
+        if not inside:
+            kept.append(line)
+    return "\n".join(kept)
 
 
 def understood(error: BaseException) -> PenstockError:

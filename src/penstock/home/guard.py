@@ -30,11 +30,19 @@ def only_in_scripts(verb: str) -> None:
         )
     raise MissingMainGuard(
         f"{script.name} calls ps.{verb} while it is imported, so every rank would call it again",
-        f'In {script}, put the call under:  if __name__ == "__main__":',
+        f'In {_named(script)}, put the call under:  if __name__ == "__main__":',
         verb=verb,
-        script=str(script),
+        script=_named(script),
         rank=rank,
     )
+
+
+def _named(script: Path) -> str:
+    """The user's own name of it: a rank imports a snapshot, where no edit would be heard of."""
+    for folder in sorted(filter(None, sys.path), key=len, reverse=True):
+        if script.is_relative_to(folder):
+            return str(script.relative_to(folder))
+    return str(script)
 
 
 def _importing() -> Path | None:

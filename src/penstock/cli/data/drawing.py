@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from penstock.home.views import VersionDetail, VersionView
 
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{8})[0-9a-f]{56}")
+_NEWLINE = re.compile(r"\s*\n\s*")
 _SHOWN = 20  # entries of a long list
 
 
@@ -76,6 +77,8 @@ def pairs(value: Any, limit: int = 160) -> str:
 
     >>> pairs({"train": 3, "test": {"rows": 1, "note": None}, "made by": "run/sha256:" + "ab" * 32})
     'train 3 · test rows 1 · made by run/sha256:abababab'
+    >>> pairs("one line\\n  and another")
+    'one line and another'
     """
     if isinstance(value, dict):
         full = {key: inner for key, inner in value.items() if inner not in (None, "", [], {})}
@@ -85,7 +88,7 @@ def pairs(value: Any, limit: int = 160) -> str:
     elif isinstance(value, float):
         text = f"{value:.4g}"
     else:
-        text = "" if value is None else _DIGEST.sub(r"\1", str(value))
+        text = "" if value is None else _DIGEST.sub(r"\1", _NEWLINE.sub(" ", str(value)))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
