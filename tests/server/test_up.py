@@ -150,9 +150,11 @@ def test_beyond_loopback_it_does_not_start_without_a_token(home: Any, up: Any) -
 
 
 def test_a_taken_port_or_an_unknown_host_is_one_clear_error(home: Any, up: Any) -> None:
-    port = up().url.rpartition(":")[2]
+    first = up()
+    port = first.url.rpartition(":")[2]
     second = up("--port", port)
     assert second.process.wait() == 7
+    assert f"(pid {first.process.pid})" in second.errors.read_text()
     assert "Is another `penstock up` running?" in second.errors.read_text()
     nowhere = up("--host", "no.such.host.invalid")
     assert nowhere.process.wait() == 2

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from penstock.base.hashing import short
 from penstock.base.units import show_bytes
+from penstock.cli.data.drawing import pairs
 from penstock.cli.draw import Drawing, age, state, took
 from penstock.home.views import CheckpointVerdict, RunDetail, RunView
 
@@ -50,7 +51,7 @@ def run(draw: Drawing, detail: RunDetail) -> None:
             "config": _config(detail.spec.get("config")),
             "data": ", ".join(f"{asked} = {got}" for asked, got in view.data.items()),
             "units": _pairs(detail.units),
-            "result": _pairs(view.result),
+            "result": pairs(view.result),
         }
     )
     if view.error:

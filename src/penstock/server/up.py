@@ -17,6 +17,7 @@ from penstock.base.errors import BadInput, PenstockError, Refused, Unavailable
 from penstock.base.log import facts, logger
 from penstock.base.settings import UP_PORT
 from penstock.home.local import LocalHome
+from penstock.home.machine import listener
 from penstock.home.port import Home
 from penstock.server import tokens
 from penstock.server.app import create_app
@@ -168,12 +169,18 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         made.close()
         raise Unavailable(
-            f"cannot listen on {host}:{port}: {error.strerror}",
+            f"cannot listen on {host}:{port}: {error.strerror}{_by(port)}",
             "Is another `penstock up` running? Stop it, or take --port 0.",
             host=host,
             port=port,
         ) from None
     return made
+
+
+def _by(port: int) -> str:
+    """Who listens there, as far as it can be seen."""
+    found = listener(port) if port else None
+    return "" if found is None else f", by {found.name} (pid {found.pid})"
 
 
 def _announce(
