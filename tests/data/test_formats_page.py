@@ -8,14 +8,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from penstock.base.layout import Layout
+from penstock.base.settings import load_settings
 from penstock.blobs import open_blobs
-from penstock.data import Manifest, ShardSource, read_split
+from penstock.data import Manifest, ShardSource, prepare, read_manifest, read_split
 from penstock.data.cache import form
 from penstock.data.cache.counters import ROW
+from penstock.jobs.stores import open_stores
 
 PAGE = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
 
@@ -48,6 +51,36 @@ def test_the_page_names_every_field_and_column(make: Any, home: Path) -> None:
         names += pa.ipc.open_file(blobs.get(table)).schema.names
     assert [name for name in names if f"`{name}`" not in PAGE] == []
     assert set(stored["tables"]) <= set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))
+
+
+def test_a_version_made_of_files_is_on_the_page_with_all_its_notes(home: Path) -> None:
+    Path("raw.jsonl").write_text("".join(f'{{"id": {i}, "x": {i}}}\n' for i in range(50)) + "{\n")
+    things = "[columns.x]\nrange = { least = 3, severity = 'quarantine' }\n"
+    Path("things.toml").write_text(things)
+    draw = np.random.default_rng()
+    with open_stores(load_settings(home=home, environment={})) as stores:
+        made = prepare(
+            stores, "things", "raw.jsonl", map=lambda row: {**row, "y": draw.random()},
+            key=lambda row: f"{row['id']} {draw.random()}", bad="quarantine", workers=0,
+            splits={"all": 1}, sort="y", expect="things.toml",
+        )  # fmt: skip
+        data = read_manifest(stores.blobs, made.version.digest)
+        rows = read_split(stores.blobs, data, "all")
+        tables = [data.table(name) for name in data.tables]
+    notes = data.notes
+    owners = {"steps", "rule", "options", "units", "inputs", "records"}
+    assert set(notes) == owners | {"expectations", "quarantine", "unstable", "unstable_calls"}
+    names = [*notes, *data.checks, *(name for t in tables if t for name in t.schema.names)]
+    for owner in ("rule", "options", "records", "expectations", "quarantine"):
+        names += notes[owner]
+    names += [*notes["steps"][0], *notes["records"]["first"][0]]
+    assert [name for name in names if f"`{name}`" not in PAGE] == []
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    found: list[pa.Table] = []
+    code = code.replace("digest_of_the_version", repr(data.digest)) + "    found.append(rows)\n"
+    exec(code, {"found": found})  # the page's own code
+    assert pa.concat_tables(found).equals(rows)
+    assert rows.num_rows == 47
 
 
 def test_a_blob_lies_under_its_hash(make: Any, home: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from penstock.base.errors import BadInput, CannotTravel, NotFound, UserCodeFailed
-from penstock.data.preparation import Step, assembly, explain, prepare
+from penstock.data.preparation import ByTime, Step, assembly, explain, prepare
 
 pytestmark = pytest.mark.usefixtures("a_file_a_unit")
 
@@ -272,6 +273,40 @@ def test_what_cannot_be_meant_is_refused(project: Any, options: dict[str, Any], 
     with pytest.raises(BadInput, match=what):
         project.prepare(**options)
     assert project.versions() == []
+
+
+def test_a_split_that_got_no_rows_is_refused_and_named(project: Any) -> None:
+    project.files(2)
+    ends = {"old": 0, "new": None}  # nothing is before 0
+    for splits in (ByTime("id", ends), {"old": 1e-9, "new": 1 - 1e-9}):
+        with pytest.raises(BadInput, match='split "old" got none of the 20 rows') as error:
+            project.prepare(map=project.steps.double, splits=splits)
+        assert "leave it out" in error.value.fix
+        assert error.value.facts == {"split": "old", "rows": 20}
+    assert project.versions() == []
+    assert project.prepare(map=project.steps.double, splits={"all": 1}).reference == "data@1"
+
+
+@pytest.mark.parametrize("where", ["map", "key", "rows"])
+def test_a_function_that_captured_what_has_no_state_is_refused_before_anything(
+    project: Any, where: str
+) -> None:
+    project.files(2)
+    lock = threading.Lock()
+
+    def locked(row: Any = None) -> Any:
+        with lock:
+            return row
+
+    wish = {"map": (project.raw, {"map": locked}), "key": (project.raw, {"key": locked}),
+            "rows": (locked, {})}  # fmt: skip
+    sources, options = wish[where]
+    sources = sources if callable(sources) else str(sources)
+    with pytest.raises(CannotTravel, match=r"captures lock .*which cannot be"):
+        prepare(project.stores, "data", sources, **options)
+    with project.stores.meta.read() as meta:
+        assert (meta.versions("dataset"), meta.runs(), meta.memories("unit")) == ([], [], [])
+    assert list(project.stores.blobs.list()) == []
 
 
 def test_no_rows_are_refused(project: Any) -> None:
