@@ -109,11 +109,12 @@ class Project:
         } | {"PENSTOCK_HOME": str(self.home)}
         self.environment |= {f"PENSTOCK_{k.upper()}": str(v) for k, v in settings.items()}
         self._opened: Stores | None = None
+        self._scripts: list[subprocess.Popen[str]] = []
 
     until = staticmethod(until)
 
     def start(self, *arguments: str, under: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        script = subprocess.Popen(
             [*under, sys.executable, "train.py", *arguments],
             cwd=self.folder,
             env=self.environment,
@@ -121,6 +122,8 @@ class Project:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self._scripts.append(script)
+        return script
 
     def run(self, *arguments: str, code: int = 0, under: tuple[str, ...] = ()) -> str:
         script = self.start(*arguments, under=under)
@@ -168,9 +171,10 @@ class Project:
             rows = control.pids(stores, run.id) if run else []
         return [row["pid"] for row in rows if row["role"] in roles]
 
-    def kill(self, name: str, *roles: str) -> list[int]:
-        """SIGKILL for the run's processes in these roles; waits until there are some."""
-        found = until(f"a {roles} of {name}", lambda: self.pids(name, *roles))
+    def kill(self, name: str, *roles: str, only: int | None = None) -> list[int]:
+        """SIGKILL for the run's processes in these roles, or the only one; waits until there are
+        some."""
+        found = [only] if only else until(f"a {roles}", lambda: self.pids(name, *roles))
         for number in (signal.SIGSTOP, signal.SIGKILL):  # at one moment: none may help another
             for pid in found:
                 self.signal(pid, number)
@@ -197,7 +201,11 @@ class Project:
         until("the end of all processes", lambda: not self.leftovers(), 20)
 
     def close(self) -> None:
-        """Nothing is left, neither a process nor an open store."""
+        """Nothing is left, neither a process nor an open store, also when the test failed."""
+        for script in self._scripts:
+            if script.poll() is None:
+                script.kill()
+                script.communicate()
         self.nothing_left()
         if self._opened is not None:
             self._opened.close()
