@@ -49,26 +49,54 @@ def test_a_missing_main_guard_is_one_clear_error(project):
     assert len(project.events("run", "attempt.started")) == 1
 
 
-@pytest.mark.parametrize(
-    "old, new, code, words",
-    [
+TRIES = """
+import importlib
+import sys
+
+import penstock as ps
+
+def main() -> None:
+    for name in sys.argv[1:]:
+        tried = importlib.import_module(name)
+        try:
+            ps.train(tried.fit, tried.Config(), name=name, workers=0)
+        except ps.errors.PenstockError as error:
+            print(name, error.exit_code, error.what, error.fix)
+
+if __name__ == "__main__":
+    ps.main(main)
+"""
+
+
+def test_loops_that_cannot_work_are_refused(project):
+    """Each says what is wrong with it; in the script's own process, so that one tries them all."""
+    cases = [
         ('"points:all", batch', '"pionts:all", batch', 3, 'Did you mean "points"'),
         ('"points:all", batch', '"points:train", batch', 3, "all"),
-        ("batch_size=24", "batch_size=25", 2, "25"),
-        (
-            "run.track(model=model, optimizer=optimizer, train=train)",
-            "pass",
-            2,
-            "nothing is tracked",
-        ),
+        ("batch_size=24", "batch_size=0", 2, "batch size of 0"),
+        ("run.track(model=model, optimizer=optimizer, train=train)", "pass", 2, "is tracked"),
         ("optimizer=optimizer, train=train)", "train=train)", 2, "not tracked"),
         ("optimizer=optimizer, train=train)", "optimizer=optimizer, x=3)", 2, "no state_dict"),
-    ],
-)
-def test_a_loop_that_cannot_work_is_refused(project, old, new, code, words):
-    edited(project, old, new)
-    out = project.run("run", "2", code=code)
-    assert words in out
+        ('run.log({"train/loss": loss})', 'run.keep_best("train/loss")', 2, "was not logged"),
+        ('run.log({"train/loss": loss})', "run.every(0)", 2, "never comes"),
+    ]
+    path = project.folder / "train.py"
+    text = path.read_text()
+    for number, (old, new, _, _) in enumerate(cases):
+        assert old in text
+        (project.folder / f"try_{number}.py").write_text(text.replace(old, new))
+    path.write_text(text.replace("trained = ps.train(", "return\n    ps.train("))
+    project.run("prepare", "0")
+    path.write_text(TRIES)
+    out = project.run(*(f"try_{number}" for number in range(len(cases))))
+    for number, (_, _, code, words) in enumerate(cases):
+        [line] = [line for line in out.splitlines() if line.startswith(f"try_{number} ")]
+        assert line.startswith(f"try_{number} {code} ") and words in line
+
+
+def test_a_loop_that_cannot_work_is_refused_by_ranks_at_once(project):
+    edited(project, "batch_size=24", "batch_size=25")
+    assert "25" in project.run("run", "2", code=2)
     assert len(project.events("run", "attempt.started")) == 1
 
 
@@ -78,7 +106,7 @@ def test_more_workers_than_cores_could_hold_are_refused_before_anything_starts(p
 
 
 def test_changed_code_is_refused_or_forked_as_asked(project):
-    script = project.start("run", "1")
+    script = project.start("run", "0")
     project.until("step 10", lambda: project.committed("run") >= 10)
     project.signal(script.pid, signal.SIGINT)
     script.communicate(timeout=60)
@@ -86,26 +114,26 @@ def test_changed_code_is_refused_or_forked_as_asked(project):
     assert first.state == "stopped"
     edited(project, "lr=1e-2", "lr=2e-2")
     edited(project, "seed=3,", 'seed=3, on_change="refuse",')
-    out = project.run("run", "1", code=5)
+    out = project.run("run", "0", code=5)
     assert "train.fit changed" in out
     assert project.newest("run") == first
     edited(project, 'on_change="refuse"', 'on_change="fork"')
-    project.run("run", "1")
+    project.run("run", "0")
     assert project.newest("run").id != first.id
 
 
 def test_a_run_that_goes_on_elsewhere_is_not_started_twice(project):
     edited(project, "pause: float = 0.01", "pause: float = 0.2")  # it outlasts the second's start
-    script = project.start("run", "1")
+    script = project.start("run", "0")
     project.until("step 10", lambda: project.committed("run") >= 10)
-    assert "is going on already" in project.run("run", "1", code=4)
+    assert "is going on already" in project.run("run", "0", code=4)
     project.signal(script.pid, signal.SIGINT)
     script.communicate(timeout=60)
     assert project.newest("run").state == "stopped"
 
 
 def test_a_corrupt_shard_is_named_before_training_on_it(project):
-    project.run("first", "1")
+    project.run("first", "0")
     with project.stores() as stores:
         from penstock.data import read_manifest
 
@@ -132,9 +160,16 @@ def test_without_room_in_shared_memory_checkpoints_go_through_the_disk(project, 
     assert project.newest("run").result["weights"] == undisturbed(2)
 
 
-def test_workers_0_gives_the_weights_of_one_rank(project, undisturbed):
+def test_workers_0_gives_the_weights_of_one_rank_and_a_finished_run_is_given_again(
+    project, undisturbed
+):
     project.run("run", "0")
-    assert project.newest("run").result["weights"] == undisturbed(1)
+    first = project.newest("run")
+    assert first.result["weights"] == undisturbed(1)
+    assert "reused run run, because it finished" in project.run("run", "0")
+    assert project.newest("run") == first
+    project.run("run", "0", "fresh")
+    assert project.newest("run").id != first.id
 
 
 def test_workers_0_stopped_by_ctrl_c_or_killed_goes_on_where_it_was(project, undisturbed):
@@ -164,7 +199,7 @@ def test_a_model_that_cannot_be_exported_is_said_where_the_script_is_run(project
     edited(
         project,
         "def fit(",
-        "class Wild(torch.nn.Linear):\n"
+        "import torch\n\nclass Wild(torch.nn.Linear):\n"
         "    def forward(self, point):\n"
         "        return super().forward(point if point.sum() > 0 else -point)\n\n"
         "def fit(",
@@ -176,15 +211,6 @@ def test_a_model_that_cannot_be_exported_is_said_where_the_script_is_run(project
     assert "published are the weights and the name of the class, no program" in out
     [told] = project.events("run", "model.published")
     assert told["reference"] == "points@1" and told["notes"][0] in out
-
-
-def test_a_finished_run_is_given_again_and_says_why(project):
-    project.run("run", "1")
-    first = project.newest("run")
-    assert "reused run run, because it finished" in project.run("run", "1")
-    assert project.newest("run") == first
-    project.run("run", "1", "fresh")
-    assert project.newest("run").id != first.id
 
 
 def test_data_that_is_not_as_expected_is_refused_or_left_out_before_the_first_step(project):
