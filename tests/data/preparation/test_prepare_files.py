@@ -207,7 +207,7 @@ def test_units_that_differ_are_listed_with_their_files(project: Any) -> None:
     def mixed(row: dict[str, Any]) -> dict[str, Any]:
         return {"id": row["id"], "x": row["x"] if row["id"] > 1 else "two"}
 
-    with pytest.raises(BadInput, match=r'"x" is float64 in b.csv, but string in a.csv'):
+    with pytest.raises(BadInput, match=r'"x" is float64 in b.csv:2, but string in a.csv:2'):
         project.prepare(map=mixed)
     assert project.versions() == []
 
@@ -216,7 +216,7 @@ def test_duplicate_keys_are_named_with_their_files(project: Any) -> None:
     project.files(5)
     project.write(9, rows=0)
     (project.raw / "part-009.csv").write_text("id,x\n7,1.0\n31,1.0\n")
-    with pytest.raises(BadInput, match=r"7 \(part-000.csv, part-009.csv\)") as error:
+    with pytest.raises(BadInput, match=r"7 \(part-000.csv:9, part-009.csv:2\)") as error:
         project.prepare()
     assert error.value.facts["count"] == 2
     made = project.prepare(dedupe="key")
@@ -224,12 +224,18 @@ def test_duplicate_keys_are_named_with_their_files(project: Any) -> None:
     assert {row["x"] for row in project.all_rows(made) if row["id"] == 7} == {3.5}
 
 
-def test_duplicate_keys_of_files_that_share_a_unit_name_no_wrong_file(project: Any) -> None:
+@pytest.mark.parametrize("unit_bytes", [0, 1 << 20])
+def test_duplicate_keys_are_told_with_file_and_line_whatever_the_units(
+    project: Any, unit_bytes: int
+) -> None:
     project.files(3)
-    (project.raw / "part-002.csv").write_text("id,x\n20,1.0\n20,2.0\n")
-    places = r"20 \(part-000.csv to part-002.csv, part-000.csv to part-002.csv\)"
-    with pytest.raises(BadInput, match=places):
-        project.prepare(unit_bytes=1 << 20)
+    (project.raw / "part-002.csv").write_text("id,x\n20,1.0\n20,2.0\n5,1.0\n")
+    with pytest.raises(BadInput, match="keys name several rows") as error:
+        project.prepare(map=project.steps.double, unit_bytes=unit_bytes)
+    assert error.value.facts["duplicates"] == {
+        "5": ["part-000.csv:7", "part-002.csv:4"],
+        "20": ["part-002.csv:2", "part-002.csv:3"],
+    }
 
 
 def test_a_lambda_stays_in_this_process_and_cannot_travel(project: Any) -> None:
@@ -319,7 +325,7 @@ def test_no_rows_are_refused(project: Any) -> None:
 
 def test_a_map_that_gives_no_row_is_told_with_its_place(project: Any) -> None:
     project.files(1)
-    with pytest.raises(BadInput, match=r"gave NoneType for part-000.csv"):
+    with pytest.raises(BadInput, match=r"part-000.csv:2: .* gave NoneType, not a row"):
         project.prepare(map=lambda row: None)
 
 

@@ -83,14 +83,17 @@ class Expectations:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A row: its split, its number there, and its key where that is known."""
+    """A row: its split, its number there, its key and its place in the raw data where these are
+    known."""
 
     split: str
     row: int
     key: str | None = None
+    where: str = ""
 
     def __str__(self) -> str:
-        return f"{self.split}[{self.row}]" + (f" ({self.key})" if self.key is not None else "")
+        told = ", ".join(text for text in (self.key, self.where) if text)
+        return f"{self.split}[{self.row}]" + (f" ({told})" if told else "")
 
 
 @dataclass(frozen=True, slots=True)

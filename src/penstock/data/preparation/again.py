@@ -89,7 +89,7 @@ class Twice:
     """
 
     def __init__(self, key: KeyFunction, entry: str) -> None:
-        self._key, self._entry = key, entry
+        self._key, self.entry = key, entry
         self._left, self._differs = ROWS, False
 
     def __call__(self, row: dict[str, Any]) -> Any:
@@ -97,7 +97,7 @@ class Twice:
         try:
             found = self._key(row)
         except Exception as error:
-            raise failed(error, self._entry) from error
+            raise failed(error, self.entry) from error
         if copied is not None:
             self._left -= 1
             self._compare(copied, found)
@@ -111,4 +111,4 @@ class Twice:
 
     def unstable(self) -> str:
         """One line where it gave another key for the same row, else ""."""
-        return _told(self._entry, "gave another key for the same row") if self._differs else ""
+        return _told(self.entry, "gave another key for the same row") if self._differs else ""

@@ -28,6 +28,7 @@ from penstock.data.preparation import shelf
 from penstock.data.preparation.asking import Asked, as_dicts
 from penstock.data.preparation.finishing import ROW
 from penstock.data.preparation.keyruns import Run, groups
+from penstock.data.preparation.places import RECORD, Places
 from penstock.data.preparation.running import OnProgress, Progress, Ran
 from penstock.data.references import OBJECTS_SCHEMA
 from penstock.data.shards import SHARD_BYTES, SHARD_ROWS, Written
@@ -50,13 +51,13 @@ class Laid:
     """All rows of the units, numbered through: unit after unit, split after split within one.
 
     units   (blob, number of its first row) of each unit that has rows
-    places  names of the inputs of each: the first, and the last where there are several
+    places  of each: where its records stand
     splits  name -> slices (unit, first row in the unit, end), in order
     """
 
     results: list[dict[str, Any]]
     units: list[tuple[str, int]]
-    places: list[str]
+    places: list[Places]
     splits: dict[str, list[tuple[int, int, int]]]
     rows: int
     bytes: int
@@ -73,12 +74,23 @@ class Laid:
         starts = np.array([start for _, start in self.units], np.int64)
         return np.searchsorted(starts, numbers, side="right") - 1
 
+    def where(self, stores: Stores, numbers: Rows) -> list[str]:
+        """The places of some rows: file and line, row, or offset. Their inputs are read again."""
+        record = Column(RECORD, "number", "int32")
+        records = shelf.taken(stores.blobs, self.units, numbers, [record])[RECORD].to_numpy()
+        whose = self.whose(numbers)
+        found = np.empty(len(numbers), object)
+        for unit in np.unique(whose):
+            at = np.flatnonzero(whose == unit)
+            found[at] = self.places[unit].of(records[at].tolist())
+        return [str(each) for each in found]
 
-def laid(asked: Asked, ran: Ran, places: Sequence[str]) -> Laid:
+
+def laid(asked: Asked, ran: Ran, places: Sequence[Places]) -> Laid:
     """Number the rows. Raises BadInput without any."""
     results: list[dict[str, Any]] = []
     units: list[tuple[str, int]] = []
-    names: list[str] = []
+    where: list[Places] = []
     splits: dict[str, list[tuple[int, int, int]]] = {name: [] for name in asked.rule.names}
     found: set[str] = set()
     start = 0
@@ -93,18 +105,20 @@ def laid(asked: Asked, ran: Ran, places: Sequence[str]) -> Laid:
             first += rows
         results.append(result)
         units.append((result["blob"], start))
-        names.append(place)
+        where.append(place)
         start += result["rows"]
     if not start:
+        bad = [f"; {ran.account.bad} are bad, first {each.place}: {each.error}"
+               for each in ran.account.first[:1]]  # fmt: skip
         raise BadInput(
             f"{asked.name} got no rows: its inputs gave {ran.account.records} records, of which "
-            "no step kept any",
+            f"no step kept any{''.join(bad)}",
             "Look at the filters, and at the inputs.",
         )
     if not asked.rule.names:
         splits = {name: splits[name] for name in sorted(found)}
     size = sum(each["bytes"] for each in results)
-    return Laid(results, units, names, splits, start, size)
+    return Laid(results, units, where, splits, start, size)
 
 
 def columns_of(asked: Asked, ran: Ran) -> tuple[list[Column], str]:
@@ -124,37 +138,43 @@ def refuse_duplicates(
     kept: npt.NDArray[np.bool_] | None,
 ) -> None:
     """Raise BadInput that names keys which name several rows. kept: which count; None: all."""
-    shown: dict[str, list[str]] = {}
+    shown: list[Rows] = []
     count = 0
     for found in groups(whole.runs(stores, "run"), whole.rows):
         if kept is not None:
             found = [each[kept[each]] for each in found]
             found = [each for each in found if len(each) > 1]
         count += len(found)
-        for numbers in found[: _SHOWN - len(shown)]:
-            shown |= _told(stores, whole, columns, key, numbers)
+        shown += found[: _SHOWN - len(shown)]
     if not count:
         return
+    named = _told(stores, whole, columns, key, shown)
     more = f" and {count - len(shown)} more" if count > len(shown) else ""
-    told = "; ".join(f"{name} ({', '.join(places)})" for name, places in shown.items())
+    told = "; ".join(f"{name} ({', '.join(places)})" for name, places in named.items())
     content = asked.key is None and not any(c.name == key for c in columns[:-1])
     raise BadInput(
         f"{'rows are equal in every column; their keys' if content else 'keys name several rows'}: "
         f"{told}{more}",
         'Keep the first of each with dedupe="key"'
         + ("." if content else f', or take another key than "{key}".'),
-        duplicates=shown,
+        duplicates=named,
         count=count,
     )
 
 
 def _told(
-    stores: Stores, whole: Laid, columns: Sequence[Column], key: str, numbers: Rows
+    stores: Stores, whole: Laid, columns: Sequence[Column], key: str, found: Sequence[Rows]
 ) -> dict[str, list[str]]:
+    """key -> the places of its rows"""
     column = [each for each in columns if each.name == key]
-    text = shelf.taken(stores.blobs, whole.units, numbers[:1], column)[key][0].as_py()
-    places = [whole.places[unit] for unit in whole.whose(numbers[:_SHOWN])]
-    return {str(text): places + (["…"] if len(numbers) > _SHOWN else [])}
+    first = np.array([numbers[0] for numbers in found])
+    texts = shelf.taken(stores.blobs, whole.units, first, column)[key].to_pylist()
+    shown = [in_order(stores, whole, numbers[:_SHOWN]) for numbers in found]
+    places = iter(whole.where(stores, np.concatenate(shown)))
+    return {
+        str(text): [next(places) for _ in few] + (["…"] if len(numbers) > _SHOWN else [])
+        for text, few, numbers in zip(texts, shown, found, strict=True)
+    }
 
 
 def in_order(stores: Stores, whole: Laid, numbers: Rows) -> Rows:

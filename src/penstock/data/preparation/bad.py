@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -23,14 +24,16 @@ Policy = Literal["fail", "skip", "quarantine"]
 POLICIES = ("fail", "skip", "quarantine")
 SHOWN = 5  # places in an error
 KEPT = 20  # places in the manifest's notes
+SCHEMA, KEY, SPLIT = "schema", "key", "split"  # what a row did not fit, where no step raised
 _LONGEST_RAW = 1 << 20  # bytes of a record that is put aside
+_NUMBERED = re.compile(r"( \(row \d+( and \d+ more)?\)|: rows [\d, ]+( and \d+ more)?)$", re.M)
 _OURS = str(Path(__file__).parents[2])
 
 
 @dataclass(frozen=True, slots=True)
 class Bad:
     """place  file and row, line or offset
-    step   "read", or the step that raised
+    step   "read", the step that raised, or what its row did not fit: "schema", "key", "split"
     trace  the user's own traceback, "" where the reader refused it
     raw    the record: its bytes as read, or its row as JSON (bytes in base64); at most 1 MiB
     """
@@ -40,6 +43,13 @@ class Bad:
     error: str
     trace: str = ""
     raw: bytes | None = None
+
+
+_MEND = {
+    SCHEMA: "Make every row alike in the steps: the same columns, dtypes and shapes.",
+    KEY: "A key is an integer, text or bytes, and never missing.",
+    SPLIT: "Give the column that decides the split a value in every row.",
+}
 
 
 class Tally:
@@ -67,6 +77,10 @@ class Tally:
             raise error  # of the machine, not of the record
         self._add(Bad(place, step, _told(error), own_traceback(error), raw_of(record)), error)
 
+    def unfit(self, place: str, step: str, error: str, record: Any) -> None:
+        """Its row is not what a dataset of the others can hold. Raises BadInput in mode "fail"."""
+        self._add(Bad(place, step, error, raw=raw_of(record)), None)
+
     def _add(self, bad: Bad, error: Exception | None) -> None:
         if self.policy == "fail":
             raise failure(bad) from error
@@ -79,6 +93,12 @@ def failure(bad: Bad) -> PenstockError:
         return BadInput(
             f"{bad.place} cannot be read: {bad.error}",
             'Mend it, or leave such records out: bad="skip", or "quarantine".',
+            place=bad.place,
+        )
+    if bad.step in _MEND:
+        return BadInput(
+            f"{bad.place}: {bad.error}",
+            f'{_MEND[bad.step]} Or leave such records out: bad="skip", or "quarantine".',
             place=bad.place,
         )
     function = bad.step.partition(" ")[2]
@@ -103,6 +123,15 @@ def own_traceback(error: Exception) -> str:
 def _told(error: Exception) -> str:
     text = error.what if isinstance(error, PenstockError) else str(error)
     return f"{type(error).__name__}: {text}"
+
+
+def why(error: Exception) -> str:
+    """What is said of one row where an error is about rows, without their numbers."""
+    if not isinstance(error, PenstockError):
+        return _told(error)
+    found = error.facts.get("differences")
+    text = "; ".join(map(str, found)) if isinstance(found, list) else error.what
+    return _NUMBERED.sub("", text)
 
 
 def raw_of(record: Any) -> bytes:

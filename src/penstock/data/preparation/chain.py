@@ -1,7 +1,7 @@
 """Steps over the rows of a unit: one after the other, streamed, a bad record never stops the rest.
 
-Rows flow in blocks, as an Arrow table or as dictionaries, whatever the step before gave; `place`
-says of each row where its record stands in the raw data.
+Rows flow in blocks, as an Arrow table or as dictionaries, whatever the step before gave; each row
+carries the number of the record that it was made of, whose place in the raw data `place` tells.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from penstock.base.errors import BadInput
 from penstock.data.columns import Column, to_numpy
 from penstock.data.formats import BadRecord, Block
 from penstock.data.keys import rows_of
-from penstock.data.preparation.bad import Tally
+from penstock.data.preparation.bad import SCHEMA, Tally, why
+from penstock.data.preparation.places import Locate, told
+from penstock.data.preparation.settled import table_of
 from penstock.data.preparation.tables import column_of
-from penstock.data.rows import Blocks
 
-Place = Callable[[int], str]
 Row = dict[str, Any]
+Numbers = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -41,19 +43,25 @@ class Ready:
 class Flow:
     """A block of rows between two steps: a table, or rows; asked for the other it is made.
 
-    later  makes the table of the rows, where the reader knows its types
+    records  of which record of the unit each row was made: int32 [rows], as `places.py` has them
+    locate   where a record stands
+    later    makes the table of the rows, where the reader knows its types
     """
 
     def __init__(
         self,
-        place: Place,
+        records: Numbers,
+        locate: Locate,
         *,
         table: pa.Table | None = None,
         rows: list[Row] | None = None,
         later: Callable[[], pa.Table] | None = None,
     ) -> None:
-        self.place = place
+        self.records, self.locate = records, locate
         self._table, self._rows, self._later = table, rows, later
+
+    def place(self, row: int) -> str:
+        return told(self.locate, int(self.records[row]))
 
     def __len__(self) -> int:
         return len(self._rows) if self._rows is not None else int(self.as_table().num_rows)
@@ -71,8 +79,7 @@ class Flow:
     def as_table(self) -> pa.Table:
         """Raises BadInput for rows that no dataset can hold."""
         if self._table is None:
-            known = self._later
-            self._table = known() if known else pa.concat_tables(list(Blocks(self._rows)))
+            self._table = self._later() if self._later else table_of(self._rows)
         return self._table
 
     def columns(self) -> dict[str, Any]:
@@ -81,9 +88,9 @@ class Flow:
         return dict(to_numpy(table, self._columns()))
 
     def part(self, start: int, stop: int) -> Flow:
-        place = self.place
         return Flow(
-            lambda row: place(start + row),
+            self.records[start:stop],
+            self.locate,
             table=None if self.table is None else self.table.slice(start, stop - start),
             rows=None if self._rows is None else self._rows[start:stop],
         )
@@ -92,12 +99,16 @@ class Flow:
         """These rows."""
         if len(rows) == len(self):
             return self
-        place = self.place
         return Flow(
-            lambda row: place(rows[row]),
+            self.records[rows],
+            self.locate,
             table=None if self.table is None else self.table.take(pa.array(rows, pa.int64())),
             rows=None if self._rows is None else [self._rows[row] for row in rows],
         )
+
+    def made(self, rows: list[Row], came: list[int]) -> Flow:
+        """Rows made of these ones, each of one of them."""
+        return Flow(self.records[came], self.locate, rows=rows)
 
     def _columns(self) -> list[Column]:
         return [column_of(each) for each in self.as_table().schema]
@@ -105,15 +116,21 @@ class Flow:
 
 def flows(blocks: Iterable[Block | BadRecord], tally: Tally) -> Iterator[Flow]:
     """What a source reads; bad records go to the tally."""
+    first = 0
     for each in blocks:
         if isinstance(each, BadRecord):
             tally.unreadable(each)
-        else:
-            tally.records += len(each)
-            if each.rows is None:
-                yield Flow(each.place, table=each.table)
-            else:
-                yield Flow(each.place, rows=each.rows, later=lambda each=each: each.table)  # type: ignore[misc]
+            continue
+        end = first + len(each)
+        tally.records += len(each)
+        yield Flow(
+            np.arange(first, end, dtype=np.int32),
+            lambda record, first=first, place=each.place: place(record - first),  # type: ignore[misc]
+            table=each.table if each.rows is None else None,
+            rows=each.rows,
+            later=None if each.rows is None else lambda each=each: each.table,  # type: ignore[misc]
+        )
+        first = end
 
 
 def run(step: Ready, given: Iterable[Flow], tally: Tally) -> Iterator[Flow]:
@@ -121,9 +138,7 @@ def run(step: Ready, given: Iterable[Flow], tally: Tally) -> Iterator[Flow]:
     work = {"map": _map, "filter": _filter, "flat_map": _flat_map, "batch": _batch}[step.kind]
     for flow in given:
         if len(flow):
-            made = work(step, flow, tally)
-            if len(made):
-                yield made
+            yield from (made for made in work(step, flow, tally) if len(made))
 
 
 def run_all(steps: Iterable[Ready], given: Iterable[Flow], tally: Tally) -> Iterator[Flow]:
@@ -144,61 +159,66 @@ def _each(step: Ready, flow: Flow, tally: Tally) -> Iterator[tuple[int, Any]]:
         yield number, found
 
 
-def _map(step: Ready, flow: Flow, tally: Tally) -> Flow:
+def _map(step: Ready, flow: Flow, tally: Tally) -> list[Flow]:
     made, came = [], []
     for number, found in _each(step, flow, tally):
-        made.append(found)
-        came.append(number)
-    place = flow.place
-    _check_rows(made, step, place, came)
-    return Flow(lambda row: place(came[row]), rows=made)
+        if _is_row(found, step, flow, number, tally):
+            made.append(found)
+            came.append(number)
+    return [flow.made(made, came)]
 
 
-def _filter(step: Ready, flow: Flow, tally: Tally) -> Flow:
-    return flow.only([number for number, stays in _each(step, flow, tally) if stays])
+def _filter(step: Ready, flow: Flow, tally: Tally) -> list[Flow]:
+    return [flow.only([number for number, stays in _each(step, flow, tally) if stays])]
 
 
-def _flat_map(step: Ready, flow: Flow, tally: Tally) -> Flow:
+def _flat_map(step: Ready, flow: Flow, tally: Tally) -> list[Flow]:
     made: list[Row] = []
     came: list[int] = []
-    rows = flow.rows()
-    for number, row in enumerate(rows):
+    for number, row in enumerate(flow.rows()):
         try:
             found = list(step.call(dict(row)))  # a generator raises here
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the record's
             tally.raised(flow.place(number), step.name, error, row)
             continue
-        made += found
-        came += [number] * len(found)
-    place = flow.place
-    _check_rows(made, step, place, came)
-    return Flow(lambda row: place(came[row]), rows=made)
+        if all(_is_row(each, step, flow, number, tally) for each in found):
+            made += found
+            came += [number] * len(found)
+    return [flow.made(made, came)]
 
 
-def _check_rows(rows: list[Any], step: Ready, place: Place, came: list[int]) -> None:
-    for number, row in enumerate(rows):
-        if not isinstance(row, Mapping):
-            where = place(came[number])
-            raise BadInput(
-                f"{step.name.partition(' ')[2]} gave {type(row).__name__} for {where}, not a row",
-                "A map returns a dict for each row; leave rows out with filter=, make several "
-                "with flat_map=.",
-                place=where,
-            )
+def _is_row(found: Any, step: Ready, flow: Flow, number: int, tally: Tally) -> bool:
+    """Whether a step gave a row; else its record is bad."""
+    if isinstance(found, Mapping):
+        return True
+    function = step.name.partition(" ")[2]
+    told = f"{function} gave {type(found).__name__}, not a row (a dict)"
+    tally.unfit(flow.place(number), SCHEMA, told, flow.rows()[number])
+    return False
 
 
-def _batch(step: Ready, flow: Flow, tally: Tally) -> Flow:
+def _batch(step: Ready, flow: Flow, tally: Tally) -> list[Flow]:
     """All rows at once. Where that raises, the bad ones are searched by halves."""
     try:
-        given = step.call(flow.columns())
-        table = pa.concat_tables(list(Blocks(given))) if _some(given) else None
-    except BadInput:
-        raise
+        columns = flow.columns()
+    except BadInput as error:
+        return _halves(step, flow, tally, error, fits=False)
+    try:
+        given = step.call(columns)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the record's
         return _halves(step, flow, tally, error)
-    rows = 0 if table is None else table.num_rows
-    place = flow.place if rows == len(flow) else _somewhere(flow)
-    return Flow(place, table=table, rows=None if table is not None else [])
+    try:
+        table = table_of(given) if _some(given) else None
+    except BadInput as error:
+        return _halves(step, flow, tally, error, fits=False)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the record's
+        return _halves(step, flow, tally, error)
+    if table is None:
+        return []
+    rows = table.num_rows
+    same = rows == len(flow)
+    records = flow.records if same else np.full(rows, _about(flow), np.int32)
+    return [Flow(records, flow.locate, table=table)]
 
 
 def _some(given: Any) -> bool:
@@ -208,25 +228,25 @@ def _some(given: Any) -> bool:
     return len(given) > 0 if hasattr(given, "__len__") else given is not None
 
 
-def _halves(step: Ready, flow: Flow, tally: Tally, error: Exception) -> Flow:
-    if len(flow) == 1 or tally.policy == "fail":
-        where = flow.place(0) if len(flow) == 1 else _somewhere(flow)(0)
-        tally.raised(where, step.name, error, flow.rows()[0] if len(flow) == 1 else None)
-        return Flow(flow.place, rows=[])
+def _about(flow: Flow) -> int:
+    """All that is known of the rows of a batch that gave another number of them."""
+    first = int(flow.records[0])
+    return ~first if first >= 0 and len(flow) > 1 else first
+
+
+def _halves(
+    step: Ready, flow: Flow, tally: Tally, error: Exception, fits: bool = True
+) -> list[Flow]:
+    """fits: whether the step raised; else what it got, or gave, cannot be kept."""
+    one = len(flow) == 1
+    if one or tally.policy == "fail":
+        where = flow.place(0) if one else f"{flow.place(0)} to {flow.place(len(flow) - 1)}"
+        row = flow.rows()[0] if one else None
+        if fits:
+            tally.raised(where, step.name, error, row)
+        else:
+            tally.unfit(where, SCHEMA, f"{step.name}: {why(error)}", row)
+        return []
     middle = len(flow) // 2
     parts = (flow.part(0, middle), flow.part(middle, len(flow)))
-    made = [each for each in (_batch(step, part, tally) for part in parts) if len(each)]
-    if not made:
-        return Flow(flow.place, rows=[])
-    ends = np.cumsum([len(each) for each in made])
-
-    def place(row: int) -> str:
-        part = int(np.searchsorted(ends, row, side="right"))
-        return made[part].place(row - int(ends[part]) + len(made[part]))
-
-    return Flow(place, table=pa.concat_tables([each.as_table() for each in made]))
-
-
-def _somewhere(flow: Flow) -> Place:
-    first, last = flow.place, len(flow) - 1
-    return lambda _row: f"{first(0)} to {first(last)}"
+    return [made for part in parts for made in _batch(step, part, tally)]

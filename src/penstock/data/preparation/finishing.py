@@ -1,8 +1,9 @@
 """The end of a unit: from its rows to keys, splits and one blob.
 
 The blob: rows by split, in order of the input within a split, under the columns of the version and
-the column `penstock.row`, where the row stood before (int32). A unit with columns that have no
-value in any row (gaps) keeps its rows as they are until all units tell the type.
+two more (int32): `penstock.row`, where the row stood before, and `penstock.record`, of which record
+of the unit it was made. A unit with columns that have no value in any row (gaps) keeps its rows as
+they are until all units tell the type.
 """
 
 from __future__ import annotations
@@ -22,8 +23,12 @@ from penstock.data.columns import Column, described
 from penstock.data.formats import InputSource
 from penstock.data.keys import KEY, KeyFunction, key_texts
 from penstock.data.preparation.again import Twice
-from penstock.data.preparation.chain import Ready
+from penstock.data.preparation.bad import Tally
+from penstock.data.preparation.chain import Numbers, Ready
+from penstock.data.preparation.fitting import Fitted
 from penstock.data.preparation.keyruns import put_run
+from penstock.data.preparation.places import RECORD, Places
+from penstock.data.preparation.screening import Screen
 from penstock.data.preparation.splitting import Rule, assign, for_columns, found_names
 from penstock.data.preparation.steps import entry_of
 from penstock.data.preparation.tables import column_of, put_table
@@ -31,6 +36,7 @@ from penstock.data.references import Objects
 from penstock.data.types import Type, mark_key
 
 ROW = "penstock.row"  # the column of a unit's blob that says where a row stood in the unit
+OURS = (ROW, RECORD)  # columns of a blob that are none of the data
 
 
 @dataclass
@@ -50,46 +56,83 @@ class Work:
     same: list[str] | None
 
 
-def finished(blobs: Blobs, table: pa.Table | None, work: Work) -> dict[str, Any]:
+def finished(
+    blobs: Blobs, fit: Fitted, work: Work, tally: Tally, places: Places, last: bool = False
+) -> dict[str, Any]:
     """Store a unit's rows; what of its result is about them.
 
+    last  all units told the columns: what is not in these is not there
+
     "schema": digest of its columns, which its blob tells, "own": whether one of them is the key,
-    "run": of the keys (`keyruns.py`), "same": of what else makes rows equal
+    "run": of the keys (`keyruns.py`), "same": of what else makes rows equal, "ballots": see
+    `voting.py`
     Raises BadInput, UserCodeFailed (the key's function).
     """
-    if table is None or not table.num_rows:
-        return _result(None, None, [], own=True)
+    ballots = None if fit.ballots is None else [each.told() for each in fit.ballots]
+    if fit.table is None or not fit.table.num_rows:
+        return {**_result(None, None, [], own=True), "ballots": ballots}
+    mark = len(tally.found)
+    try:
+        found = _finished(blobs, fit.table, fit.records, work, tally, places)
+    except BadInput:
+        if last or tally.policy == "fail":
+            raise
+        del tally.found[mark:]  # most rows of other units may be alike, and these be the odd ones
+        found = _as_it_is(blobs, fit.table, fit.records, work)
+    return {**found, "ballots": ballots}
+
+
+def _as_it_is(blobs: Blobs, table: pa.Table, records: Numbers, work: Work) -> dict[str, Any]:
+    """Rows that wait until all units tell their columns."""
     columns = [column_of(each) for each in table.schema]
-    key = KEY if work.key is None and KEY in table.column_names else work.key
-    own = isinstance(key, str)
+    blob = put_table(blobs, table.append_column(RECORD, pa.array(records)))
+    return _result(blob, table, columns, isinstance(_key_of(table, work), str))
+
+
+def _key_of(table: pa.Table, work: Work) -> str | KeyFunction | None:
+    return KEY if work.key is None and KEY in table.column_names else work.key
+
+
+def _finished(
+    blobs: Blobs, table: pa.Table, records: Numbers, work: Work, tally: Tally, places: Places
+) -> dict[str, Any]:
+    columns = [column_of(each) for each in table.schema]
     if any(not each.known for each in columns):  # keys and splits may depend on what is missing
-        return _result(put_table(blobs, table), table, columns, own)
+        return _as_it_is(blobs, table, records, work)
+    key = _key_of(table, work)
+    own = isinstance(key, str)
     if not own and KEY in table.column_names:
         raise BadInput(
             f'the data has a column "{KEY}", which is the name that the key gets',
             f'Pass key="{KEY}" if it names the samples, or rename it.',
         )
-    twice = Twice(key, entry_of(key)[0]) if callable(key) else None
-    keys = key_texts(table, columns, twice or key)
+    asked = Twice(key, entry_of(key)[0]) if callable(key) else key
+    screen = Screen(columns, tally, places)
+    table, records, keys = screen.keyed(table, records, asked)
+    named = [*columns, Column(KEY, "text", "string")] if not own else columns
+    named = mark_key(named, key if isinstance(key, str) else KEY)
+    rule = for_columns(work.rule, named)
+    table, records, keys = screen.split(table, records, keys, rule)
+    if not table.num_rows:
+        return _result(None, None, [], own=True)
     same = None if work.same is None else _same(table, columns, work.same)
     if not own:
         table = table.append_column(KEY, pa.array(keys, pa.string()))
-        columns = [*columns, Column(KEY, "text", "string")]
-    columns = mark_key(columns, key if isinstance(key, str) else KEY)
+    columns = named
     table = described(table, columns)
-    rule = for_columns(work.rule, columns)
     splits = found_names(rule, table)
     numbers = assign(rule, table, keys, splits)
     order = np.argsort(numbers, kind="stable")
     counts = np.bincount(numbers, minlength=len(splits)).tolist()
     moved = table.take(pa.array(order)).append_column(ROW, pa.array(order.astype(np.int32)))
+    moved = moved.append_column(RECORD, pa.array(records[order]))
     found = _result(put_table(blobs, moved), table, columns, own)
     found["run"] = put_run(blobs, [keys[row] for row in order])
     if same is not None:
         found["same"] = put_run(blobs, [same[row] for row in order])
     found["splits"] = [list(each) for each in zip(splits, counts, strict=True)]
     found["refs"] += [found["run"], *_objects(table)]
-    found["unstable_key"] = "" if twice is None else twice.unstable()
+    found["unstable_key"] = asked.unstable() if isinstance(asked, Twice) else ""
     return found
 
 
@@ -110,6 +153,12 @@ def _result(
     }
 
 
+def data_of(table: pa.Table, result: Mapping[str, Any]) -> pa.Table:
+    """The columns of the data in a unit's blob."""
+    added = [KEY] if result["run"] is not None and not result["own"] else []
+    return table.drop_columns([name for name in (*OURS, *added) if name in table.column_names])
+
+
 def _same(table: pa.Table, columns: list[Column], names: list[str]) -> list[str]:
     """What is equal for rows that are."""
     for name in names:
@@ -128,8 +177,3 @@ def _objects(table: pa.Table) -> list[str]:
     objects.add(table)
     listed = objects.table()
     return [] if listed is None else listed["digest"].to_pylist()
-
-
-def column_from(told: Mapping[str, Any]) -> Column:
-    """The way back from `asdict`."""
-    return Column(**{**told, "shape": tuple(told["shape"])})

@@ -14,6 +14,7 @@ from penstock.data.preparation.assembly import columns_of, laid, refuse_duplicat
 from penstock.data.preparation.bad import Bad
 from penstock.data.preparation.ordering import ordered
 from penstock.data.preparation.past import Request
+from penstock.data.preparation.places import Places
 from penstock.data.preparation.planning import Listed, Unit, inputs_table, told
 from penstock.data.preparation.running import (
     OnProgress,
@@ -22,7 +23,6 @@ from penstock.data.preparation.running import (
     run_units,
     workers_for,
 )
-from penstock.data.preparation.unit import between
 from penstock.data.shards import write_shards
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def make(
     found = told(found, ran.results)
     asked_for = request(found)
     columns, key = columns_of(asked, ran)
-    whole = laid(asked, ran, [between(each.names) for each in units])
+    whole = laid(asked, ran, [Places(found.opened.source, each.inputs) for each in units])
     made = ordered(stores, asked.whole, whole, columns, theirs)
     refuse_duplicates(stores, asked, whole, columns, key, made.kept(whole.rows))
     bad: list[Bad] = []

@@ -8,24 +8,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from penstock.base.errors import LeaseHeld
+from penstock.base.errors import BadInput, LeaseHeld
 from penstock.base.hashing import digest_json
 from penstock.base.ids import new_id
 from penstock.data.columns import Column
+from penstock.data.keys import KEY
 from penstock.data.preparation import unit as unit_room
 from penstock.data.preparation.asking import Asked, as_dicts
 from penstock.data.preparation.bad import Account, Bad, account, failure, of_rows, refuse_many
-from penstock.data.preparation.finishing import ROW
+from penstock.data.preparation.finishing import OURS, data_of
 from penstock.data.preparation.keying import unit_keys
+from penstock.data.preparation.places import RECORD, Places
 from penstock.data.preparation.planning import Unit, whole_memory
-from penstock.data.preparation.schema import fits, merged
+from penstock.data.preparation.schema import Example, fits, merged, refuse_unknown
 from penstock.data.preparation.steps import located
-from penstock.data.preparation.tables import column_of, read_facts, read_table, trust
+from penstock.data.preparation.tables import read_facts, read_table, told_column, trust
+from penstock.data.preparation.voting import Ballot, counted, elected
 from penstock.jobs.map import run_map
 from penstock.jobs.source import snapshot
 
 if TYPE_CHECKING:
     from penstock.blobs import Blobs
+    from penstock.data.formats import InputSource
     from penstock.data.preparation.sources import Opened
     from penstock.jobs.stores import Stores
 
@@ -107,7 +111,7 @@ def run_units(
             known |= found
         results = [known[each.key] for each in units]
         _refuse_bad(stores.blobs, asked, results)
-        columns, own = _schema(stores.blobs, units, results)
+        columns, own = _schema(stores.blobs, asked, opened.source, units, results)
         known |= _refitted(stores, work, units, results, columns)
         results = [known[each.key] for each in units]
     counted = _account(stores.blobs, results)
@@ -128,20 +132,27 @@ def _refitted(
     odd: dict[str, dict[str, Any]] = {}
     found: dict[str, dict[str, Any]] = {}
     told = as_dicts(columns)
+    before = {unit.key: result for unit, result in zip(units, results, strict=True)}
     for unit, result in zip(units, results, strict=True):
+        of = _remembered_as(unit, result, work.shared["chain"])
+        asked = {"columns": told, "again": digest_json(["refit", of, told]), "of": of}
+        ballots = result["ballots"] and _ballots(stores.blobs, result)
+        if ballots and not fits(elected(ballots), columns):
+            odd[unit.key] = {**unit.payload(first=False), **asked}  # other rows fit these
+            continue
         if not result["rows"]:
             continue
         if (schema := result["schema"]) not in fit:
-            own = told_columns(stores.blobs, result)
-            fit[schema] = result["run"] is not None and fits(own, columns)
+            own = data_of(read_table(stores.blobs, result["blob"]), result).schema
+            same = fits([told_column(each) for each in own], columns)
+            fit[schema] = result["run"] is not None and same
         if not fit[schema]:
-            of = _remembered_as(unit, result, work.shared["chain"])
-            key = digest_json(["refit", of, told])
-            odd[unit.key] = {"refit": result, "columns": told, "keys": [key], "of": of}
+            inputs = [each.spec() for each in unit.inputs]
+            odd[unit.key] = {"refit": result, "inputs": inputs, **asked}
     with stores.meta.read() as meta:
         for key, payload in list(odd.items()):
-            if (known := whole_memory(stores.blobs, meta.recall(payload["keys"][0]))) is not None:
-                found[key] = known
+            if (known := whole_memory(stores.blobs, meta.recall(payload["again"]))) is not None:
+                found[key] = {**known, "digests": before[key].get("digests")}
                 del odd[key]
     return found | (work.run(odd, None)[0] if odd else {})
 
@@ -246,19 +257,55 @@ def _account(blobs: Blobs, results: Sequence[Mapping[str, Any]]) -> Account:
 
 
 def _schema(
-    blobs: Blobs, units: Sequence[Unit], results: Sequence[Mapping[str, Any]]
+    blobs: Blobs,
+    asked: Asked,
+    source: InputSource,
+    units: Sequence[Unit],
+    results: Sequence[Mapping[str, Any]],
 ) -> tuple[list[Column], bool]:
-    """The columns of the whole; each schema is read once, from the first unit that has it."""
-    seen: dict[str, tuple[str, bool, list[Column]]] = {}
+    """The columns of the whole; each schema is read once, from the first unit that has it. Where
+    units differ and bad records may be left out, most rows decide."""
+    seen: dict[str, tuple[Example, bool, list[Column]]] = {}
     for unit, result in zip(units, results, strict=True):
         if result["rows"] and result["schema"] not in seen:
-            columns = told_columns(blobs, result)
-            seen[result["schema"]] = (unit.names[0], result["own"], columns)
-    owns = [own for _, own, _ in seen.values()]
-    return merged(list(seen.values())), all(owns)
+            first = _first_row(blobs, source, unit, result)
+            seen[result["schema"]] = (first, result["own"], told_columns(blobs, result))
+    try:
+        return merged(list(seen.values())), all(own for _, own, _ in seen.values())
+    except BadInput as error:
+        if asked.bad == "fail" or "differences" not in error.facts:
+            raise
+    columns = elected(counted(each for result in results for each in _ballots(blobs, result)))
+    refuse_unknown(columns)
+    named = asked.key is None and any(each.name == KEY for each in columns)
+    return columns, isinstance(asked.key, str) or named
+
+
+def _ballots(blobs: Blobs, result: Mapping[str, Any]) -> list[Ballot]:
+    """How the rows of a unit vote."""
+    if result["ballots"] is not None:
+        return [Ballot.from_told(each) for each in result["ballots"]]
+    if not result["rows"]:
+        return []
+    return [Ballot.of(data_of(read_table(blobs, result["blob"]), result))]
+
+
+def _first_row(blobs: Blobs, source: InputSource, unit: Unit, result: Mapping[str, Any]) -> Example:
+    """Tells the place of the first row of a unit that has a value in a column."""
+
+    def place(column: str) -> str:
+        table = read_table(blobs, result["blob"])
+        records = table[RECORD].to_numpy()
+        if column in table.column_names:
+            there = table[column].is_valid().to_numpy()
+            records = records[there] if there.any() else records
+        first = min(records.tolist(), key=lambda each: max(each, ~each))
+        return Places(source, unit.inputs).of([first])[0]
+
+    return place
 
 
 def told_columns(blobs: Blobs, result: Mapping[str, Any]) -> list[Column]:
     """A unit's columns, as its blob tells them."""
     fields = read_table(blobs, result["blob"]).schema
-    return [column_of(each) for each in fields if each.name != ROW]
+    return [told_column(each) for each in fields if each.name not in OURS]

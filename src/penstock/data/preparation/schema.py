@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from penstock.base.errors import BadInput
 from penstock.data.columns import Column, common
 from penstock.data.keys import KEY
 
+Example = Callable[[str], str]
 _MOST = 50  # differences that are told
 
 
-def merged(found: Sequence[tuple[str, bool, Sequence[Column]]]) -> list[Column]:
+def merged(found: Sequence[tuple[Example, bool, Sequence[Column]]]) -> list[Column]:
     """The columns of all units, without the key that is added.
 
-    found  (place of an example, whether a column of the data is the key, its columns), in order
+    found  (tells the place of the first row that has a value in a column, whether a column of the
+           data is the key, its columns), in order
     Raises BadInput that lists every difference, and columns without any value.
     """
     whole: dict[str, Column] = {}
-    where: dict[str, str] = {}
+    where: dict[str, Example] = {}
     differences: list[str] = []
     for number, (place, own, columns) in enumerate(found):
         ours = {each.name: each for each in columns if own or each.name != KEY}
         for name in whole:
             if name not in ours:
-                differences.append(f'"{name}" is not in {place}, but in {where[name]}')
+                differences.append(f'"{name}" is not in {place("")}, but in {where[name](name)}')
         for name, column in ours.items():
             if name not in whole:
                 if number:
-                    differences.append(f'"{name}" is in {place}, but not in {found[0][0]}')
+                    differences.append(
+                        f'"{name}" is in {place(name)}, but not in {found[0][0]("")}'
+                    )
                 whole[name], where[name] = column, place
                 continue
-            both = _both(whole[name], column)
+            both = joined(whole[name], column)
             if both is None:
                 differences.append(
-                    f'"{name}" is {column} in {place}, but {whole[name]} in {where[name]}'
+                    f'"{name}" is {column} in {place(name)}, '
+                    f"but {whole[name]} in {where[name](name)}"
                 )
             else:
                 where[name] = place if not whole[name].known else where[name]
@@ -47,19 +52,26 @@ def merged(found: Sequence[tuple[str, bool, Sequence[Column]]]) -> list[Column]:
             "Make every row alike in the steps: the same columns, dtypes and shapes.",
             differences=shown,
         )
-    for name, column in whole.items():
-        if not column.known:
-            raise BadInput(
-                f'column "{name}" has no value in any row, so it has no type',
-                "Leave it out, or give at least one value.",
-                column=name,
-            )
+    refuse_unknown(whole.values())
     return list(whole.values())
 
 
-def _both(one: Column, other: Column) -> Column | None:
+def refuse_unknown(columns: Iterable[Column]) -> None:
+    """Raise BadInput for a column that nothing tells the type of."""
+    for column in columns:
+        if not column.known:
+            raise BadInput(
+                f'column "{column.name}" has no value in any row, so it has no type',
+                "Leave it out, or give at least one value.",
+                column=column.name,
+            )
+
+
+def joined(one: Column, other: Column) -> Column | None:
+    """The column that keeps the values of both; None where none does."""
     if not one.known or not other.known:
-        return one if one.known else other
+        known, gap = (one, other) if one.known else (other, one)
+        return (common(known, gap) or known) if gap.kind == "list" else known
     both = common(one, other)
     if both is None or (one.meaning == other.meaning and one.options == other.options):
         return both
@@ -72,4 +84,4 @@ def _both(one: Column, other: Column) -> Column | None:
 def fits(columns: Sequence[Column], whole: Sequence[Column]) -> bool:
     """Whether a unit's rows are kept as the whole's are."""
     kept = {each.name: each.storage for each in columns}
-    return all(kept.get(each.name) == each.storage for each in whole)
+    return kept == {each.name: each.storage for each in whole}

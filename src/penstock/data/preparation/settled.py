@@ -1,61 +1,77 @@
-"""Columns that have no value in a unit: other units tell their type, so here they wait as gaps."""
+"""Rows as a table. Columns that have no value in any of them wait as gaps: other rows tell their
+type."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from penstock.base.errors import BadInput
 from penstock.data.columns import Unsupported, column_of_value
-from penstock.data.preparation.chain import Flow
 from penstock.data.preparation.tables import is_gap
+from penstock.data.rows import Blocks, as_table
+from penstock.data.types import Types
 
 Row = Mapping[str, Any]
 
 
-def settle(flows: Iterable[Flow]) -> tuple[Any, dict[str, pa.Array]] | None:
-    """What `Blocks` takes (None where nothing is left), and the columns that no row has a value
-    for; None without rows.
+def table_of(given: Any, types: Types | None = None) -> pa.Table:
+    """What `Blocks` takes, in one table of at least one row; gaps are columns of null.
 
-    Rows are held back until every column has a value, at most all rows of the unit.
+    Raises BadInput: not alike, values that no column can have, or that are not what `types` says.
     """
-    items = (flow for flow in flows if len(flow))
-    first = next(items, None)
-    if first is None:
-        return None
-    if first.table is not None:
-        return _tables(chain([first], items))
-    rows = (row for flow in chain([first], items) for row in flow.rows())
-    held: list[Row] = []
-    open_columns: set[str] | None = None
+    try:
+        table = as_table(given)
+        if table is not None:
+            gaps = {field.name: table[field.name] for field in table.schema if is_gap(field)}
+            return _with(gaps, table.drop_columns(list(gaps)), table.column_names, types)
+        rows = given if isinstance(given, list) else list(given)
+        if not rows or not all(isinstance(each, Mapping) for each in rows):
+            return pa.concat_tables(list(Blocks(rows, types)))
+        if not rows[0]:
+            raise BadInput("a row has no column", "Give every row the same columns.")
+        gaps = _gaps(rows)
+        if gaps:
+            rows = [{k: v for k, v in row.items() if k not in gaps} for row in rows]
+        return _with(gaps, rows, list(given[0]), types)
+    except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
+        raise BadInput(
+            f"a value cannot be kept: {error}",
+            "Give numbers of at most 64 bits, Unicode text, bytes, times and arrays.",
+        ) from None
+
+
+def _with(
+    gaps: Mapping[str, Any], given: Any, names: Sequence[str], types: Types | None
+) -> pa.Table:
+    """The rows beside their gaps, in the order of `names`."""
+    if len(gaps) == len(names):
+        return pa.table(dict(gaps))
+    known = {name: each for name, each in (types or {}).items() if name not in gaps}
+    table = pa.concat_tables(list(Blocks(given, known)))
+    if not gaps:
+        return table
+    for name, values in gaps.items():
+        table = table.append_column(name, values)
+    return table.select(list(names))
+
+
+def _gaps(rows: Sequence[Row]) -> dict[str, pa.Array]:
+    """The columns of the first row that no row has a value for."""
+    names = set(rows[0])
+    waiting = names
     for row in rows:
-        held.append(row)
-        if open_columns is None:
-            open_columns = set(row)
-        open_columns = {name for name in open_columns if not _has_value(name, row.get(name))}
-        if not open_columns:
-            return chain(held, rows), {}
-    gaps = {name: _gap(name, held) for name in sorted(open_columns or ())}
-    if gaps and len(gaps) == len(held[0]):
-        return None, gaps
-    return [{k: v for k, v in row.items() if k not in gaps} for row in held], gaps
-
-
-def _tables(flows: Iterator[Flow]) -> tuple[Any, dict[str, pa.Array]]:
-    """Tables know their types, but for columns of null."""
-    tables = [flow.as_table() for flow in flows]
-    names = [
-        field.name
-        for field in tables[0].schema
-        if all(each.schema.get_field_index(field.name) >= 0 for each in tables)
-        and all(is_gap(each.schema.field(field.name)) for each in tables)
-    ]
-    gaps = {name: pa.concat_arrays([c for t in tables for c in t[name].chunks]) for name in names}
-    if names and len(names) == tables[0].num_columns:
-        return None, gaps
-    return [table.drop_columns(names) for table in tables] if names else tables, gaps
+        waiting = {name for name in waiting if not _has_value(name, row.get(name))}
+        if not waiting:
+            return {}
+    for number, row in enumerate(rows):
+        if row.keys() != names:
+            told = [f'"{name}" is not in every row (row {number})'
+                    for name in sorted(map(str, row.keys() ^ names))]  # fmt: skip
+            raise BadInput("; ".join(told), "Give all rows the same columns.", differences=told)
+    return {name: _gap([row[name] for row in rows]) for name in rows[0] if name in waiting}
 
 
 def _has_value(name: str, value: Any) -> bool:
@@ -66,8 +82,7 @@ def _has_value(name: str, value: Any) -> bool:
     return column is not None and column.known
 
 
-def _gap(name: str, rows: list[Row]) -> pa.Array:
-    values = [row.get(name) for row in rows]
+def _gap(values: list[Any]) -> pa.Array:
     if all(value is None for value in values):
         return pa.nulls(len(values))
     return pa.array([None if value is None else [] for value in values], pa.list_(pa.null()))

@@ -19,8 +19,7 @@ from penstock.data.at_rest import Stored, store_shard
 from penstock.data.columns import Column, canonical, one_chunk
 from penstock.data.content import BLOCK, BlockDigests
 from penstock.data.manifest import ipc
-from penstock.data.preparation.finishing import column_from
-from penstock.data.preparation.tables import put_facts, read_facts, read_table
+from penstock.data.preparation.tables import column_from, put_facts, read_facts, read_table
 from penstock.data.references import Objects
 from penstock.data.shard_statistics import statistics_table
 from penstock.data.statistics import gatherers, sketch_table

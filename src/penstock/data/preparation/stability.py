@@ -48,13 +48,15 @@ def _compared(steps: Sequence[Ready], flow: Flow) -> list[str]:
 def _once(steps: Sequence[Ready], flow: Flow) -> list[bytes]:
     """What the steps make of some records, as bytes; what they raise is told where it counts."""
     tally = Tally("skip")
-    made = chain.run_all(steps, [Flow(flow.place, table=flow.table, rows=_copied(flow))], tally)
+    made = chain.run_all(steps, [_copy(flow)], tally)
     rows = [row for each in made for row in each.rows()]
     return [*map(_text, rows), *(each.error.encode() for each in tally.found)]
 
 
-def _copied(flow: Flow) -> list[dict[str, Any]] | None:
-    return None if flow.table is not None else [dict(row) for row in flow.rows()]
+def _copy(flow: Flow) -> Flow:
+    """Rows that the steps may write into."""
+    rows = None if flow.table is not None else [dict(row) for row in flow.rows()]
+    return Flow(flow.records, flow.locate, table=flow.table, rows=rows)
 
 
 def _text(value: Any) -> bytes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pyarrow as pa
 
@@ -29,6 +30,18 @@ def is_gap(field: pa.Field) -> bool:
 def column_of(field: pa.Field) -> Column:
     """As `column_of_field`; a gap is a column of the kind "gap", whose dtype is not known."""
     return Column(field.name, "gap", "null") if is_gap(field) else column_of_field(field)
+
+
+def told_column(field: pa.Field) -> Column:
+    """As `column_of`; a gap that holds empty lists is a list of no dtype yet."""
+    if is_gap(field) and not pa.types.is_null(field.type):
+        return Column(field.name, "list", "null")
+    return column_of(field)
+
+
+def column_from(told: Mapping[str, Any]) -> Column:
+    """The way back from `asdict`."""
+    return Column(**{**told, "shape": tuple(told["shape"])})
 
 
 def put_table(blobs: Blobs, table: pa.Table) -> str:

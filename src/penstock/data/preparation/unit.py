@@ -15,23 +15,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from penstock.base.errors import BadInput
 from penstock.base.hashing import digest_json
 from penstock.blobs import Blobs
-from penstock.data.columns import Column, canonical
+from penstock.data.columns import Column
 from penstock.data.formats import BadRecord, Block, Input
 from penstock.data.keys import KeyFunction
 from penstock.data.preparation import chain as steps_room
 from penstock.data.preparation import stability
 from penstock.data.preparation.bad import Tally, of_rows, to_rows
-from penstock.data.preparation.chain import Flow, Ready
-from penstock.data.preparation.finishing import ROW, Work, column_from, finished
+from penstock.data.preparation.chain import Flow, Numbers, Ready
+from penstock.data.preparation.finishing import ROW, Work, data_of, finished
+from penstock.data.preparation.fitting import Misfit, alike, fit_tables, fitted, pieces_of, tell
 from penstock.data.preparation.keying import bare, stamp_key, unit_keys
-from penstock.data.preparation.settled import settle
+from penstock.data.preparation.places import RECORD, Places
 from penstock.data.preparation.sources import source_of
 from penstock.data.preparation.splitting import Rule
-from penstock.data.preparation.tables import put_facts, put_table, read_facts, read_table
-from penstock.data.rows import Blocks
+from penstock.data.preparation.tables import (
+    column_from,
+    put_facts,
+    put_table,
+    read_facts,
+    read_table,
+)
 from penstock.data.types import Type, type_of
 from penstock.jobs.source import import_paths, load, materialise
 
@@ -69,8 +74,9 @@ def unit(payload: dict[str, Any], context: UnitContext) -> dict[str, Any]:
     payload  {"inputs": specs, "names": first and last, "from": step to begin with, "kept": what
              that step begins with, "keys": what each step's output is remembered by (None: the
              unit hashes its inputs first), "sampled": whether some records are run twice}, or
-             {"refit": result, "columns", "keys", "of": the unit's}: its columns got other types
-             when all units were there
+             {"refit": result, "columns", "again": what that is remembered by, "of": the unit}: its
+             columns got other types when all units were there; without "refit" it runs again, as
+             other rows than it took fit these
     shared   as `Asked.shared` gives it
     returns  what `finished` says of the rows, "records": read, "bad": how many, "facts": the blob
              that holds these, "unstable": places, "digests" of the inputs where it hashed them,
@@ -78,15 +84,16 @@ def unit(payload: dict[str, Any], context: UnitContext) -> dict[str, Any]:
     Raises BadInput, UserCodeFailed.
     """
     work = _work(context)
+    inputs = [Input.from_spec(each) for each in payload["inputs"]]
+    places = Places(work.source, inputs)
     if "refit" in payload:
-        return _refitted(payload, context.blobs, work)
+        return _refitted(payload, context.blobs, work, places)
     memories: list[dict[str, Any]] = []
     digests = None
     if payload["keys"] is None:
         digests, payload, memories = _digested(payload, context.shared["chain"], work)
     tally = Tally(work.bad)
-    writer = _Writer(context.blobs, work, tally)
-    flows, first = _beginning(payload, context.blobs, work, tally)
+    flows, first = _beginning(payload, context.blobs, work, tally, places)
     unstable: list[str] = []
     for start, stop in _segments(work, first):
         steps = work.steps[start:stop]
@@ -94,13 +101,30 @@ def unit(payload: dict[str, Any], context: UnitContext) -> dict[str, Any]:
             flows = stability.watched(steps, flows, unstable)
         flows = steps_room.run_all(steps, flows, tally)
         if stop < len(work.steps):
-            flows, memory = _keep(flows, payload["keys"][stop - 1], context.blobs, tally, payload)
+            key = payload["keys"][stop - 1]
+            flows, memory = _keep(flows, key, context.blobs, tally, places)
             memories += memory
-    result = writer.write(flows, payload["names"])
-    result["unstable"] = unstable
-    kept = [bare(key) for key, keep in zip(payload["keys"], work.keep, strict=False) if keep]
-    memories.append({"key": payload["keys"][-1], "value": {**result, "steps": kept}})
+    wanted = [column_from(each) for each in payload["columns"]] if "columns" in payload else None
+    fit = fitted(flows, work.types, tally, places, wanted)
+    found = finished(context.blobs, fit, work, tally, places, last=wanted is not None)
+    result = {**found, **_told(context.blobs, tally, found), "unstable": unstable}
+    if wanted is None:
+        kept = [bare(key) for key, keep in zip(payload["keys"], work.keep, strict=False) if keep]
+        memories.append({"key": payload["keys"][-1], "value": {**result, "steps": kept}})
+    else:
+        memories.append(_again(payload, result))
     return {**result, "digests": digests, "memories": memories}
+
+
+def _told(blobs: Blobs, tally: Tally, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What the tally says of a unit."""
+    facts = put_bad(blobs, tally)
+    return {
+        "refs": found["refs"] + ([facts] if facts else []),
+        "records": tally.records,
+        "bad": len(tally.found),
+        "facts": facts,
+    }
 
 
 def _digested(
@@ -126,101 +150,57 @@ def _segments(work: Work, first: int) -> Iterator[tuple[int, int]]:
 
 
 def _beginning(
-    payload: dict[str, Any], blobs: Blobs, work: Work, tally: Tally
+    payload: dict[str, Any], blobs: Blobs, work: Work, tally: Tally, places: Places
 ) -> tuple[Iterator[Flow], int]:
     kept = payload.get("kept")
     if kept is None:
         inputs = [Input.from_spec(each) for each in payload["inputs"]]
         found: Iterable[Block | BadRecord] = work.source.read_all(inputs)
         return steps_room.flows(found, tally), 0
+    _remembered(kept, blobs, tally)
+    return _kept_flows(kept, blobs, places), payload["from"]
+
+
+def _remembered(kept: Mapping[str, Any], blobs: Blobs, tally: Tally) -> None:
+    """What an earlier run told of a unit's records."""
     tally.records = kept["records"]
     if kept["facts"] is not None:
         tally.found = of_rows(read_facts(blobs, kept["facts"]).to_pylist())
-    step = work.steps[payload["from"] - 1].name
-    return _kept_flows(kept, blobs, step, payload["names"]), payload["from"]
 
 
-def _kept_flows(
-    kept: Mapping[str, Any], blobs: Blobs, step: str, names: Sequence[str]
-) -> Iterator[Flow]:
+def _kept_flows(kept: Mapping[str, Any], blobs: Blobs, places: Places) -> Iterator[Flow]:
     if kept["blob"] is None:
         return
     table = read_table(blobs, kept["blob"])
-    where = between(names)
+    yield from _in_blocks(table.drop_columns([RECORD]), table[RECORD].to_numpy(), places)
+
+
+def _in_blocks(table: pa.Table, records: Numbers, places: Places) -> Iterator[Flow]:
     for start in range(0, table.num_rows, 4096):
-        yield Flow(
-            lambda row, start=start: f"{where} (row {start + row} after {step})",  # type: ignore[misc]
-            table=table.slice(start, 4096),
-        )
-
-
-def between(names: Sequence[str]) -> str:
-    """The inputs of a unit, for people."""
-    return names[0] if names[0] == names[-1] else f"{names[0]} to {names[-1]}"
+        yield Flow(records[start : start + 4096], places, table=table.slice(start, 4096))
 
 
 def _keep(
-    flows: Iterator[Flow], key: str, blobs: Blobs, tally: Tally, payload: Mapping[str, Any]
+    flows: Iterator[Flow], key: str, blobs: Blobs, tally: Tally, places: Places
 ) -> tuple[Iterator[Flow], list[dict[str, Any]]]:
-    """Store what a step gave, for later calls; and go on with it as later calls will."""
-    found = list(flows)
-    places = [(flow, row) for flow in found for row in range(len(flow))]
-    tables = list(_tables(found, {}, payload["names"]))
-    whole = pa.concat_tables(tables) if tables else None
-    digest = None if whole is None else put_table(blobs, whole)
-    value = {"blob": digest, "records": tally.records, "facts": put_bad(blobs, tally)}
+    """Store what a step gave, for later calls; and go on with it as later calls will.
 
-    def again() -> Iterator[Flow]:
-        for start in range(0, len(places), 4096):
-            assert whole is not None
-            yield Flow(
-                lambda row, start=start: places[start + row][0].place(places[start + row][1]),  # type: ignore[misc]
-                table=whole.slice(start, 4096),
-            )
-
-    return again(), [{"key": key, "value": value}]
-
-
-def _tables(
-    flows: Iterable[Flow], types: Mapping[str, Type], names: Sequence[str]
-) -> Iterator[pa.Table]:
-    """Rows or tables as tables of one schema, columns without any value included."""
-    settled = settle(flows)
-    if settled is None:
-        return
-    given, gaps = settled
-    if given is None:
-        yield pa.table(gaps)
-        return
-    at = 0
-    blocks = Blocks(given, {name: each for name, each in types.items() if name not in gaps})
-    try:
-        for block in blocks:
-            for name, values in gaps.items():
-                block = block.append_column(name, values.slice(at, block.num_rows))
-            at += block.num_rows
-            yield block
-    except BadInput as error:
-        raise BadInput(f"{between(names)}: {error.what}", error.fix, **error.facts) from None
-
-
-class _Writer:
-    """From the rows of a unit to its blob and the facts about it."""
-
-    def __init__(self, blobs: Blobs, work: Work, tally: Tally) -> None:
-        self._blobs, self._work, self._tally = blobs, work, tally
-
-    def write(self, flows: Iterable[Flow], names: Sequence[str]) -> dict[str, Any]:
-        tables = list(_tables(flows, self._work.types, names))
-        found = finished(self._blobs, pa.concat_tables(tables) if tables else None, self._work)
-        facts = put_bad(self._blobs, self._tally)
-        found["refs"] += [facts] if facts else []
-        return {
-            **found,
-            "records": self._tally.records,
-            "bad": len(self._tally.found),
-            "facts": facts,
-        }
+    Rows that do not have one schema are not kept: whatever the later steps make of them, all rows
+    decide at the end which fit.
+    """
+    misfits: list[Misfit] = []
+    pieces = list(pieces_of(flows, {}, misfits, tally, places))
+    tell(misfits, tally, places)
+    whole = alike(pieces)
+    if whole is None and pieces:
+        return (Flow(each, places, table=table) for table, each in pieces), []
+    value = {"blob": None, "records": tally.records, "facts": put_bad(blobs, tally)}
+    memory = [{"key": key, "value": value}]
+    if whole is None:
+        return iter(()), memory
+    table, records = whole
+    value["blob"] = put_table(blobs, table.append_column(RECORD, pa.array(records)))
+    return _in_blocks(table, records, places), memory
 
 
 def put_bad(blobs: Blobs, tally: Tally) -> str | None:
@@ -230,17 +210,24 @@ def put_bad(blobs: Blobs, tally: Tally) -> str | None:
     return put_facts(blobs, pa.Table.from_pylist(to_rows(tally.found), schema=BAD_SCHEMA))
 
 
-def _refitted(payload: dict[str, Any], blobs: Blobs, work: Work) -> dict[str, Any]:
+def _refitted(payload: dict[str, Any], blobs: Blobs, work: Work, places: Places) -> dict[str, Any]:
     """A unit whose columns got other types when all units were there."""
     old = payload["refit"]
     columns = [column_from(each) for each in payload["columns"]]
+    tally = Tally(work.bad)
+    _remembered(old, blobs, tally)
     table = read_table(blobs, old["blob"])
     if ROW in table.column_names:  # back into the order of the input
         table = table.take(pa.array(np.argsort(table[ROW].to_numpy(), kind="stable")))
-    found = finished(blobs, canonical(table.select([c.name for c in columns]), columns), work)
-    result = {**old, **found}
-    memory = {"key": payload["keys"][-1], "value": {**result, "of": bare(payload["of"])}}
-    return {**result, "memories": [memory]}
+    fit = fit_tables([(data_of(table, old), table[RECORD].to_numpy())], [], tally, places, columns)
+    found = finished(blobs, fit, work, tally, places, last=True)
+    result = {**old, **found, **_told(blobs, tally, found), "ballots": old["ballots"]}
+    return {**result, "memories": [_again(payload, result)]}
+
+
+def _again(payload: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """What a unit is remembered by whose columns all units told."""
+    return {"key": payload["again"], "value": {**result, "of": bare(payload["of"])}}
 
 
 # the preparation, as this process knows it
