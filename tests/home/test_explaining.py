@@ -73,6 +73,16 @@ def two(named: str) -> None:
     ps.prepare("more", named, **HOW)
 
 
+def test_units_of_what_reads_a_version_that_is_there_are_counted(explain: Explain) -> None:
+    ps.prepare("raw", "raw.jsonl", **HOW)
+    raw, more, joined, last = explain(chain)
+    assert (raw["reused"], raw["newest"], raw["known_as"]) == (True, "raw@1", "raw@1")
+    assert [(p["reused"], p["newest"], p["to_run"]) for p in (more, joined)] == [
+        (False, None, 1), (False, None, 1)
+    ]  # fmt: skip
+    assert last["why"] == "would run, because joined would be made first"
+
+
 def test_what_names_a_version_that_stays_is_not_concerned(explain: Explain) -> None:
     two("raw@1:all")
     write("raw", 7)

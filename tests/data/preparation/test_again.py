@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from penstock.base.errors import BadInput
 from penstock.data.manifest import read_manifest
 from penstock.data.preparation import again, prepare
 from penstock.jobs.stores import Stores
@@ -88,6 +89,25 @@ def test_a_slow_function_is_called_once(stores: Stores, monkeypatch: pytest.Monk
     taken.clear()
     assert made(stores, seeded) == ()
     assert taken == [*range(50)]
+
+
+def wrong_rows() -> Iterator[Any]:
+    yield from (5, None)
+
+
+def wrong_columns() -> dict[str, Any]:
+    return {"id": [1, 2], "x": [1]}
+
+
+@pytest.mark.parametrize(
+    ("function", "what"),
+    [(wrong_rows, "gave a int among its rows"), (wrong_columns, "not equally long")],
+)
+def test_what_is_no_data_is_told_as_before(
+    stores: Stores, function: Callable[..., Any], what: str
+) -> None:
+    with pytest.raises(BadInput, match=what):
+        made(stores, function)
 
 
 @pytest.mark.parametrize("how", [{}, {"map": dict, "workers": 0}])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -35,7 +36,8 @@ class Watch:
             self.given: Any = self._noted(given)
         else:
             self.given = given
-            self._heads = _heads(given)
+            with suppress(Exception):  # what is wrong with it is told by whoever takes it
+                self._heads = _heads(given)
 
     def _noted(self, items: Iterator[Any]) -> Iterator[Any]:
         while True:
@@ -74,8 +76,11 @@ def _heads(given: Any) -> list[str | None]:
 
 
 def _text(item: Any) -> str | None:
-    table = None if isinstance(item, Mapping) else as_table(item)
-    return text_of(dict(item) if table is None else table.slice(0, ROWS))
+    """None also for what is no row: that is told by whoever takes it."""
+    with suppress(Exception):
+        table = None if isinstance(item, Mapping) else as_table(item)
+        return text_of(dict(item) if table is None else table.slice(0, ROWS))
+    return None
 
 
 def _told(entry: str, what: str) -> str:
