@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from penstock.base.errors import BadInput, Refused, UserCodeFailed
@@ -105,6 +107,35 @@ def test_a_step_behind_a_kept_one_tells_places_too(project: Any) -> None:
     again = [project.steps.double, ("map", lambda row: {"id": row["id"], "w": 2 / row["y"]})]
     made = project.prepare(steps=again, bad="skip", bad_share=0.5)
     assert project.manifest(made).notes["records"]["bad"] == 5
+
+
+def test_of_a_file_that_is_damaged_in_the_middle_what_can_be_read_stays(project: Any) -> None:
+    for number in range(3):
+        ids = range(100 * number, 100 * number + 100)
+        pq.write_table(
+            pa.table({"id": ids, "x": [i / 3 for i in ids]}), project.raw / f"{number}.parquet",
+            row_group_size=25, compression="none", use_dictionary=False,
+            write_page_checksum=True,
+        )  # fmt: skip
+    path = project.raw / "1.parquet"
+    group = pq.read_metadata(path).row_group(2)
+    data = bytearray(path.read_bytes())
+    data[group.column(1).data_page_offset + 3] ^= 0xFF  # the header of a page
+    path.write_bytes(data)
+    with pytest.raises(BadInput, match=r"1.parquet is damaged in row group 2, from row 50 on"):
+        project.prepare()
+    for unit_bytes in (0, 1 << 20):
+        made = project.prepare(bad="skip", unit_bytes=unit_bytes, splits={"all": 1})
+        ids = [row["id"] for row in project.all_rows(made)]
+        assert ids == [*range(150), *range(200, 300)]
+        note = project.manifest(made).notes["records"]
+        assert (note["records"], note["bad"]) == (251, 1)
+        ((place, error),) = ((each["place"], each["error"]) for each in note["first"])
+        assert place == "1.parquet"
+        assert error.startswith("the rest of 1.parquet was not read: 1.parquet is damaged in row")
+    pq.write_table(pa.table({"id": [7, 300], "x": [0.0, 0.0]}), project.raw / "3.parquet")
+    with pytest.raises(BadInput, match=r"7 \(0.parquet row 7 .*, 3.parquet row 0 .*\)"):
+        project.prepare(bad="skip", unit_bytes=1 << 20)
 
 
 def test_expectations_warn_set_aside_and_refuse(project: Any, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def look(uri: str) -> tuple[int, str]:
 
 
 def _gone(uri: str) -> BadInput:
-    return BadInput(f"{uri} is not there any more", "List the files again.", path=uri)
+    return BadInput(f"{uri} is not there any more", "List the files again.", path=uri, gone=True)
 
 
 def open_bytes(uri: str, ahead: int = AHEAD, *, small: bool = False) -> BinaryIO:

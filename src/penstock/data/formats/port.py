@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from penstock.base.errors import BadInput
 from penstock.base.hashing import digest_json
 
 BLOCK_BYTES = 16 << 20  # of one block's table; one row that is larger is a block of its own
@@ -148,3 +149,18 @@ class InputSource(ABC):
         """The rows of several inputs; formats of many small files fill blocks across them."""
         for each in inputs:
             yield from self.read(each)
+
+    def read_on(self, inputs: Iterable[Input]) -> Iterator[Block | BadRecord]:
+        """As `read_all`, but where an input cannot be read from some place on, a BadRecord says so
+        and the next input follows.
+
+        Raises BadInput: a file changed, or is gone.
+        """
+        for each in inputs:
+            try:
+                yield from self.read(each)
+            except BadInput as error:
+                if {"before", "gone"} & error.facts.keys():
+                    raise
+                name = each.name if each.piece is None else each.name.rpartition("#")[0]
+                yield BadRecord(name, f"the rest of {each.name} was not read: {error.what}")

@@ -146,7 +146,10 @@ def _open(uri: str) -> tuple[Client, str]:
 
 def _missing(uri: str) -> BadInput:
     return BadInput(
-        f"{uri} is not there", "Check bucket and key, or list the files again.", path=uri
+        f"{uri} is not there",
+        "Check bucket and key, or list the files again.",
+        path=uri,
+        gone=True,
     )
 
 

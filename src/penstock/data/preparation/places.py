@@ -57,7 +57,7 @@ class Places:
     def _read(self) -> Iterator[tuple[int, int, Locate]]:
         first = 0
         try:
-            for each in self._source.read_all(self._inputs):
+            for each in self._source.read_on(self._inputs):
                 if not isinstance(each, BadRecord):
                     yield first, first + len(each), each.place
                     first += len(each)

@@ -155,7 +155,8 @@ def _beginning(
     kept = payload.get("kept")
     if kept is None:
         inputs = [Input.from_spec(each) for each in payload["inputs"]]
-        found: Iterable[Block | BadRecord] = work.source.read_all(inputs)
+        read = work.source.read_all if work.bad == "fail" else work.source.read_on
+        found: Iterable[Block | BadRecord] = read(inputs)
         return steps_room.flows(found, tally), 0
     _remembered(kept, blobs, tally)
     return _kept_flows(kept, blobs, places), payload["from"]
