@@ -9,6 +9,8 @@ import threading
 import pytest
 
 from penstock.jobs import control, logs
+from penstock.records import Run
+from penstock.training.follow import stop_early
 
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(120)]
 
@@ -63,6 +65,15 @@ def test_ctrl_c_right_after_the_call_ends_script_and_run(project):
     assert 'run "run" was stopped at step' in out and "Traceback" not in out
     run = project.newest("run")
     assert run.state == "stopped" and run.step == project.committed("run") < 80
+
+
+def test_ctrl_c_after_the_end_is_no_stop(project):
+    run = Run("run-1", "run", "train", "finished", {"workers": 1})
+    with project.stores() as stores:
+        with stores.meta.write() as tx:
+            tx.add_run(run)
+        assert isinstance(stop_early(stores, run), KeyboardInterrupt)
+    assert project.newest("run").state == "finished"
 
 
 def read_until(script, words):

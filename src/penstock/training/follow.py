@@ -131,11 +131,13 @@ def stopped(run: Run) -> RunStopped:
     )
 
 
-def stop_early(stores: Stores, run: Run) -> RunStopped:
-    """Ctrl-C before there was anything to follow: a controller that comes up late finds it so."""
-    with contextlib.suppress(Conflict, NotFound):
-        run = control.stop(stores, run.id)
-    return stopped(run)
+def stop_early(stores: Stores, run: Run) -> BaseException:
+    """Ctrl-C where nothing is followed, before or after: a controller that comes up late finds
+    the run stopped. Returns what to raise: the Ctrl-C itself where there was nothing to stop."""
+    try:
+        return stopped(control.stop(stores, run.id))
+    except (Conflict, NotFound):  # it ended, or its row was never committed
+        return KeyboardInterrupt()
 
 
 def lines_of(event: Event) -> list[str]:
