@@ -6,7 +6,7 @@ BIN := .venv/bin
 SPECS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format chaos bench-env bench clean
+.PHONY: help demo test lint format chaos interop bench-env bench clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,11 +33,17 @@ format: .venv/installed-test ## Rewrite files in our style
 chaos: .venv/installed-test ## Kill at random points for long (PENSTOCK_CHAOS_SEED=N repeats a run)
 	$(BIN)/python -m pytest -q -p no:xdist -m slow --timeout=1800
 
+.venv-interop/installed-interop: $(SPECS)
+	@.ci/run install interop .venv-interop
+
+interop: .venv-interop/installed-interop ## Run the tests beside Lightning, Accelerate and Hugging Face datasets
+	.venv-interop/bin/python -m pytest -q -p no:xdist -m interop tests/data
+
 bench-env: .venv/installed-test ## Make the environments that the benchmarks' peers live in
 	$(BIN)/python -m benchmarks --make-environments
 
 bench: .venv/installed-test ## Run every benchmark beside its peers
 	$(BIN)/python -m benchmarks all
 
-clean: ## Remove .venv and caches; homes (.penstock) stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean: ## Remove environments and caches; homes (.penstock) stay
+	rm -rf .venv .venv-interop .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -132,6 +132,7 @@ def test_a_state_of_another_order_is_refused_and_says_what_differs(source: Shard
 # trainers
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("launched", [False, True])
 def test_fabric_shares_the_order_out_over_ranks(source: ShardSource, launched: bool) -> None:
     fabric = pytest.importorskip("lightning_fabric")
@@ -159,6 +160,7 @@ def test_fabric_shares_the_order_out_over_ranks(source: ShardSource, launched: b
     assert joined(ids(second)) == wanted[1][::2]
 
 
+@pytest.mark.interop
 def test_fabric_can_put_a_sampler_of_its_own_in_its_place(source: ShardSource) -> None:
     data = pytest.importorskip("lightning_fabric.utilities.data")
     sampler: Any = DistributedSampler(range(50), num_replicas=2, rank=1, shuffle=True)  # type: ignore[arg-type]
@@ -169,6 +171,7 @@ def test_fabric_can_put_a_sampler_of_its_own_in_its_place(source: ShardSource) -
         theirs.load_state_dict(loader(source).state_dict())
 
 
+@pytest.mark.interop
 def test_lightnings_trainer_goes_on_where_a_checkpoint_was_written(
     source: ShardSource, tmp_path: Any
 ) -> None:
@@ -204,6 +207,7 @@ def test_lightnings_trainer_goes_on_where_a_checkpoint_was_written(
     assert seen == wanted[10:]
 
 
+@pytest.mark.interop
 def test_accelerate_shares_every_batch_out(source: ShardSource) -> None:
     accelerate = pytest.importorskip("accelerate")
     data = pytest.importorskip("accelerate.data_loader")

@@ -49,7 +49,7 @@ def test_every_page_and_every_extra_for_users_is_named():
     assert {page for page in pages if f"]({page})" not in README} == set()
     project = tomllib.loads(page("pyproject.toml"))["project"]
     told = README[README.index("The extras:") :].partition("\n")[0]
-    extras = set(project["optional-dependencies"]) - {"lint", "test"}
+    extras = set(project["optional-dependencies"]) - {"lint", "test", "interop"}
     assert {extra for extra in extras if f"`{extra}`" not in told} == set()
 
 

@@ -247,6 +247,7 @@ def test_a_state_that_names_files_elsewhere_is_refused(tmp_path: Path) -> None:
         open_source(tmp_path / "one").inputs()
 
 
+@pytest.mark.interop
 def test_a_dataset_object_is_read_from_memory_or_from_its_files() -> None:
     datasets = pytest.importorskip("datasets")
     given = datasets.Dataset.from_dict({"id": list(range(10)), "t": ["x"] * 10})
@@ -255,6 +256,25 @@ def test_a_dataset_object_is_read_from_memory_or_from_its_files() -> None:
     assert pa.concat_tables(each.table for each in blocks)["id"].to_pylist() == list(range(10))  # type: ignore[union-attr]
     with pytest.raises(CannotTravel, match="memory"):
         source.spec()
+
+
+@pytest.mark.interop
+def test_what_the_library_itself_saved_is_read_with_its_meanings(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"id": datasets.Value("int64"), "label": datasets.ClassLabel(names=["cat", "dog"])}
+    )
+    rows = {"id": list(range(10)), "label": [i % 2 for i in range(10)]}
+    saved = datasets.Dataset.from_dict(rows, features=features)
+    saved.save_to_disk(tmp_path / "one", num_shards=2)
+    source = open_source(tmp_path / "one")
+    assert len(source.inputs()) == 2 and read(source).table.to_pydict() == rows
+    assert source.meanings["label"] == "category"
+    datasets.DatasetDict(train=saved, test=saved.select([7, 3])).save_to_disk(tmp_path / "both")
+    test = read(open_source(tmp_path / "both", split="test")).table
+    assert test["id"].to_pylist() == [7, 3]
+    again = open_source(datasets.load_from_disk(tmp_path / "one"))
+    assert read(again).table.to_pydict() == rows  # from its files, so that it travels
 
 
 # texts and pictures
