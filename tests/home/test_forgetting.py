@@ -119,8 +119,7 @@ def test_an_unfinished_preparation_is_continued_for_a_while(stores: Stores, file
 
     with pytest.raises(UserCodeFailed):
         data.prepare(stores, "d", files(), map=picky, **HOW)
-    held = forgotten(stores)
-    assert len(held) >= 3, "each of three units has a blob"
+    assert forgotten(stores) != set(), "of the units before it at least the first"
     assert starts(stores, files(), [double]) == {0: 4}
     assert forgotten(stores, unfinished_seconds=0.0) == set()
     with stores.meta.read() as meta:
