@@ -57,11 +57,11 @@ class ColumnSummary:
     nulls: int
     not_finite: int = 0
     distinct: int | None = None
-    min: float | str | None = None
-    max: float | str | None = None
-    mean: float | str | None = None
-    std: float | str | None = None
-    quantiles: dict[str, float | str] = field(default_factory=dict)
+    min: int | float | str | None = None
+    max: int | float | str | None = None
+    mean: int | float | str | None = None
+    std: int | float | str | None = None
+    quantiles: dict[str, int | float | str] = field(default_factory=dict)
     top: list[tuple[str, int]] = field(default_factory=list)
     histogram: Histogram | None = None
 
