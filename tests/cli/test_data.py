@@ -180,7 +180,9 @@ def test_files_become_a_version_and_only_changes_are_read_again(files, terminal)
     ]
     assert not groups[0] & groups[1]
     (files / "3.jsonl").write_text('{"id": "new", "x": 1, "group": "g0"}\n{broken\n')
-    assert "3.jsonl:2" in terminal.json(*wish, expect=2)["error"]["what"]
+    error = terminal.json(*wish, expect=2)["error"]
+    assert "3.jsonl:2" in error["what"]
+    assert "--bad skip" in error["fix"]
     text = terminal(*wish, "--bad", "skip", "--bad-share", "0.5")
     assert "raw@2: 61 rows" in text
     assert "3.jsonl:2" in text
@@ -189,7 +191,7 @@ def test_files_become_a_version_and_only_changes_are_read_again(files, terminal)
 def test_a_column_is_imported_as_the_type_that_is_said(files, terminal):
     wish = ("data", "import", "raw", "files/*.jsonl", "--splits", "all=1")
     (files / "3.jsonl").write_text('{"id": "new", "x": "many", "group": "g0"}\n')
-    assert 'cast={"x": "float64"}' in terminal.json(*wish, expect=2)["error"]["fix"]
+    assert "--cast x=float64" in terminal.json(*wish, expect=2)["error"]["fix"]
     more = ("--cast", "x=float64", "--bad", "skip", "--bad-share", "0.5")
     assert terminal.json(*wish, *more)["rows"] == 60
     assert isinstance(terminal.json("data", "head", "raw", "-n", "1")["rows"][0]["x"], float)

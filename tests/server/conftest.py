@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -40,10 +41,19 @@ def until() -> Callable[..., Any]:
     return _until
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[LocalHome]:
-    made = LocalHome(Settings(home=tmp_path / "home"))
+@pytest.fixture(scope="session")
+def home_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    made = LocalHome(Settings(home=folder))
     fill(made.stores)
+    made.close()
+    return folder
+
+
+@pytest.fixture
+def home(home_once: Path, tmp_path: Path) -> Iterator[LocalHome]:
+    """A copy, which is made in a tenth of the time."""
+    made = LocalHome(Settings(home=Path(shutil.copytree(home_once, tmp_path / "home"))))
     yield made
     made.close()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -128,9 +131,33 @@ def _register_import(app: typer.Typer) -> None:
             "dedupe": "content" if dedupe else None,
             "expect": expect, "workers": workers, "fresh": fresh,
         }  # fmt: skip
-        with progress(f"importing {name}", "units") as advance:
+        with progress(f"importing {name}", "units") as advance, in_words_of_options():
             found = home().import_data(name, files, advance, **options)
         return Answer(found, lambda draw: _draw_imported(draw, found))
+
+
+@contextmanager
+def in_words_of_options() -> Iterator[None]:
+    """Remedies that name arguments of Python name the options of this command instead."""
+    from penstock.base.errors import PenstockError
+
+    try:
+        yield
+    except PenstockError as error:
+        raise type(error)(as_options(error.what), as_options(error.fix), **error.facts) from None
+
+
+def as_options(text: str) -> str:
+    """
+    >>> as_options('Leave them out: bad="skip"; or cast={"x": "float64", "y": "string"} holds.')
+    'Leave them out: --bad skip; or --cast x=float64 --cast y=string holds.'
+    """
+
+    def casts_of(found: re.Match[str]) -> str:
+        pairs = re.findall(r'"([^"]*)": "([^"]*)"', found[1])
+        return " ".join(f"--cast {column}={dtype}" for column, dtype in pairs)
+
+    return re.sub(r"cast=\{([^}]*)\}", casts_of, re.sub(r'\bbad="(\w+)"', r"--bad \1", text))
 
 
 def shares(text: str | None) -> dict[str, float] | str | None:
