@@ -36,6 +36,7 @@ class Run:
     rank, world_size  this process's place in the gang
     device            where `distribute` puts models: a GPU where each rank has one, else the CPU
     global_step       completed optimiser steps, also those of earlier attempts
+    skipped           steps left out because gradients were not finite, counted likewise
     id, name, seed    of the run
     """
 
@@ -293,6 +294,7 @@ class Run:
         self._tracked.load(state.shared["tracked"], manifest.step)
         self.global_step = manifest.step
         self._best = dict(state.shared["best"])
+        self.skipped = int(state.shared.get("skipped", 0))  # none in those of earlier versions
         if state.own is not None:
             randomness.put_back(state.own["random"])
         else:
@@ -339,7 +341,8 @@ class Run:
     def _save(self) -> None:
         group.equal_buffers(self._tracked.models(), self.world_size)
         extra = {"best": self._best_now, "metrics": self._metrics()}
-        shared = {"tracked": self._tracked.state(), "best": dict(self._best)}
+        told = {"best": dict(self._best), "skipped": self.skipped}
+        shared = {"tracked": self._tracked.state(), **told}
         self._saver.save(self.global_step, shared, {"random": randomness.capture()}, extra)
         self._best_now = None
 
