@@ -19,6 +19,11 @@ HOW: dict[str, Any] = {"splits": {"all": 1}}
 taken: list[int] = []
 
 
+@pytest.fixture(autouse=True)
+def a_busy_machine_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(again, "SECONDS", 60.0)
+
+
 def drawn() -> Iterator[dict[str, Any]]:
     draw = np.random.default_rng()
     yield from ({"id": i, "x": draw.random()} for i in range(50))
