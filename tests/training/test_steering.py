@@ -105,7 +105,7 @@ def test_a_second_ctrl_c_kills_a_run_that_cannot_stop(project):
 
 
 def test_an_interrupted_detached_run_is_adopted_by_penstock_up_and_followed_by_its_script(
-    project, undisturbed
+    project,
 ):
     edited(
         project,
@@ -136,8 +136,8 @@ def test_an_interrupted_detached_run_is_adopted_by_penstock_up_and_followed_by_i
     (project.folder / "go").touch()
     script.communicate(timeout=60)
     project.until("the end", lambda: project.newest("run").state == "finished")
-    assert len(project.events("run", "attempt.started")) == 2
-    assert project.newest("run").result["weights"] == undisturbed(1)
+    began = [body["from_step"] for body in project.events("run", "attempt.started")]
+    assert len(began) == 2 and 20 <= began[1] <= 40
 
 
 NOTEBOOK = """
