@@ -263,10 +263,12 @@ def _judged(
     bad = np.zeros(table.num_rows, bool)
     for rows in found.values():
         bad |= rows
-    for row in np.flatnonzero(bad).tolist():
+    numbers = np.flatnonzero(bad)
+    columns = [column_of(each) for each in table.schema]
+    given = rows_of(table.take(pa.array(numbers)), columns)
+    for row, values in zip(numbers.tolist(), given, strict=True):
         reason = "; ".join(text for text, rows in found.items() if rows[row])
-        given = next(rows_of(table.slice(row, 1), [column_of(each) for each in table.schema]))
-        misfits.append(Misfit(int(records[row]), reason, given))
+        misfits.append(Misfit(int(records[row]), reason, values))
     return np.flatnonzero(~bad)
 
 
