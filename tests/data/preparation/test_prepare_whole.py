@@ -111,6 +111,23 @@ def test_a_join_adds_the_columns_of_one_row(project: Any, jsonl: Lines) -> None:
 
 
 @pytest.mark.usefixtures("a_file_a_unit")
+def test_bad_records_of_what_is_joined_are_left_out_where_bad_says_so(
+    project: Any, jsonl: Lines
+) -> None:
+    project.files(1)
+    rows: list[Any] = [{"id": i, "word": f"w{i}"} for i in range(10)]
+    rows[4] = '{"id": 4, "word": '
+    join = Join(str(jsonl("labels.jsonl", rows)), on="id")
+    with pytest.raises(BadInput, match=r"labels.jsonl:5 cannot be read"):
+        project.prepare(join=join, **ALL)
+    with pytest.raises(BadInput, match=r"1 of 10 records are bad"):
+        project.prepare(join=join, bad="skip", **ALL)
+    made = project.prepare(join=join, bad="quarantine", **ALL)
+    assert [row["id"] for row in project.all_rows(made)] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert project.manifest(made).notes["quarantine"]["rows"] == 1
+    assert made.notes[0].startswith("1 of 10 records are bad and were put aside: labels.jsonl:5")
+
+
 def test_a_join_with_several_matches_is_refused_with_the_values(project: Any, jsonl: Lines) -> None:
     project.files(5)
     labels = jsonl("labels.jsonl", [{"id": i // 2, "label": "l"} for i in range(4)])

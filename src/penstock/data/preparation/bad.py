@@ -86,6 +86,10 @@ class Tally:
             raise failure(bad) from error
         self.found.append(bad)
 
+    def account(self) -> Account:
+        """What became of its records."""
+        return account([(self.records, lambda: self.found, len(self.found))])
+
 
 def failure(bad: Bad) -> PenstockError:
     """The error that one bad record is in mode "fail"."""

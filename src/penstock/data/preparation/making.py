@@ -11,7 +11,7 @@ import pyarrow as pa
 from penstock.data.manifest import Lineage, Manifest, write_manifest
 from penstock.data.preparation.asking import Asked
 from penstock.data.preparation.assembly import columns_of, laid, refuse_duplicates, shelve
-from penstock.data.preparation.bad import Bad
+from penstock.data.preparation.bad import Account, Bad, Tally, refuse_many
 from penstock.data.preparation.ordering import ordered
 from penstock.data.preparation.past import Request
 from penstock.data.preparation.places import Places
@@ -76,11 +76,14 @@ def make(
     asked_for = request(found)
     columns, key = columns_of(asked, ran)
     whole = laid(asked, ran, [Places(found.opened.source, each.inputs) for each in units])
-    made = ordered(stores, asked.whole, whole, columns, theirs)
+    joined = Tally(asked.bad)
+    made = ordered(stores, asked.whole, whole, columns, theirs, joined)
+    if asked.bad == "skip":
+        refuse_many(joined.account(), asked.bad_share)
     refuse_duplicates(stores, asked, whole, columns, key, made.kept(whole.rows))
     bad: list[Bad] = []
     notes = _notes(asked, ran, units)
-    lines = _lines(asked, ran)
+    lines = _lines(asked, ran.account) + _lines(asked, joined.account()) + _unstable(asked, ran)
     if calls := [line for line in (found.opened.note, ran.unstable_key) if line]:
         notes["unstable_calls"] = calls
         lines += calls
@@ -97,7 +100,7 @@ def make(
     )
     if asked.bad == "quarantine":
         bad = [each for result in ran.results if result["bad"]
-               for each in bad_records(stores.blobs, result)] + bad  # fmt: skip
+               for each in bad_records(stores.blobs, result)] + joined.found + bad  # fmt: skip
     chain = asked.chain(found.opened.source.identity)
     aside = _quarantine(stores.blobs, asked.name, bad) if bad else None
     if aside is not None:
@@ -134,14 +137,16 @@ def _notes(asked: Asked, ran: Ran, units: Sequence[Unit]) -> dict[str, Any]:
     return notes
 
 
-def _lines(asked: Asked, ran: Ran) -> list[str]:
+def _lines(asked: Asked, found: Account) -> list[str]:
+    if not found.bad:
+        return []
+    what = "were skipped" if asked.bad == "skip" else "were put aside"
+    first = "; ".join(f"{b.place}: {b.error}" for b in found.first[:_SHOWN])
+    return [f"{found.bad} of {found.records} records are bad and {what}: {first}"]
+
+
+def _unstable(asked: Asked, ran: Ran) -> list[str]:
     lines = []
-    if ran.account.bad:
-        what = "were skipped" if asked.bad == "skip" else "were put aside"
-        first = "; ".join(f"{b.place}: {b.error}" for b in ran.account.first[:_SHOWN])
-        lines.append(
-            f"{ran.account.bad} of {ran.account.records} records are bad and {what}: {first}"
-        )
     if ran.unstable:
         names = ", ".join(each.name.partition(" ")[2] for each in asked.steps)
         lines.append(

@@ -15,7 +15,7 @@ from penstock.data.columns import Column, canonical, column_of_field
 from penstock.data.formats import BadRecord
 from penstock.data.preparation import shelf, whole
 from penstock.data.preparation.assembly import Laid, Pile, in_order, piles
-from penstock.data.preparation.bad import Bad, failure
+from penstock.data.preparation.bad import Tally
 from penstock.data.preparation.keyruns import groups
 from penstock.data.preparation.planning import Listed
 from penstock.data.preparation.tables import put_table
@@ -99,8 +99,10 @@ def ordered(
     laid: Laid,
     columns: Sequence[Column],
     theirs: Listed | None,
+    tally: Tally,
 ) -> Ordered:
-    """Carry out what was asked over all rows. Hold a pin.
+    """Carry out what was asked over all rows; bad records of what is joined go to the tally. Hold a
+    pin.
 
     Raises BadInput (columns that are not there, several matches), MissingExtra.
     """
@@ -113,7 +115,7 @@ def ordered(
         numbers = {name: each[~gone[each]] for name, each in numbers.items()}
     made.numbers = numbers
     if asked.join is not None and theirs is not None:
-        _join(stores, asked.join, laid, theirs, made)
+        _join(stores, asked.join, laid, theirs, made, tally)
     if asked.sort:
         _sort(stores, asked.sort, laid, columns, made)
     if asked.shuffle is not None:
@@ -166,8 +168,10 @@ def _sort(
 # joining
 
 
-def _join(stores: Stores, join: Join, laid: Laid, theirs: Listed, made: Ordered) -> None:
-    units, other = _read(stores, theirs)
+def _join(
+    stores: Stores, join: Join, laid: Laid, theirs: Listed, made: Ordered, tally: Tally
+) -> None:
+    units, other = _read(stores, theirs, tally)
     pairs = join.pairs
     ours = {each.name: each for each in made.columns}
     named = {each.name: each for each in other}
@@ -217,7 +221,9 @@ def _join(stores: Stores, join: Join, laid: Laid, theirs: Listed, made: Ordered)
     made.right = {"units": places, "names": names}
 
 
-def _read(stores: Stores, theirs: Listed) -> tuple[list[tuple[str, int, int]], list[Column]]:
+def _read(
+    stores: Stores, theirs: Listed, tally: Tally
+) -> tuple[list[tuple[str, int, int]], list[Column]]:
     """The other side as blobs: (digest, number of the first row, rows) of each, and its columns."""
     units: list[tuple[str, int, int]] = []
     columns: list[Column] | None = None
@@ -232,9 +238,12 @@ def _read(stores: Stores, theirs: Listed) -> tuple[list[tuple[str, int, int]], l
         waiting = []
 
     inputs = [each for unit in theirs.units for each in unit]
-    for block in theirs.opened.source.read_all(inputs):
+    source = theirs.opened.source
+    for block in source.read_all(inputs) if tally.policy == "fail" else source.read_on(inputs):
         if isinstance(block, BadRecord):
-            raise failure(Bad(block.place, "read", block.error))
+            tally.unreadable(block)
+            continue
+        tally.records += len(block)
         if columns is None:
             columns = [column_of_field(each) for each in block.table.schema]
         waiting.append(canonical(block.table, columns))
