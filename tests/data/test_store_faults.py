@@ -149,8 +149,11 @@ def test_a_store_that_is_gone_in_the_middle_names_the_shard_and_reading_goes_on_
     facts = caught.value.facts
     assert (facts["dataset"], facts["split"], facts["shard"]) == ("numbers@1", "all", 3)
     proxy.fault = lambda seen: None
-    assert loader.state()["next"] == len(given)
-    assert given + ids(loader) == WHOLE
+    state = loader.state()
+    assert state["next"] == len(given)
+    patient = reading()
+    patient.load_state(state)
+    assert given + ids(patient) == WHOLE
 
 
 @pytest.mark.parametrize(("fault", "workers"), [("hang", 0), ((500, "InternalError"), 2)])
@@ -160,8 +163,11 @@ def test_a_preparation_publishes_nothing_when_the_store_goes_and_then_does_the_r
     for number in range(6):
         lines = "".join(f"{10 * number + i},{i}\n" for i in range(10))
         (tmp_path / f"part-{number}.csv").write_text(f"id,x\n{lines}")
-    blobs = f"s3://{new_bucket()}/p?endpoint={proxy.url}&deadline=0.5&timeout=0.5"
-    settings = load_settings(folder=tmp_path, environment={}, home=tmp_path / "home", blobs=blobs)
+    blobs = f"s3://{new_bucket()}/p?endpoint={proxy.url}"
+    hasty, patient = (
+        load_settings(folder=tmp_path, environment={}, home=tmp_path / "home", blobs=blobs + more)
+        for more in ("&deadline=0.5&timeout=0.5", "&deadline=20&timeout=5")
+    )
     puts = [0]
 
     def gone(seen: Seen) -> object:
@@ -173,15 +179,16 @@ def test_a_preparation_publishes_nothing_when_the_store_goes_and_then_does_the_r
             stores, "data", str(tmp_path / "*.csv"), key="id", unit_bytes=0, workers=workers
         )
 
-    with open_stores(settings) as stores:
+    with open_stores(hasty) as stores:
         proxy.fault = gone
         with pytest.raises(StoreUnreachable, match="does not serve"):
             make(stores, workers)
         with stores.meta.read() as meta:
             assert meta.versions("dataset") == []
             assert meta.oldest_pin() is None
-        proxy.release.set()
-        proxy.fault = lambda seen: None
+    proxy.release.set()
+    proxy.fault = lambda seen: None
+    with open_stores(patient) as stores:
         made = make(stores, 0)
         assert (made.reference, made.version.summary["rows"]) == ("data@1", 60)
 
