@@ -55,7 +55,7 @@ def test_a_rate_exactly_at_the_bound_is_never_decided():
 def test_not_worse_compares_on_the_same_samples(gained, lost, outcome):
     found = judge(not_worse("accuracy", 0.015), accuracy(350, 360), pair(gained, lost, 360), NONE)
     assert found.outcome == outcome
-    assert "accuracy against m@1: better by" in found.says
+    assert "accuracy against m@1: " in found.says and "(+ is better)" in found.says
 
 
 def test_not_worse_says_how_many_samples_would_decide():

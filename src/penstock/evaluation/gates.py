@@ -100,9 +100,9 @@ def _not_worse(gate: Gate, pair: Comparison) -> GateOutcome:
     found = pair.advantage(gate.metric)
     if found is None or found.low is None or found.high is None:
         return GateOutcome(gate, "failed", f"{gate}: failed, it was not measured", found)
-    unit = "" if gate.metric == "accuracy" else " (lower loss is better)"
+    unit = " (+ is better)" if gate.metric == "accuracy" else " (+ is a lower loss, and better)"
     says = (
-        f"{gate.metric} against {pair.baseline}: better by {found.value:+.3f} "
+        f"{gate.metric} against {pair.baseline}: {found.value:+.3f} "
         f"{interval(found.low, found.high, '+')}{unit}"
     )
     limit = -gate.bound

@@ -348,6 +348,8 @@ class Controller:
         def change(tx: Writer) -> None:
             tx.end_attempt(self.run_id, self.attempt, cause, reached, detail)
             body = {"attempt": self.attempt, "cause": cause, "to_step": reached}
+            if "step" in detail and "what" in detail:  # the function raised, and is tried again
+                body["raised"] = detail["what"]
             tx.event(f"run/{self.run_id}", "attempt.ended", body)
 
         self.commit(change)

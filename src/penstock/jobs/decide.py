@@ -28,6 +28,8 @@ class Exit:
     def cause(self) -> str:
         if self.signal:
             return f"rank {self.rank} died by {self.signal}"
+        if self.code is None:
+            return f"rank {self.rank} died with its image"
         return f"rank {self.rank} left with exit code {self.code}"
 
 

@@ -140,6 +140,13 @@ def stop_early(stores: Stores, run: Run) -> BaseException:
         return KeyboardInterrupt()
 
 
+def tell_skipped(run: Run, say: Callable[[str], None]) -> None:
+    """Steps that were left out are no error, and not what anybody wants."""
+    if skipped := run.result.get("skipped"):
+        steps = units.show_count(run.result["steps"], "step")
+        say(f"{skipped:,} of {steps} were skipped: their gradients were not finite")
+
+
 def lines_of(event: Event) -> list[str]:
     """An event as lines for people; none of those that only machines need."""
     if event.kind == "model.published":
@@ -157,7 +164,11 @@ def _line_of(event: Event) -> str | None:
             return f"attempt {body['attempt']}: {ranks}, pids {pids}"
         case "rank.died":
             how = body["signal"] or f"exit code {body['code']}"
+            if body["signal"] is None and body["code"] is None:
+                how = "the death of its image"  # which cannot tell any more how its children ended
             return f"rank {body['rank']} (pid {body['pid']}) died by {how}"
+        case "attempt.ended" if "raised" in body:
+            return f"{body['cause']}: {body['raised']}; trying once more"
         case "agent.died":
             return "the agent died; starting another"
         case "controller.adopted":

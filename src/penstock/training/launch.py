@@ -19,7 +19,7 @@ from penstock.records import Run
 from penstock.records.references import check_name
 from penstock.records.runs import ENDED
 from penstock.training import configuring, controller
-from penstock.training.follow import follow, stop_early
+from penstock.training.follow import follow, stop_early, tell_skipped
 from penstock.training.watching import OnProgress
 
 OnChange = Literal["continue", "refuse", "fork"]
@@ -132,6 +132,7 @@ def train(
         if not run.source:
             say("its function is in no file: no other process can go on with this run")
         ended = _carry_out(stores, run, workers, detach, say, on_progress)
+        tell_skipped(ended, say)
         return Trained(ended, False, why, changed)
     except KeyboardInterrupt:
         if run is None or run.state in ENDED:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from penstock.base.units import show_count
 from penstock.data.manifest import Lineage, Manifest, write_manifest
 from penstock.data.preparation.asking import Asked
 from penstock.data.preparation.assembly import columns_of, laid, refuse_duplicates, shelve
@@ -105,7 +106,8 @@ def make(
     aside = _quarantine(stores.blobs, asked.name, bad) if bad else None
     if aside is not None:
         notes["quarantine"] = {"dataset": f"{asked.name}-quarantine", "rows": aside.rows}
-        lines.append(f"{aside.rows} records are in {asked.name}-quarantine")
+        many = show_count(aside.rows, "record")
+        lines.append(f"{many} went into {asked.name}-quarantine")
     manifest = write_manifest(
         stores.blobs,
         columns=written.columns,

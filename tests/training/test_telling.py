@@ -1,0 +1,45 @@
+"""What a script says of its training: one line per event that a person wants to know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from penstock.records import Event, Run
+from penstock.training.follow import lines_of, tell_skipped
+
+
+def told(kind: str, **body: Any) -> list[str]:
+    return lines_of(Event(1, 0.0, "run/r", kind, body))
+
+
+def test_a_function_that_raised_is_not_tried_again_without_a_word() -> None:
+    said = told(
+        "attempt.ended",
+        attempt=1,
+        cause="rank 0 raised at step 50",
+        to_step=49,
+        raised="OSError: flaky",
+    )
+    assert said == ["rank 0 raised at step 50: OSError: flaky; trying once more"]
+    assert told("attempt.ended", attempt=1, cause="rank 1 died by SIGKILL", to_step=3) == []
+
+
+def test_how_a_rank_died_is_said_as_far_as_anybody_knows() -> None:
+    assert told("rank.died", rank=1, pid=7, signal="SIGKILL", code=None) == [
+        "rank 1 (pid 7) died by SIGKILL"
+    ]
+    assert told("rank.died", rank=1, pid=7, signal=None, code=3) == [
+        "rank 1 (pid 7) died by exit code 3"
+    ]
+    assert told("rank.died", rank=1, pid=7, signal=None, code=None) == [
+        "rank 1 (pid 7) died by the death of its image"
+    ]
+
+
+def test_skipped_steps_are_said_at_the_end() -> None:
+    said: list[str] = []
+    run = Run("run-a", "base", "train", "finished", {}, result={"steps": 126, "skipped": 126})
+    tell_skipped(run, said.append)
+    assert said == ["126 of 126 steps were skipped: their gradients were not finite"]
+    tell_skipped(Run("run-b", "b", "train", "finished", {}, result={"steps": 9}), said.append)
+    assert len(said) == 1
