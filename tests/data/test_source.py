@@ -252,6 +252,29 @@ def test_threads_gather_while_shards_come_and_go(
     assert not wrong
 
 
+def test_a_batch_that_another_thread_overtook_keeps_its_shards(
+    large: Manifest, blobs: Blobs, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ShardSource, "_most_open", 1)
+    source = ShardSource(blobs, layout, large, "all", columns=["x"])
+    make_room, gather = source._make_room, source._pieces.gather
+
+    def overtaken(now: int) -> None:
+        monkeypatch.setattr(source, "_make_room", make_room)
+        other = threading.Thread(target=source.gather, args=(np.arange(3000, 3010),))
+        other.start()
+        other.join()
+        make_room(now)
+
+    def safely(rows: Any, shards: Any, names: Any) -> Any:
+        assert source._is_open[shards].all(), "reading there would end the process"
+        return gather(rows, shards, names)
+
+    monkeypatch.setattr(source, "_make_room", overtaken)
+    monkeypatch.setattr(source._pieces, "gather", safely)
+    assert source.gather(np.arange(10))["x"][9, 0] == 9
+
+
 def test_a_forked_child_gathers_on_its_own(
     large: Manifest, blobs: Blobs, layout: Layout, in_child: Callable[..., int]
 ) -> None:

@@ -180,9 +180,7 @@ class ShardSource:
         for number in dict.fromkeys(closed.tolist()):
             self._open_one(number)
         if self._limited:
-            self._now += 1
-            self._used[numbers] = self._now
-            self._make_room()
+            self._make_room(self._mark(numbers))
 
     def _open_one(self, number: int) -> None:
         began = time.monotonic_ns()
@@ -230,13 +228,21 @@ class ShardSource:
     def _most_open(self) -> int:
         return max(16, _MOST_MAPS // (1 + len(self._columns)))
 
-    def _make_room(self) -> None:
-        """Close what was not used for longest, but nothing of this batch, and if nobody reads."""
+    def _mark(self, numbers: npt.NDArray[np.int64]) -> int:
+        """Note that these shards are gathered from now; returns the time, which only rises."""
+        with self._gate:
+            self._now += 1
+            self._used[numbers] = self._now
+            return self._now
+
+    def _make_room(self, now: int) -> None:
+        """Close what was not used for longest, but nothing of the batch that was marked `now`
+        (others may have come and gone since), and only if nobody else reads."""
         with self._gate:
             if self._inside > 1 or self._fits():
                 return
             for number in sorted(self._open, key=lambda n: int(self._used[n])):
-                if self._fits() or self._used[number] == self._now:
+                if self._fits() or self._used[number] >= now:
                     return
                 self._shut(number, done=False)
 
