@@ -1,13 +1,13 @@
-"""1 % of the input files changed: how many units run again, counted, and what that takes.
+"""1 % of the input files changed: how many run again, counted, and what that takes.
 
 CSV files of 1,000 rows (id, x), a batch step that makes four columns, two workers; each file is a
 unit (`unit_bytes=0`). All are prepared; then 1 % of the files, spread over the folder, are written
 with other numbers and the same call is made again, and once more without any change. What runs is
-counted by the step itself. Beside it the same with files that share units of 64 KiB: how many files
-run again because a neighbour changed. The sampled double run calls the step twice for some units;
-a file counts once.
+counted by the step itself. Beside it the same with files that share units of 64 KiB: those that
+changed run alone there, too. The sampled double run calls the step twice for some units; a file
+counts once.
 
-Prediction, before any tuning: exactly 1 % of the units; the second call takes a tenth of the first,
+Prediction, before any tuning: exactly 1 % of the files; the second call takes a tenth of the first,
 most of it starting Python and workers.
 """
 
@@ -42,22 +42,21 @@ def measure(bench: Bench) -> None:
         some = _files(log)
         bench.add(subject, "nothing changed", "s", _run(bench, command))
         bench.add(subject, "files run again after 1 % changed", "", some)
-        if unit_bytes == 0:
-            ran.append((every, some, _files(log)))
+        ran.append((every, some, _files(log)))
 
     bench.alternate(
         bench.rounds(quick=1, full=3),
         lambda: once("a unit for each file", 0),
         lambda: once("files share 64 KiB", 64 << 10),
     )
-    bench.exactly("units of all files", files, max(every for every, _, _ in ran))
-    bench.exactly("units that ran after 1 % changed", share, max(some for _, some, _ in ran))
-    bench.exactly("units that ran after nothing changed", 0, max(none for _, _, none in ran))
+    bench.exactly("files that ran at first", files, max(every for every, _, _ in ran))
+    bench.exactly("files that ran after 1 % changed", share, max(some for _, some, _ in ran))
+    bench.exactly("files that ran after nothing changed", 0, max(none for _, _, none in ran))
 
 
 def _write(folder: Path, number: int, shift: int) -> None:
     rows = range(number * _ROWS, (number + 1) * _ROWS)
-    lines = "\n".join(f"{row},{row % 97 + shift}.5" for row in rows)
+    lines = "\n".join(f"{row},{row % 97}.{5 + shift}" for row in rows)
     (folder / f"part-{number:05d}.csv").write_text(f"id,x\n{lines}\n")
 
 

@@ -93,6 +93,26 @@ def test_kept_steps_go_with_the_versions_that_need_them(
     assert starts(stores, files(1), steps) == {0: 1}
 
 
+def test_files_that_share_a_unit_stay_known_as_long_as_the_newest_version_does(
+    stores: Stores, files: Any
+) -> None:
+    ran: set[int] = set()
+
+    def counted(row: Row) -> Row:
+        ran.add(row["id"] // 100)
+        return row
+
+    shared = {**HOW, "unit_bytes": None, "map": counted}
+    for value in range(3):
+        ran.clear()
+        data.prepare(stores, "d", files(value), **shared)
+        assert ran == ({0} if value else {0, 1, 2, 3})
+        forgotten(stores, unfinished_seconds=0.0)
+    with stores.meta.read() as meta:
+        left = [each.value for each in meta.memories("unit")]
+    assert sum("shares" in each for each in left) == 1, "of the newest version"
+
+
 def test_columns_that_others_typed_stay_with_their_version(stores: Stores, files: Any) -> None:
     def late(row: Row) -> Row:
         return {"id": row["id"], "note": "late" if row["id"] >= 300 else None}

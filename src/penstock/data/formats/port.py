@@ -103,6 +103,7 @@ class InputSource(ABC):
     """
 
     format: ClassVar[str]
+    input_is_record: ClassVar[bool] = False  # each input is one record, blocks hold several inputs
 
     @abstractmethod
     def spec(self) -> dict[str, Any]:

@@ -29,6 +29,8 @@ class Bad:
 class SmallFiles(FileSource):
     """A source whose inputs are whole files, and whose records are inputs."""
 
+    input_is_record = True
+
     @abstractmethod
     def row(self, input: Input, data: bytes) -> dict[str, Any] | Bad:
         """A file's row; tensors stay NumPy arrays."""

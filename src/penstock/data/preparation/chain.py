@@ -114,9 +114,8 @@ class Flow:
         return [column_of(each) for each in self.as_table().schema]
 
 
-def flows(blocks: Iterable[Block | BadRecord], tally: Tally) -> Iterator[Flow]:
-    """What a source reads; bad records go to the tally."""
-    first = 0
+def flows(blocks: Iterable[Block | BadRecord], tally: Tally, first: int = 0) -> Iterator[Flow]:
+    """What a source reads; bad records go to the tally. first: number of the first record."""
     for each in blocks:
         if isinstance(each, BadRecord):
             tally.unreadable(each)

@@ -16,6 +16,7 @@ from penstock.data.preparation import stability
 from penstock.data.preparation.asking import Asked
 from penstock.data.preparation.cutting import Inputs, cut, digests_of
 from penstock.data.preparation.keying import bare, stamp_key, unit_keys
+from penstock.data.preparation.neighbours import Neighbours
 from penstock.data.preparation.sources import Opened
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Unit:
 
     result  what it gave, where that is known and whole
     first   the step to begin with; kept: what that step begins with, where first > 0
+    had     inputs that need not run, as an earlier unit had them; see `neighbours.py`
     """
 
     inputs: Inputs
@@ -51,6 +53,7 @@ class Unit:
     result: dict[str, Any] | None
     first: int = 0
     kept: dict[str, Any] | None = None
+    had: dict[str, Any] | None = None
 
     @property
     def key(self) -> str:
@@ -61,8 +64,17 @@ class Unit:
         return [self.inputs[0].name, self.inputs[-1].name]
 
     @property
+    def to_run(self) -> Inputs:
+        """The inputs that are not known from an earlier unit."""
+        if self.had is None:
+            return self.inputs
+        pairs = zip(self.inputs, self.had["inputs"], strict=True)
+        return [each for each, known in pairs if known is None]
+
+    @property
     def size(self) -> int:
-        return sum(each.size for each in self.inputs)
+        """Bytes that run."""
+        return sum(each.size for each in self.to_run)
 
     def payload(self, first: bool) -> dict[str, Any]:
         """For the unit's function."""
@@ -71,6 +83,7 @@ class Unit:
             "names": self.names,
             "from": self.first,
             "kept": self.kept,
+            "had": self.had,
             "keys": None if self.digests is None else list(self.keys),
             "sampled": stability.sampled(self.key, first),
         }
@@ -118,14 +131,17 @@ def told(found: Listed, results: Sequence[Mapping[str, Any]]) -> Listed:
     return Listed(found.opened, found.units, [each["digests"] for each in results])
 
 
-def planned(stores: Stores, asked: Asked, found: Listed, fresh: bool) -> list[Unit]:
-    """Every unit in order, with what is known of it."""
+def planned(
+    stores: Stores, asked: Asked, found: Listed, fresh: bool, old: Manifest | None
+) -> list[Unit]:
+    """Every unit in order, with what is known of it. old: manifest of the newest version."""
     chain = asked.chain(found.opened.source.identity)
     units = []
     if found.digests is None:
         identity = found.opened.source.identity
         return [Unit(each, None, [stamp_key(identity, each)], None) for each in found.units]
     with stores.meta.read() as meta:
+        neighbours = Neighbours(stores.blobs, meta, chain, old)
         for inputs, digests in zip(found.units, found.digests, strict=True):
             named = [(i.name, digest) for i, digest in zip(inputs, digests, strict=True)]
             keys = unit_keys(chain, named)
@@ -138,7 +154,9 @@ def planned(stores: Stores, asked: Asked, found: Listed, fresh: bool) -> list[Un
                     if kept is not None:
                         first = number
                         break
-            units.append(Unit(inputs, digests, keys, known, first, kept))
+            lone = known is not None or kept is not None or fresh or len(inputs) == 1
+            had = None if lone else neighbours.had(named)
+            units.append(Unit(inputs, digests, keys, known, first, kept, had))
     return units
 
 
@@ -282,5 +300,8 @@ def plan_of(name: str, why: str, asked: Asked, units: Sequence[Unit], inputs: Ch
 
 def _example(unit: Unit, steps: Sequence[str]) -> str:
     first, last = unit.names
-    names = first if first == last else f"{first} to {last} ({len(unit.inputs)} inputs)"
+    count = f"{len(unit.inputs)} inputs"
+    if unit.had is not None:
+        count = f"{len(unit.to_run)} of {count}"
+    names = first if first == last else f"{first} to {last} ({count})"
     return f"{names} from {steps[unit.first]}" if unit.first else names

@@ -9,23 +9,33 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from penstock.base.errors import Damaged, NotFound
 from penstock.base.hashing import digest_json
 from penstock.blobs import Blobs
 from penstock.data.columns import Column
 from penstock.data.formats import BadRecord, Block, Input
 from penstock.data.keys import KeyFunction
 from penstock.data.preparation import chain as steps_room
-from penstock.data.preparation import stability
+from penstock.data.preparation import sharing, stability
 from penstock.data.preparation.bad import Tally, of_rows, to_rows
 from penstock.data.preparation.chain import Flow, Numbers, Ready
 from penstock.data.preparation.finishing import ROW, Work, data_of, finished
-from penstock.data.preparation.fitting import Misfit, alike, fit_tables, fitted, pieces_of, tell
+from penstock.data.preparation.fitting import (
+    Fitted,
+    Misfit,
+    alike,
+    fit_tables,
+    fitted,
+    pieces_of,
+    tell,
+)
 from penstock.data.preparation.keying import bare, stamp_key, unit_keys
 from penstock.data.preparation.places import RECORD, Places
 from penstock.data.preparation.sources import source_of
@@ -72,8 +82,9 @@ def unit(payload: dict[str, Any], context: UnitContext) -> dict[str, Any]:
     """Read and prepare some inputs, or go on from the kept output of a step.
 
     payload  {"inputs": specs, "names": first and last, "from": step to begin with, "kept": what
-             that step begins with, "keys": what each step's output is remembered by (None: the
-             unit hashes its inputs first), "sampled": whether some records are run twice}, or
+             that step begins with, "had": inputs that need not run (`neighbours.py`),
+             "keys": what each step's output is remembered by (None: the unit hashes its inputs
+             first), "sampled": whether some records are run twice}, or
              {"refit": result, "columns", "again": what that is remembered by, "of": the unit}: its
              columns got other types when all units were there; without "refit" it runs again, as
              other rows than it took fit these
@@ -92,28 +103,89 @@ def unit(payload: dict[str, Any], context: UnitContext) -> dict[str, Any]:
     digests = None
     if payload["keys"] is None:
         digests, payload, memories = _digested(payload, context.shared["chain"], work)
+    wanted = [column_from(each) for each in payload["columns"]] if "columns" in payload else None
+    if sharing.possible(work, inputs):
+        ran = _shared(payload, context.blobs, work, inputs, places, wanted)
+    else:
+        ran = _streamed(payload, context.blobs, work, places, wanted)
+    tally = ran.tally
+    found = finished(context.blobs, ran.fit, work, tally, places, last=wanted is not None)
+    result = {**found, **_told(context.blobs, tally, found), "unstable": ran.unstable}
+    memories += ran.kept
+    if wanted is None:
+        kept = [bare(key) for key, keep in zip(payload["keys"], work.keep, strict=False) if keep]
+        value = {**result, "steps": kept, "shares": ran.own_shares()}
+        memories.append({"key": payload["keys"][-1], "value": value})
+    else:
+        memories.append(_again(payload, result))
+    return {**result, "digests": digests, "memories": memories}
+
+
+@dataclass
+class _Ran:
+    """The rows of a unit's last step. kept: memories of the steps before; shares: `sharing.py`"""
+
+    fit: Fitted
+    tally: Tally
+    unstable: list[str]
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    shares: list[sharing.Share] = field(default_factory=list)
+
+    def own_shares(self) -> list[sharing.Share]:
+        """None where a record was bad only among those of other inputs."""
+        own = sum(each.bad for each in self.shares) == len(self.tally.found)
+        return self.shares if own and self.fit.ballots is None else []
+
+
+def _shared(
+    payload: Mapping[str, Any],
+    blobs: Blobs,
+    work: Work,
+    inputs: Sequence[Input],
+    places: Places,
+    wanted: list[Column] | None,
+) -> _Ran:
+    """Input by input; those that stayed are taken from before, where their rows allow it."""
+
+    def ran(known: Sequence[sharing.Known | None]) -> _Ran | None:
+        shared = sharing.Shared(blobs, work, inputs, Tally(work.bad), places)
+        pieces = shared.pieces(known, payload["sampled"])
+        if pieces is None:
+            return None
+        fit = fit_tables(pieces, shared.misfits, shared.tally, places, wanted)
+        return _Ran(fit, shared.tally, shared.unstable, shares=shared.shares)
+
+    found = None
+    if wanted is None and payload["had"] is not None:
+        with suppress(Damaged, NotFound):  # what is lost of before is made again
+            found = ran(sharing.known_of(payload["had"]))
+    found = found or ran([None] * len(inputs))
+    assert found is not None  # where all ran there is nothing to doubt
+    return found
+
+
+def _streamed(
+    payload: dict[str, Any],
+    blobs: Blobs,
+    work: Work,
+    places: Places,
+    wanted: list[Column] | None,
+) -> _Ran:
+    """All inputs through one step after the other, from the first that is not known."""
     tally = Tally(work.bad)
-    flows, first = _beginning(payload, context.blobs, work, tally, places)
+    flows, first = _beginning(payload, blobs, work, tally, places)
     unstable: list[str] = []
+    memories: list[dict[str, Any]] = []
     for start, stop in _segments(work, first):
         steps = work.steps[start:stop]
         if payload["sampled"] and steps:
             flows = stability.watched(steps, flows, unstable)
         flows = steps_room.run_all(steps, flows, tally)
         if stop < len(work.steps):
-            key = payload["keys"][stop - 1]
-            flows, memory = _keep(flows, key, context.blobs, tally, places)
+            flows, memory = _keep(flows, payload["keys"][stop - 1], blobs, tally, places)
             memories += memory
-    wanted = [column_from(each) for each in payload["columns"]] if "columns" in payload else None
     fit = fitted(flows, work.types, tally, places, wanted)
-    found = finished(context.blobs, fit, work, tally, places, last=wanted is not None)
-    result = {**found, **_told(context.blobs, tally, found), "unstable": unstable}
-    if wanted is None:
-        kept = [bare(key) for key, keep in zip(payload["keys"], work.keep, strict=False) if keep]
-        memories.append({"key": payload["keys"][-1], "value": {**result, "steps": kept}})
-    else:
-        memories.append(_again(payload, result))
-    return {**result, "digests": digests, "memories": memories}
+    return _Ran(fit, tally, unstable, memories)
 
 
 def _told(blobs: Blobs, tally: Tally, found: Mapping[str, Any]) -> dict[str, Any]:

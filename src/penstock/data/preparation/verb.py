@@ -99,8 +99,7 @@ def prepare(
               over all rows (see `whole.py`)
     expect    expectations or their file: warn, set rows aside, or refuse the version
     workers   processes; 0: in this one; default: one per core, none for little work
-    unit_bytes  up to which small files share a unit, which runs as a whole when one of them
-              changes; 0: a unit for each file; default 4 MiB
+    unit_bytes  up to which small files share a unit; 0: a unit for each file; default 4 MiB
     fresh     run it though it is known
     on_progress  called with `Progress`
     producer  idempotency key of the caller, e.g. "run/ID"; the same one never makes two versions
@@ -188,7 +187,7 @@ def _from_sources(call: _Call, asked: Asked) -> Prepared:
             why = reason(request(found), past, call.fresh)
 
         def write() -> Made:
-            units = planned(call.stores, asked, found, call.fresh)
+            units = planned(call.stores, asked, found, call.fresh, past.manifest)
             return make(call.stores, asked, found, units, theirs, request, call.on_progress)
 
         return _run(call, past, why, write)
@@ -281,7 +280,7 @@ def explain(stores: Stores, name: str, sources: Any, **options: Any) -> Plan:
         why = f"{past.known_as} is it: inputs, steps and parameters are unchanged"
         seen = changes(found, past.manifest)
         return Plan(name, True, why, inputs=seen, known_as=past.known_as)
-    units: list[Unit] = planned(stores, asked, found, fresh)
+    units: list[Unit] = planned(stores, asked, found, fresh, past.manifest)
     return plan_of(name, reason(request, past, fresh), asked, units, changes(found, past.manifest))
 
 
