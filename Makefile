@@ -6,7 +6,7 @@ BIN := .venv/bin
 SPECS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format chaos interop bench-env bench clean
+.PHONY: help demo test test-long lint format chaos interop bench-env bench clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: .venv/installed-demo ## Run the whole life of a model on real digits
 
 test: .venv/installed-test ## Run the whole test suite
 	@.ci/run test
+
+test-long: .venv/installed-test ## Run the tests that take long and have a shorter sister in the suite
+	@.ci/run long
 
 lint: .venv/installed-test ## Check style, types and floors
 	@.ci/run lint

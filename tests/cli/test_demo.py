@@ -56,8 +56,15 @@ def killed_by_hand(folder):
     return len(ranks)
 
 
-def test_the_demo_holds_what_it_promises_and_reuses_the_second_time(tmp_path):
-    first = json.loads(told(started(tmp_path, *DEMO, "--json")))
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A folder in which the demo was run, and what it told as JSON."""
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, json.loads(told(started(folder, *DEMO, "--json")))
+
+
+def test_the_demo_holds_what_it_promises_and_reuses_the_second_time(demo):
+    folder, first = demo
     assert first["bit_equal"] and first["weights"] == first["twin_weights"]
     assert first["run"] != first["twin_run"]
     assert first["killed_ranks"] == 3
@@ -74,7 +81,7 @@ def test_the_demo_holds_what_it_promises_and_reuses_the_second_time(tmp_path):
     assert (first["ok"], first["fell_short"]) == (True, [])
     assert not first["reused"]
 
-    second = told(started(tmp_path, *DEMO)).splitlines()
+    second = told(started(folder, *DEMO)).splitlines()
     assert len(second) <= 25
     said = dict(line.split(maxsplit=1) for line in second if line[:1].isalpha())
     for word in ("data", "train", "proof", "eval"):
@@ -83,15 +90,19 @@ def test_the_demo_holds_what_it_promises_and_reuses_the_second_time(tmp_path):
     assert f"weights sha256 {short(first['weights'])}" in said["proof"]
     assert "reused, with the figures of the first time" in said["took"]
 
-    slow = started(tmp_path, *SLOWLY)
+
+@pytest.mark.long
+def test_the_slow_demo_is_killed_by_hand_and_compares_its_weights_with_the_first(demo):
+    folder, _ = demo
+    slow = started(folder, *SLOWLY)
     try:
-        assert killed_by_hand(tmp_path) == 2
+        assert killed_by_hand(folder) == 2
         lines = told(slow).splitlines()
     finally:
         slow.kill()
         slow.wait()
     assert "IDENTICAL" in lines[-1]
-    with closing(connect(tmp_path / "home")) as home:
+    with closing(connect(folder / "home")) as home:
         attempts = home.run("slow").attempts
     assert len(attempts) == 2
     assert "SIGKILL" in attempts[0].cause

@@ -94,6 +94,7 @@ SCRIPT = """
     """
 
 
+@pytest.mark.long
 @pytest.mark.torch
 def test_a_training_on_a_terminal_has_a_bar_with_its_step_and_newest_values(terminal, tmp_path):
     (tmp_path / "fit.py").write_text(textwrap.dedent(SCRIPT))

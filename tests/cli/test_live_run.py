@@ -100,6 +100,7 @@ def test_a_detached_run_is_steered_from_another_terminal(terminal, script):
     assert "finished" in error["what"]
 
 
+@pytest.mark.long
 def test_a_training_function_that_raises_shows_its_own_traceback_first(script, tmp_path):
     path = tmp_path / "fit.py"
     path.write_text(path.read_text().replace("time.sleep(config.pause)", "{}['missing']"))

@@ -13,6 +13,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "examples" / "stdlib_lm" / "train.py"
 
 
+@pytest.mark.long
 @pytest.mark.torch
 @pytest.mark.timeout(300)
 def test_it_beats_the_frequency_of_bytes_and_is_remembered(tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ def test_more_workers_than_cores_could_hold_are_refused_before_anything_starts(p
     assert project.newest("run") is None
 
 
+@pytest.mark.long
 def test_changed_code_is_refused_or_forked_as_asked(project):
     script = project.start("run", "0")
     project.until("step 10", lambda: project.committed("run") >= 10)
@@ -122,6 +123,7 @@ def test_changed_code_is_refused_or_forked_as_asked(project):
     assert project.newest("run").id != first.id
 
 
+@pytest.mark.long
 def test_a_run_that_goes_on_elsewhere_is_not_started_twice(project):
     edited(project, "pause: float = 0.01", "pause: float = 0.2")  # it outlasts the second's start
     script = project.start("run", "0")
@@ -172,6 +174,7 @@ def test_workers_0_gives_the_weights_of_one_rank_and_a_finished_run_is_given_aga
     assert project.newest("run").id != first.id
 
 
+@pytest.mark.long
 def test_workers_0_stopped_by_ctrl_c_or_killed_goes_on_where_it_was(project, undisturbed):
     waits = "        while run.global_step == 60 and not pathlib.Path('go').exists():\n"
     edited(project, "        loss =", f"{waits}            time.sleep(0.01)\n        loss =")
@@ -193,7 +196,7 @@ def test_workers_0_stopped_by_ctrl_c_or_killed_goes_on_where_it_was(project, und
     assert len(began) == 3 and began[1] >= 20 and began[2] >= 50
 
 
-@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize("workers", ["0", pytest.param("1", marks=pytest.mark.long)])
 def test_a_model_that_cannot_be_exported_is_said_where_the_script_is_run(project, workers):
     edited(project, "epochs: int = 10", "epochs: int = 1")
     edited(

@@ -63,6 +63,7 @@ def test_weights_do_not_depend_on_data_workers_nor_on_who_is_killed(noisy, dice)
     assert (opened["reference"], opened["batch"], opened["block"]) == ("points:all", 24, 0)
 
 
+@pytest.mark.long
 def test_data_workers_serve_a_run_in_the_scripts_own_process(noisy):
     alone, project = noisy(0), noisy(1)
     alone.run("run", "0")

@@ -28,6 +28,7 @@ def flip_a_bit(project, digest):
         blob.write(bytes([byte ^ 1]))
 
 
+@pytest.mark.long
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(project, undisturbed):
     script = project.start("run", "2")
     project.until("step 30", lambda: project.committed("run") >= 30)

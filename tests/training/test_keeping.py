@@ -37,6 +37,7 @@ def test_every_scalar_is_in_the_tensorboard_files_once_whatever_was_killed(tmp_p
     assert sorted(losses) == list(range(1, run.step + 1))
 
 
+@pytest.mark.long
 def test_a_run_without_the_tensorboard_package_says_so_once_and_goes_on(tmp_path, made):
     project = made(tensorboard=tmp_path / "boards")
     broken = project.folder / "tensorboard"
@@ -49,7 +50,7 @@ def test_a_run_without_the_tensorboard_package_says_so_once_and_goes_on(tmp_path
     assert not (tmp_path / "boards").exists()
 
 
-@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize("workers", [pytest.param("0", marks=pytest.mark.long), "1"])
 def test_nothing_of_a_run_is_garbage_while_it_goes_on_and_afterwards(project, workers):
     script = project.start("run", workers)
     project.until("step 10", lambda: project.committed("run") >= 10)

@@ -41,7 +41,14 @@ def outcome(project, name="run"):
     return run.state, run.step
 
 
-@pytest.mark.parametrize("workers, also", [(1, []), (2, ["everything"]), (3, [])])
+@pytest.mark.parametrize(
+    "workers, also",
+    [
+        pytest.param(1, [], marks=pytest.mark.long),
+        (2, ["everything"]),
+        pytest.param(3, [], marks=pytest.mark.long),
+    ],
+)
 def test_every_process_is_killed_in_one_run_and_no_bit_of_the_weights_changes(
     made, dice, undisturbed, workers, also
 ):

@@ -23,6 +23,7 @@ print("SHAPE", model(np.zeros((3, 6), "float32")).shape, "BY", model.runtime)
 """
 
 
+@pytest.mark.long
 def test_a_run_on_an_object_store_is_killed_resumed_published_and_loaded(
     made, s3, dice, undisturbed
 ):

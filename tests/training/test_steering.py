@@ -104,6 +104,7 @@ def test_a_second_ctrl_c_kills_a_run_that_cannot_stop(project):
     assert project.newest("run").state == "stopped" and project.committed("run") == 10
 
 
+@pytest.mark.long
 def test_an_interrupted_detached_run_is_adopted_by_penstock_up_and_followed_by_its_script(
     project,
 ):
@@ -192,6 +193,7 @@ def test_a_function_of_a_notebook_trains_in_it_is_stopped_from_elsewhere_and_goe
     assert (run.state, run.step, run.source) == ("finished", 40, "")
 
 
+@pytest.mark.long
 def test_checkpoints_by_the_clock_are_of_one_step_on_all_ranks(project, undisturbed):
     edited(project, ("checkpoint_every=10", 'checkpoint_every="0.1s"'))
     script = project.start("run", "2")

@@ -150,6 +150,7 @@ def script(project: Any) -> Iterator[Callable[[], Any]]:
         each.wait()
 
 
+@pytest.mark.long
 def test_a_killed_caller_is_continued_with_what_is_missing(
     project: Any, script: Callable[[], Any], chance: random.Random
 ) -> None:

@@ -28,6 +28,7 @@ def run(folder: Path) -> tuple[float, float, str]:
     return float(found[1]), float(found[2]), done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.torch
 @pytest.mark.timeout(240)
 def test_the_arm_learns_to_reach_and_the_second_run_reuses_it_all(tmp_path: Path) -> None:
