@@ -19,10 +19,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-# How long an example takes is the machine's matter, not the law's.
-settings.register_profile(
-    "penstock", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
-)
+# How long an example takes is the machine's matter, not the law's. For more of them than there is
+# time for at every change: pytest --hypothesis-profile=thorough
+for name, examples in (("penstock", 50), ("thorough", 500)):
+    settings.register_profile(
+        name,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        print_blob=True,
+        max_examples=examples,
+    )
 settings.load_profile("penstock")
 
 
