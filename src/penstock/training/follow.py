@@ -13,6 +13,7 @@ from typing import Any
 
 from penstock.base import units
 from penstock.base.errors import Conflict, DiskFull, NotFound, RunFailed, RunStopped, from_dict
+from penstock.base.interrupts import Interrupts
 from penstock.jobs import control
 from penstock.jobs.handle import read_processes
 from penstock.jobs.stores import Stores
@@ -29,16 +30,17 @@ def follow(
     child: subprocess.Popen[bytes] | None,
     cursor: int,
     say: Callable[[str], None],
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress | None,
+    interrupts: Interrupts,
 ) -> Run:
     """Wait for the end of a run. Returns its row; raises what it failed with, or RunStopped."""
     watch = None if on_progress is None else Watch(stores, run, on_progress)
-    interrupts = heard = 0
+    heard = 0
     while True:
         try:
-            if heard < interrupts:  # not where it is caught: the next Ctrl-C may come any time
-                heard = interrupts
-                _interrupt(stores, run, interrupts, say)
+            if heard < interrupts.count:
+                heard = interrupts.count
+                _interrupt(stores, run, heard, say)
             cursor = tell_events(stores, run.id, cursor, say, timeout=0.2)
             with stores.meta.read() as db:
                 run = db.get_run(run.id)
@@ -48,8 +50,8 @@ def follow(
             if watch is not None:
                 watch.tell(run)
             _look_for_life(stores, run, child)
-        except KeyboardInterrupt:
-            interrupts += 1
+        except KeyboardInterrupt:  # by a handler that is not ours, or one too many for ours
+            interrupts.hear()
     if child is not None:
         child.wait()
     return _outcome(run)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from penstock.base import ids, process, units
 from penstock.base.errors import BadInput, CannotTravel, LeaseHeld, NotFound, Refused
+from penstock.base.interrupts import Interrupts, counted
 from penstock.jobs import control
 from penstock.jobs.source import CodeIdentity, difference, git_commit, identity, locate, refs
 from penstock.jobs.source import snapshot as take_snapshot
@@ -116,13 +118,17 @@ def train(
     LeaseHeld (the run is going on elsewhere), Refused, CannotTravel, BadInput.
     """
     run: Run | None = None
+    counting = ExitStack()  # from the first row on, an exception at any line could leave it behind
     try:
         with pinned(stores.meta):
             wanted = _wanted(
                 stores, function, config, name, workers, detach, checkpoint_every, seed, threads
             )
+            interrupts = counting.enter_context(counted())
             with stores.meta.write() as tx:
                 run, why, changed, reused = _decide(tx, wanted, fresh, on_change, stores)
+        if workers == 0:
+            counting.close()  # the function runs here: Ctrl-C raises in it
         if reused:
             say(f"reused run {run.name}, because {why}")
             return Trained(run, True, why)
@@ -131,13 +137,15 @@ def train(
             say(f"  changed: {line}")
         if not run.source:
             say("its function is in no file: no other process can go on with this run")
-        ended = _carry_out(stores, run, workers, detach, say, on_progress)
+        ended = _carry_out(stores, run, workers, detach, say, on_progress, interrupts)
         tell_skipped(ended, say)
         return Trained(ended, False, why, changed)
     except KeyboardInterrupt:
         if run is None or run.state in ENDED:
             raise
         raise stop_early(stores, run) from None
+    finally:
+        counting.close()
 
 
 def _carry_out(
@@ -147,8 +155,11 @@ def _carry_out(
     detach: bool,
     say: Callable[[str], None],
     on_progress: OnProgress | None,
+    interrupts: Interrupts,
 ) -> Run:
     if workers == 0:
+        if interrupts.count:
+            raise KeyboardInterrupt
         from penstock.training.inline import Inline
 
         with pinned(stores.meta):
@@ -158,11 +169,13 @@ def _carry_out(
         going_on = control.owner(db.find_lease(f"run/{run.id}"), db.now()) is not None
     child = None if going_on else control.start_controller(stores, run)
     if detach:
+        if interrupts.count:
+            raise KeyboardInterrupt
         say(f"detached; follow it: penstock runs logs -f {run.name}")
         return run
     if on_progress is not None:
         say(f"what its ranks print: penstock runs logs -f {run.name}")
-    return follow(stores, run, child, cursor, say, on_progress)
+    return follow(stores, run, child, cursor, say, on_progress, interrupts)
 
 
 def _wanted(

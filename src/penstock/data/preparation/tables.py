@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from penstock.data.manifest import ipc
 _MOST_FETCHED = 256 << 20  # bytes of tables from a far store that a process keeps
 _verified: set[tuple[str, str]] = set()  # (store, digest) of local blobs that this process compared
 _fetched: OrderedDict[tuple[str, str], pa.Table] = OrderedDict()
+_fetching = threading.Lock()  # threads that write shards read parts at the same time
 
 
 def is_gap(field: pa.Field) -> bool:
@@ -68,8 +70,7 @@ def read_table(blobs: Blobs, digest: str) -> pa.Table:
     Raises NotFound, Damaged.
     """
     key = (blobs.url, digest)
-    if (found := _fetched.get(key)) is not None:
-        _fetched.move_to_end(key)
+    if (found := _kept(key)) is not None:
         return found
     path = blobs.path(digest)
     if path is None:
@@ -88,10 +89,18 @@ def trust(blobs: Blobs, digests: Iterable[str]) -> None:
     _verified.update((blobs.url, digest) for digest in digests)
 
 
+def _kept(key: tuple[str, str]) -> pa.Table | None:
+    with _fetching:
+        if key in _fetched:
+            _fetched.move_to_end(key)
+        return _fetched.get(key)
+
+
 def _keep(key: tuple[str, str], table: pa.Table) -> None:
-    _fetched[key] = table
-    while len(_fetched) > 1 and sum(each.nbytes for each in _fetched.values()) > _MOST_FETCHED:
-        _fetched.popitem(last=False)
+    with _fetching:
+        _fetched[key] = table
+        while len(_fetched) > 1 and sum(each.nbytes for each in _fetched.values()) > _MOST_FETCHED:
+            _fetched.popitem(last=False)
 
 
 def _open(data: pa.Buffer, digest: str) -> pa.Table:
