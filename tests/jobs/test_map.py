@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.base.errors import BadInput, RunFailed, UserCodeFailed
+from penstock.base.errors import BadInput, LeaseHeld, RunFailed, UserCodeFailed
 from penstock.base.settings import load_settings
 from penstock.jobs import control
 from penstock.jobs.map import run_map
@@ -251,6 +251,20 @@ def test_a_map_in_its_callers_process_hears_a_stop_and_goes_on_with_what_is_miss
         assert db.newest_run("squares", "test").state == "stopped"
     assert len(place.run(workers=0, units=few, pause=0.26).results) == 4
     assert [n for n, _ in place.executions()] == [0, 1, 2, 3]
+
+
+def test_an_equal_call_beside_one_that_goes_on_is_told_so_and_disturbs_nothing(place):
+    refused = []
+
+    def call_again(done):
+        with pytest.raises(LeaseHeld):
+            place.run(workers=0)
+        with place.stores.meta.read() as db:
+            refused.append(db.newest_run("squares", "test").state)
+
+    assert squares(place.run(workers=0, on_done=call_again)) == EXPECTED
+    assert "running" in refused and set(refused) <= {"running", "finished"}
+    assert sorted(n for n, _ in place.executions()) == sorted(range(24))
 
 
 def test_a_map_of_nothing_is_refused(place):

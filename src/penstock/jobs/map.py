@@ -139,6 +139,8 @@ def _find_or_create(
     with stores.meta.write() as tx:
         last = tx.newest_run(name, work)
         if last and last.state != "finished" and last.spec.get("content") == content:
+            # Raises where another call, of this process too, has it: its row is no one else's.
+            tx.release_lease(tx.take_lease(f"run/{last.id}", str(process.Identity.mine()), 1.0))
             if not tx.unit_counts(last.id):  # it was let go of meanwhile
                 tx.add_units(last.id, units)
             return tx.change_run(last.id, state="pending", spec=spec, error=None, ended_at=None)
