@@ -35,6 +35,16 @@ def test_the_runtime_folder_is_private_and_short(layout):
     assert layout.runtime("run-" + "x" * 80) == folder
 
 
+def test_who_only_looks_for_a_runtime_folder_leaves_none(layout):
+    folder = layout.runtime("looked for", create=False)
+    assert not folder.exists()
+    assert layout.runtime("looked for") == folder and folder.is_dir()
+    folder.chmod(0o755)
+    with pytest.raises(Unavailable):
+        layout.runtime("looked for", create=False)
+    folder.rmdir()
+
+
 def test_a_socket_fits_whatever_the_temporary_folder_is_called(tmp_path, monkeypatch):
     long = tmp_path / ("x" * 90)
     long.mkdir()

@@ -52,6 +52,7 @@ def test_a_detached_run_is_followed_stopped_and_resumed_to_the_same_weights(proj
         control.resume(stores, run.id)
         project.until("the end", lambda: project.newest("run").state == "finished")
         reader.join(20)
+        assert not stores.layout.runtime(f"run/{run.id}", create=False).exists()
     assert [line for line in lines if line.startswith("at ")] == [f"at {n}" for n in range(80)]
     assert project.newest("run").result["weights"] == undisturbed(2)
 
@@ -65,6 +66,8 @@ def test_ctrl_c_right_after_the_call_ends_script_and_run(project):
     assert 'run "run" was stopped at step' in out and "Traceback" not in out
     run = project.newest("run")
     assert run.state == "stopped" and run.step == project.committed("run") < 80
+    with project.stores() as stores:
+        assert not stores.layout.runtime(f"run/{run.id}", create=False).exists()
 
 
 def test_ctrl_c_after_the_end_is_no_stop(project):

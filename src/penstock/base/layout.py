@@ -95,18 +95,24 @@ class Layout:
     def server_token(self) -> Path:
         return self.root / "server-token"
 
-    def runtime(self, key: str) -> Path:
+    def runtime(self, key: str, create: bool = True) -> Path:
         """A private folder for sockets, outside the home: socket paths end at 107 bytes.
 
-        Named by a hash of home and key, owned by this user, mode 0700. Created if need be. In
-        /tmp when the folder for temporary files has too long a name.
+        Named by a hash of home and key, owned by this user, mode 0700. In /tmp when the folder
+        for temporary files has too long a name.
+
+        create  make it if need be; who only looks leaves no folder behind
+        Raises Unavailable for one that is not private.
         """
         wanted = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
         fits = len(os.fsencode(wanted)) <= _LONGEST_BASE
         top = (wanted if fits else Path("/tmp")) / f"penstock-{os.getuid()}"
         name = hashlib.sha256(f"{self.root}\0{key}".encode()).hexdigest()[:20]
         for folder in (top, top / name):
-            folder.mkdir(mode=0o700, exist_ok=True)
+            if create:
+                folder.mkdir(mode=0o700, exist_ok=True)
+            elif not os.path.lexists(folder):
+                break
             found = folder.lstat()
             private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
             if not private or found.st_mode & 0o077:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from pathlib import Path
 from typing import Any
 
 from penstock.base import process
 from penstock.base.errors import BadInput, Conflict
-from penstock.jobs.handle import clear, read_processes
+from penstock.jobs.handle import discard, read_processes
 from penstock.jobs.stores import Stores
 from penstock.records import Lease, Run
 from penstock.records.runs import ENDED
@@ -72,7 +71,7 @@ def stop(stores: Stores, run_id: str) -> Run:
         run = tx.change_run(run.id, state="stopping" if alive else "stopped")
         tx.event(f"run/{run.id}", "run.stopping" if alive else "run.stopped", {"by": os.getpid()})
     if not alive:
-        clear(stores.layout.runtime(f"run/{run.id}"))
+        discard(stores.layout.runtime(f"run/{run.id}", create=False))
     return run
 
 
@@ -119,7 +118,7 @@ def adopt(stores: Stores) -> list[str]:
         ]
     adopted = []
     for run in candidates:
-        if read_processes(stores.layout.runtime(f"run/{run.id}")):
+        if read_processes(stores.layout.runtime(f"run/{run.id}", create=False)):
             continue  # its agent lives and starts a controller itself
         start_controller(stores, run)
         adopted.append(run.id)
@@ -134,6 +133,6 @@ def pids(stores: Stores, run_id: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     if identity is not None:
         rows.append({"role": "controller", "rank": None, "pid": identity.pid})
-    for row in read_processes(Path(stores.layout.runtime(f"run/{run.id}"))):
+    for row in read_processes(stores.layout.runtime(f"run/{run.id}", create=False)):
         rows.append({"role": row["role"], "rank": row["rank"], "pid": row["pid"]})
     return rows

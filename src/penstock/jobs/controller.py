@@ -19,7 +19,7 @@ from penstock.base import log, process
 from penstock.base.errors import LeaseLost, PenstockError
 from penstock.jobs import decide as think
 from penstock.jobs.facts import Facts
-from penstock.jobs.handle import AgentHandle, clear
+from penstock.jobs.handle import AgentHandle, discard
 from penstock.jobs.holding import Holding
 from penstock.jobs.stores import Stores
 from penstock.jobs.work import Call, Work
@@ -92,7 +92,7 @@ class Controller:
     def run(self) -> Run:
         run = self._holding.take()
         if run.state in ENDED:  # stopped before it had an owner: nothing of it may go on
-            clear(self.stores.layout.runtime(f"run/{self.run_id}"))
+            discard(self.stores.layout.runtime(f"run/{self.run_id}", create=False))
             return run
         self._load(run)
         try:

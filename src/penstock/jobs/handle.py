@@ -59,6 +59,12 @@ def clear(runtime: Path, timeout: float = 10.0) -> None:
     (runtime / "processes.json").unlink(missing_ok=True)
 
 
+def discard(runtime: Path) -> None:
+    """As `clear`, for a run that ended: its socket and spec go too."""
+    clear(runtime)
+    shutil.rmtree(runtime, ignore_errors=True)
+
+
 class AgentHandle:
     """One run's agent, as its controller sees it. `inbox` gets what the agent says."""
 
@@ -131,7 +137,7 @@ class AgentHandle:
         while read_processes(self._runtime) and time.monotonic() < deadline:
             time.sleep(0.002)
         self.lost()
-        shutil.rmtree(self._runtime, ignore_errors=True)  # its socket and spec; made anew if needed
+        discard(self._runtime)
 
     def _reap(self) -> None:
         if self._child is not None:

@@ -86,7 +86,7 @@ def _look_for_life(stores: Stores, run: Run, child: subprocess.Popen[bytes] | No
         owner = control.owner(db.find_lease(f"run/{run.id}"), db.now())
     if now_run.state in ENDED or owner is not None:
         return
-    if read_processes(stores.layout.runtime(f"run/{run.id}")):
+    if read_processes(stores.layout.runtime(f"run/{run.id}", create=False)):
         return
     if shutil.disk_usage(stores.layout.root).free < _NO_ROOM:
         raise DiskFull(
