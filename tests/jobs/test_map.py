@@ -253,6 +253,28 @@ def test_a_map_in_its_callers_process_hears_a_stop_and_goes_on_with_what_is_miss
     assert [n for n, _ in place.executions()] == [0, 1, 2, 3]
 
 
+def test_workers_that_are_asked_to_stop_end_their_units_and_leave(place):
+    """None is killed, so nothing that it had is done again."""
+
+    def stop(done):
+        with place.stores.meta.read() as db:
+            run = db.newest_run("squares", "test")
+        if run.state == "running":
+            control.stop(place.stores, run.id)
+
+    with pytest.raises(RunFailed, match="squares was stopped"):
+        place.run(on_done=stop, pause=0.26)
+    with place.stores.meta.read() as db:
+        run = db.newest_run("squares", "test")
+        assert run.state == "stopped" and not db.units(run.id, ("leased",))
+        (attempt,) = db.attempts(run.id)
+    assert attempt.cause == "stopped on request"
+    executed = [n for n, _ in place.executions()]
+    assert sorted(executed) == sorted(place.done()) and len(executed) < 24
+    assert squares(place.run(pause=0.26)) == EXPECTED
+    assert sorted(n for n, _ in place.executions()) == sorted(range(24))
+
+
 def test_an_equal_call_beside_one_that_goes_on_is_told_so_and_disturbs_nothing(place):
     refused = []
 

@@ -289,6 +289,7 @@ class Controller:
         match after:
             case think.Draining(why=why):
                 self.event("run.draining", {"why": why})
+                self._work.drain()
                 self._send(drain={"gang": self.attempt, "margin": self._margin()})
             case think.Clearing():
                 self._send(kill={"gang": self.attempt})

@@ -188,6 +188,7 @@ class MapWork:
         self._done = 0
         self._given: dict[int, set[str]] = {}  # worker -> keys that it has
         self._waiting: list[tuple[Call, int]] = []
+        self._draining = False
 
     def open(self, control: Control) -> None:
         self._control = control
@@ -227,6 +228,8 @@ class MapWork:
 
         def change(tx: Writer) -> list[dict[str, Any]]:
             finish(tx, control.run_id, done)
+            if self._draining:
+                return []
             given = tx.lease_units(control.run_id, control.generation, call.payload["want"])
             return [{"key": unit.key, "payload": unit.payload} for unit in given]
 
@@ -236,6 +239,8 @@ class MapWork:
             self.gave(done)
             self._count()
             self._answer_waiting()
+        if self._draining and self._done < self._total:
+            return {"units": [], "drained": True}
         if not units and self._done < self._total:
             self._waiting.append((call, call.payload["want"]))
             return None
@@ -281,6 +286,10 @@ class MapWork:
 
     def tick(self, steps: list[int]) -> dict[str, Any] | None:
         return None
+
+    def drain(self) -> None:
+        self._draining = True
+        self._answer_waiting()
 
     def finish(self, results: dict[int, dict[str, Any]]) -> dict[str, Any]:
         return {"units": self._done, "ended": time.time()}

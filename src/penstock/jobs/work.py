@@ -79,6 +79,10 @@ class Work(Protocol):
         """Called often. May return {"save": margin} to ask all ranks for a checkpoint."""
         ...
 
+    def drain(self) -> None:
+        """The run is to stop: give ranks nothing new to do."""
+        ...
+
     def finish(self, results: dict[int, dict[str, Any]]) -> dict[str, Any]:
         """All ranks returned: the run's result, committed by the controller."""
         ...

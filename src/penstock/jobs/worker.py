@@ -33,28 +33,35 @@ def main(channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
     behind = Behind(open_blobs(payload["blobs"]))
     context = UnitContext(behind.blobs, layout, payload["shared"], link.rank)
     try:
-        count = _exchange(link, context, behind, load(payload["function"]))
+        count, how = _exchange(link, context, behind, load(payload["function"]))
     except PenstockError as error:
         sys.stderr.write(f"{error.facts.get('traceback', '')}\npenstock: [{error.code}] {error}\n")
         link.tell("raised", {"step": 0, "error": error.as_dict()})
         sys.exit(1)
-    link.tell("finished", {"units": count})
+    link.tell(how, {"units": count})
 
 
-def _exchange(link: AgentLink, context: UnitContext, behind: Behind, function: Any) -> int:
-    """Units until there are none; returns how many. A unit is done when its blobs are durable."""
+def _exchange(
+    link: AgentLink, context: UnitContext, behind: Behind, function: Any
+) -> tuple[int, str]:
+    """Units until there are none, or the run is to stop. A unit is done when its blobs are durable.
+
+    Returns how many units there were, and "finished" or "drained".
+    """
     count = 0
     done: dict[str, Any] = {}
     want = 1
     with behind:
-        while units := link.call("exchange", {"done": done, "want": want})["units"]:
+        while True:
+            answer = link.call("exchange", {"done": done, "want": want})
+            if not (units := answer["units"]):
+                return count, "drained" if "drained" in answer else "finished"
             began = time.perf_counter()
             done = {unit["key"]: execute(function, unit, context) for unit in units}
             behind.settle()
             count += len(done)
             link.step_done(count)
             want = _next_batch(len(units), time.perf_counter() - began)
-    return count
 
 
 def _next_batch(units: int, seconds: float) -> int:

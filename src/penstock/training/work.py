@@ -307,6 +307,9 @@ class TrainingWork:
             else:
                 self._waiting_published.append(call)
 
+    def drain(self) -> None:
+        """Ranks see it in their shared words, after the same step."""
+
     def finish(self, results: dict[int, dict[str, Any]]) -> dict[str, Any]:
         return {"steps": results[0]["step"], "skipped": results[0]["skipped"]}
 
