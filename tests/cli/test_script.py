@@ -39,6 +39,18 @@ def test_an_error_is_one_message_with_its_place_and_code(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_command_line_that_does_not_hold_is_told_without_the_parser_s_insides(tmp_path):
+    script = """
+        def fit(run, config):
+            pass
+        if __name__ == "__main__":
+            ps.main(fit, {"lr": 0.1})
+        """
+    done = run_script(tmp_path, script, "--workers", "two")
+    assert done.returncode == 2 and "--workers: invalid int value: 'two'" in done.stderr
+    assert "argparse" not in done.stderr and "at:" not in done.stderr
+
+
 def test_the_script_s_own_bug_keeps_its_traceback(tmp_path):
     done = run_script(tmp_path, "def main():\n    1 / 0\nps.main(main)\n")
     assert done.returncode == 1

@@ -119,6 +119,11 @@ def test_a_stream_gives_every_rank_its_part_and_goes_on_by_reading_again() -> No
         len(stream(0, 1))
 
 
+def test_a_stream_puts_its_batches_where_the_run_is() -> None:
+    batch = next(iter(StreamLoader(Counting(), batch_size=6, device=torch.device("meta"))))
+    assert batch.device.type == "meta" and batch.shape == (6,)
+
+
 @pytest.fixture
 def source(make: Any, blobs: Blobs, layout: Layout) -> ShardSource:
     return ShardSource(blobs, layout, make(blobs, rows=50, shard_rows=20), "all")

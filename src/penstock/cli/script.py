@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from penstock.base.errors import PenstockError
 from penstock.cli import failure, watching
 from penstock.home.guard import only_in_scripts
 
-_PACKAGE = str(Path(__file__).resolve().parent.parent)
+_NOT_THE_SCRIPT = str(Path(__file__).resolve().parent.parent), sysconfig.get_path("stdlib")
 
 
 def main(
@@ -47,5 +48,5 @@ def main(
 def _place(error: PenstockError) -> str | None:
     """The innermost line of the script that led to the error."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
+    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_SCRIPT)]
     return f"{own[-1].filename}:{own[-1].lineno} in {own[-1].name}" if own else None

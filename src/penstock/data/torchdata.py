@@ -26,7 +26,7 @@ from penstock.data.columns import Values
 from penstock.data.order import Order, Rows, check_order, fingerprint, rank_slice
 from penstock.data.pipeline.collate import collated, stacked
 from penstock.data.pipeline.randoms import seed_of
-from penstock.data.pipeline.tensors import to_torch
+from penstock.data.pipeline.tensors import moved, to_torch
 from penstock.data.pipeline.work import failed
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ class StreamLoader:
     """Batches of an IterableDataset: this rank's part of every global batch, in its own order.
 
     length  global batches, where it is known; the dataset's own `len` is taken where it has one
+    device  where batches are put; None: the CPU
     Weaker than `Loader`: the order is what the dataset yields; going on at step k reads k batches
     again; every rank reads everything. Keeps no threads.
     """
@@ -139,6 +140,7 @@ class StreamLoader:
         world_size: int = 1,
         drop_last: bool = True,
         length: int | None = None,
+        device: Any = None,
     ) -> None:
         if batch_size < 1 or batch_size % world_size:
             raise BadInput(
@@ -150,6 +152,7 @@ class StreamLoader:
         self._batch = batch_size
         self._part = rank, world_size
         self._drop_last = drop_last
+        self._device = device
         if length is None and hasattr(dataset, "__len__"):
             length = len(dataset) // batch_size if drop_last else -(-len(dataset) // batch_size)
         self._length = length
@@ -200,7 +203,8 @@ class StreamLoader:
                 break
             part = rank_slice(np.arange(len(batch)), *self._part)
             self._next += 1
-            yield _collated([batch[i] for i in part])
+            collated_part = _collated([batch[i] for i in part])
+            yield collated_part if self._device is None else moved(collated_part, self._device)
         self._ended = True
 
     def close(self) -> None: ...

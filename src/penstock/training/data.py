@@ -120,6 +120,7 @@ class Reading:
                 rank=options["rank"],
                 world_size=options["world_size"],
                 drop_last=True if drop_last is None else drop_last,
+                device=options["device"],
             )
         raise BadInput(
             f"run.data got a {type(source).__name__}",

@@ -147,6 +147,23 @@ def test_ragged_lists_are_padded_to_the_longest(make: Any, home: Home) -> None:
     assert (~batch["t_pad_mask"]).sum(1).tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
 
 
+def test_what_a_map_makes_has_a_mask_in_every_batch_or_in_none(make: Any, home: Home) -> None:
+    rows = [{"id": i, "point": np.full(2, i, np.float32)} for i in range(8)]
+    data = make(home.blobs, rows)
+
+    def words(sample: dict[str, Any]) -> dict[str, Any]:
+        return {**sample, "tokens": np.arange(3 if sample["id"] < 4 else sample["id"])}
+
+    loader = Loader(
+        home.blobs, home.layout, data, "all", batch_size=4, shuffle=False, map=words, collate="pad"
+    )
+    equal, ragged = loader
+    names = {"id", "point", "tokens", "tokens_pad_mask"}
+    assert equal.keys() == ragged.keys() == names
+    assert equal["tokens"].shape == (4, 3) and not equal["tokens_pad_mask"].any()
+    assert (~ragged["tokens_pad_mask"]).sum(1).tolist() == [4, 5, 6, 7]
+
+
 def test_a_padded_last_batch_is_full_and_says_which_rows_are_padding(home: Home) -> None:
     parts = [
         list(home.loader(batch_size=8, pad_last=True, rank=rank, world_size=2)) for rank in (0, 1)

@@ -54,6 +54,22 @@ def stacked(values: list[Any]) -> Values:
     return np.stack(arrays) if arrays[0].dtype != object else values
 
 
+def relisted(columns: Mapping[str, Values], before: Mapping[str, Values]) -> dict[str, Values]:
+    """Lists that happen to be equally long in this batch, as lists again: whether there is a mask
+    must not depend on the luck of a batch. Columns that are arrays [b, T] `before` a map stay."""
+
+    def is_tensor(name: str) -> bool:
+        was = before.get(name)
+        return isinstance(was, np.ndarray) and was.ndim == 2
+
+    return {
+        name: list(values)
+        if isinstance(values, np.ndarray) and values.ndim == 2 and not is_tensor(name)
+        else values
+        for name, values in columns.items()
+    }
+
+
 def padded(columns: Mapping[str, Values]) -> dict[str, Values]:
     """Lists of one-dimensional arrays filled up with zeros to the longest, [b, T], and their masks.
 

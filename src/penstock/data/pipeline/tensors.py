@@ -46,6 +46,13 @@ def mapped(value: Any, one: Callable[[Any], Any]) -> Any:
     return one(value)
 
 
+def moved(batch: Any, device: Any) -> Any:
+    """Its tensors on a device, for a step that waits for them."""
+    import torch
+
+    return mapped(batch, lambda each: each.to(device) if isinstance(each, torch.Tensor) else each)
+
+
 def pinned(batch: Any) -> Any:
     """Its tensors in memory that a GPU reads by itself."""
     import torch

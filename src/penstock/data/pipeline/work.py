@@ -15,7 +15,7 @@ import numpy as np
 
 from penstock.base.errors import BadInput, PenstockError, UserCodeFailed
 from penstock.data.columns import Values
-from penstock.data.pipeline.collate import PADDED, collated, padded, samples_of
+from penstock.data.pipeline.collate import PADDED, collated, padded, relisted, samples_of
 from penstock.data.pipeline.plan import Picks
 from penstock.data.pipeline.randoms import Randoms, generator, stream_key
 
@@ -101,6 +101,8 @@ class Work:
         if steps.map is not None:
             samples = self._mapped(samples_of(columns, start, stop), picks, start)
             batch = collated(samples) if samples else batch
+            if steps.collate == "pad":
+                batch = relisted(batch, columns)
         if steps.batch_map is not None:
             batch = self._batch_mapped(batch, picks, start, stop)
         if steps.collate == "pad":
