@@ -91,6 +91,7 @@ def test_a_bad_line_of_csv_is_told_by_its_number(
     got = bad_csv(tmp_path, line, piece_bytes=piece)
     assert [each.place for each in got.bad] == ["rows.csv:43"]
     assert re.search(said, got.bad[0].error)
+    assert "Row #" not in got.bad[0].error  # its own count, of a piece
     assert got.bad[0].raw == line
     assert got.table["id"].to_pylist() == [i for i in range(100) if i != 41]
 

@@ -26,6 +26,7 @@ from penstock.data.formats.schemas import Schemas
 _BOM = b"\xef\xbb\xbf"
 _HEADER = 1 << 14  # bytes read at a time to find the header line
 _LONGEST_HEADER = 1 << 24
+_ROW = re.compile(r"^CSV parse error: (Row #\d+: )?")  # of the piece: its line is told
 _COLUMN = re.compile(r"In CSV column #(\d+): (?:CSV conversion error to )?(.*)")  # from Arrow
 
 
@@ -136,7 +137,7 @@ class CsvSource(LineSource):
         return self._parse(data, input, {field.name: field.type for field in self.schema})
 
     def reason(self, error: ValueError, line: bytes, input: Input) -> str:
-        text = super().reason(error, line, input)
+        text = _ROW.sub("", super().reason(error, line, input))
         if at := _COLUMN.match(text):
             name, text = self._names_of(input)[int(at[1])], at[2]
             text = f'column "{name}": {text}'
