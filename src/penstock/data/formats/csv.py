@@ -26,8 +26,9 @@ from penstock.data.formats.schemas import Schemas
 _BOM = b"\xef\xbb\xbf"
 _HEADER = 1 << 14  # bytes read at a time to find the header line
 _LONGEST_HEADER = 1 << 24
-_ROW = re.compile(r"^CSV parse error: (Row #\d+: )?")  # of the piece: its line is told
-_COLUMN = re.compile(r"In CSV column #(\d+): (?:CSV conversion error to )?(.*)")  # from Arrow
+# Of what Arrow says, without its own count of rows: a piece's, while the line of the file is told.
+_ROW = re.compile(r"^CSV parse error: (Row #\d+: )?")
+_COLUMN = re.compile(r"In CSV column #(\d+): (?:Row #\d+: )?(?:CSV conversion error to )?(.*)")
 
 
 class CsvSource(LineSource):
