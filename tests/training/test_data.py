@@ -182,6 +182,16 @@ def summed(samples: list[Any]) -> Any:
 MIX = Mix({"arms:all": 2, "hands:all": 1})
 
 
+def test_the_history_tells_the_order_of_each_source_of_a_mixture(data: Data) -> None:
+    loader = data(MIX, epochs=1)
+    told = [payload for kind, payload in loader.seat.told if kind == "data"]
+    assert [each["reference"] for each in told] == ["arms:all", "hands:all"]
+    assert [each["rows"] for each in told] == [30, 18]
+    for each in told:
+        assert each["batch"] == loader.batch_size and each["mixed"] == ["arms:all", "hands:all"]
+        assert each["seed"] == loader.orders[each["reference"]].seed
+
+
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.torch)])
 def test_a_mixture_gives_its_shares_alike_at_every_world_size(data: Data, workers: int) -> None:
     whole = data(MIX, epochs=1, workers=workers)

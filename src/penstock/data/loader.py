@@ -25,7 +25,7 @@ from penstock.data.pipeline.feeding import Kitchen
 from penstock.data.pipeline.joined import JoinedSource
 from penstock.data.pipeline.opening import Itself, Joined, Opening, Shards
 from penstock.data.pipeline.options import Options
-from penstock.data.pipeline.plan import Counts, OrderPlan, Plan
+from penstock.data.pipeline.plan import Counts, MixPlan, OrderPlan, Plan
 from penstock.data.pipeline.planning import mix_plan, plan_of
 from penstock.data.pipeline.threads import Feeder
 from penstock.data.source import ShardSource, Source
@@ -155,8 +155,13 @@ class Loader:
     def order(self) -> Order:
         """Of one source. Raises BadInput for a mixture, each of whose sources has its own."""
         if not isinstance(self._plan, OrderPlan):
-            raise BadInput("a mixture has no single order", "Ask its sources'.")
+            raise BadInput("a mixture has no single order", "Ask its sources': loader.orders.")
         return self._plan.order
+
+    @property
+    def orders(self) -> Mapping[str, Order]:
+        """Of each source of a mixture, whose batches are not its own; {} for one source."""
+        return self._plan.orders if isinstance(self._plan, MixPlan) else {}
 
     def __len__(self) -> int:
         """Steps of all epochs together. Raises BadInput for a mixture without end."""

@@ -147,7 +147,7 @@ class Reading:
         options = {"aside": aside, **options} if aside else options
         if len(keys := {each.key for each in found.values()}) == 1:
             options = {"key": keys.pop(), **options}
-        return Loader.mixed(
+        loader = Loader.mixed(
             sources,
             mix,
             batch_size=batch_size,
@@ -155,6 +155,9 @@ class Reading:
             sizes={name: each.size for name, each in found.items()},
             **options,
         )
+        for name, order in loader.orders.items():
+            self._tell(name, order, batch=batch_size, drop_last=None, mixed=list(mix.names))
+        return loader
 
     def _opening(self, reference: str, samples: Any, columns: Sequence[str] | None) -> _Found:
         from penstock.data.pipeline.opening import Sampled
@@ -216,11 +219,12 @@ class Reading:
             self._link.tell("checked", {**facts, "violations": violations, "aside": aside})
         return held.aside
 
-    def _tell(self, reference: str, order: Any) -> None:
-        """Into the run's history: in which order it reads."""
+    def _tell(self, reference: str, order: Any, **mixture: Any) -> None:
+        """Into the run's history: in which order it reads. What is not the order's own of a source
+        of a mixture is said by that."""
         if self._link.rank == 0:
             facts = {name: getattr(order, name) for name in order.__slots__}
-            self._link.tell("data", {"reference": reference, **facts})
+            self._link.tell("data", {"reference": reference, **facts, **mixture})
 
 
 class _Found(NamedTuple):

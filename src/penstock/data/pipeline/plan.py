@@ -195,6 +195,7 @@ class MixPlan:
     ) -> None:
         self._assignment = Assignment(mix, batch)
         self._orders, self._offsets, self._chosen = orders, offsets, chosen
+        self.orders = dict(zip(mix.names, orders, strict=True))
         self._batch = batch
         self._part = rank, world_size
         self._known: dict[int, Counts] = {}
