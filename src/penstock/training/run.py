@@ -18,6 +18,7 @@ from penstock.jobs.link import Link
 from penstock.training import group, randomness
 from penstock.training.data import Reading
 from penstock.training.deferred import Deferred
+from penstock.training.micro import Means, MicroBatches, Reduction
 from penstock.training.saving import Saver
 from penstock.training.tracked import Tracked
 
@@ -66,6 +67,8 @@ class Run:
         self._best_now: str | None = None
         self._last: dict[str, tuple[int, Any]] = {}
         self._inside = False
+        self._micro: MicroBatches | None = None
+        self._means = Means()
         self.skipped = 0
 
     # -- building -------------------------------------------------------------------------------
@@ -119,11 +122,19 @@ class Run:
 
     # -- the loop -------------------------------------------------------------------------------
 
-    def steps(self, source: Any) -> Iterator[Any]:
+    def steps(
+        self, source: Any, micro_batches: int | None = None, reduction: Reduction = "mean"
+    ) -> Iterator[Any]:
         """Iterate over a loader's batches, or over `range(n)` when given a number.
 
         Restores the newest checkpoint first; after each step: progress, signals, a checkpoint
         when one is due, and a clean end when the run is to stop.
+
+        micro_batches  V: a global batch is given in V equal parts, V / world_size of them to this
+                       rank, one after the other; `step` acts with the last. A multiple of the ranks
+        reduction      "mean"; or "ordered": the gradients' sum, and with it the weights, is bit for
+                       bit the same at any number of ranks (see `micro`)
+        Raises BadInput.
         """
         if not self._tracked.objects:
             raise BadInput(
@@ -133,6 +144,15 @@ class Run:
         counted = isinstance(source, int)
         if not counted and not self._tracked.holds(source) and hasattr(source, "state"):
             self._tracked.add(steps=source)
+        if micro_batches is not None:
+            self._micro = MicroBatches(
+                micro_batches, reduction, self.rank, self.world_size, self.seed
+            )
+        elif reduction != "mean":
+            raise BadInput(
+                f'reduction="{reduction}" says nothing without micro-batches',
+                "Say micro_batches=, a number that stays when the ranks change.",
+            )
         self._restore()
         total = 0
         if not getattr(source, "endless", False):
@@ -140,7 +160,10 @@ class Run:
             self._link.tell("total", {"steps": int(total)})
         self._inside = True
         for batch in self._timed(range(self.global_step, total) if counted else source):
-            yield batch
+            if self._micro is None:
+                yield batch
+            else:
+                yield from self._micro.parts(batch, self.global_step, self._models)
             self._end_step()
         self._inside = False
         if not self._saver.saved(self.global_step):
@@ -149,20 +172,25 @@ class Run:
         self._deferred.flush(wait=True)
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Back-propagate the mean loss of this rank's part of the batch."""
+        """Back-propagate the mean loss of the batch at hand."""
+        if self._micro is not None:
+            loss = self._micro.scaled(loss)
         loss.backward()  # type: ignore[no-untyped-call]
 
     def step(self, optimizer: torch.optim.Optimizer, clip: float | None = None) -> bool:
         """Apply the gradients, then clear them; skipped, and counted, when they are not finite.
 
         clip     largest global norm of the gradients, over all of this optimiser's parameters
-        returns  whether the step was taken. Gradients are equal on all ranks, so all agree.
+        returns  whether the step was taken. Gradients are equal on all ranks, so all agree. With
+                 micro-batches it is taken with the last one of a step
         """
         if not self._tracked.holds(optimizer):
             raise BadInput(
                 "run.step got an optimiser that is not tracked: a restart would forget it",
                 "Add it to run.track(optimizer=optimizer).",
             )
+        if self._micro is not None and not self._micro.complete(optimizer):
+            return False
         parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         limit = math.inf if clip is None else clip
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
@@ -176,13 +204,25 @@ class Run:
         return healthy
 
     def every(self, steps: int) -> bool:
-        """True in every n-th step, counted over all attempts: the n-th, the 2n-th, …"""
+        """True in every n-th step, counted over all attempts: the n-th, the 2n-th, …; once a step,
+        with its last micro-batch."""
         if steps < 1:
             raise BadInput(f"run.every({steps}) never comes", "Give 1 or more.")
+        if self._micro is not None and not self._micro.last:
+            return False
         return (self.global_step + 1) % steps == 0
 
     def log(self, values: Mapping[str, float | torch.Tensor]) -> None:
-        """Tell scalars of this step. Never waits for a device: a tensor there is read later."""
+        """Tell scalars of this step. Never waits for a device: a tensor there is read later. What
+        several micro-batches of a step tell is kept as its mean."""
+        if self._micro is not None:
+            self._means.add(values)
+            if not self._micro.last:
+                return
+            values = self._means.take(list(values))
+        self._tell(values)
+
+    def _tell(self, values: Mapping[str, float | torch.Tensor]) -> None:
         for name, value in values.items():
             number = value.detach() if isinstance(value, torch.Tensor) else float(value)
             self._last[name] = (self.global_step + 1, number)
@@ -321,6 +361,7 @@ class Run:
             began = now
 
     def _end_step(self) -> None:
+        self._tell(self._means.take())  # what only earlier micro-batches told
         self.global_step += 1
         self._link.step_done(self.global_step)
         if self._first and self.rank == 0:
