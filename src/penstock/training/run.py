@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
@@ -18,6 +17,7 @@ from penstock.jobs.link import Link
 from penstock.training import group, randomness
 from penstock.training.data import Reading
 from penstock.training.deferred import Deferred
+from penstock.training.evaluating import evaluating, rewound, weighed
 from penstock.training.micro import Means, MicroBatches, Reduction
 from penstock.training.saving import Saver
 from penstock.training.tracked import Tracked
@@ -237,9 +237,9 @@ class Run:
         models = [*self._tracked.models(), *self._models]
         group.equal_buffers(models, self.world_size)
         total = count = 0.0
-        with randomness.untouched(), _evaluating(models), _rewound(source), torch.no_grad():
+        with randomness.untouched(), evaluating(models), rewound(source), torch.no_grad():
             for batch in source:
-                value, weight = _weighed(function(batch), batch)
+                value, weight = weighed(function(batch), batch)
                 total += value
                 count += weight
         total, count = group.total([total, count], self.world_size)
@@ -414,52 +414,3 @@ def _position(source: Any) -> int:
 
 def _better(new: float, old: float, larger: bool) -> bool:
     return new > old if larger else new < old
-
-
-def _weighed(value: Any, batch: Any) -> tuple[float, float]:
-    """(sum, count) of what an evaluation function gave for one batch."""
-    if isinstance(value, torch.Tensor) and value.ndim > 0:
-        return float(value.double().sum()), float(value.numel())
-    rows = _rows(batch)
-    return float(value) * rows, float(rows)
-
-
-def _rows(batch: Any) -> int:
-    values = batch.values() if isinstance(batch, dict) else [batch]
-    for value in values:
-        if isinstance(value, torch.Tensor) and value.ndim > 0:
-            return int(value.shape[0])
-    return 1
-
-
-@contextmanager
-def _evaluating(models: list[torch.nn.Module]) -> Iterator[None]:
-    """Eval mode inside. DDP's own exchange of buffers is off: ranks may see unequal numbers of
-    batches, and one would wait for another for ever."""
-    modes = [(module, module.training) for model in models for module in model.modules()]
-    syncing = [m for m in models if getattr(m, "broadcast_buffers", False)]
-    for model in models:
-        model.eval()
-    for model in syncing:
-        model.broadcast_buffers = False  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for model in syncing:
-            model.broadcast_buffers = True  # type: ignore[assignment]
-
-
-@contextmanager
-def _rewound(source: Any) -> Iterator[None]:
-    """The whole source inside, whatever its cursor says; afterwards the cursor is as before."""
-    if not hasattr(source, "load_state"):
-        yield
-        return
-    state = source.state()
-    source.load_state({**state, "next": 0})
-    try:
-        yield
-    finally:
-        source.load_state(state)

@@ -1,0 +1,58 @@
+"""What an evaluation within a training leaves as it was, and how its values are weighed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+def weighed(value: Any, batch: Any) -> tuple[float, float]:
+    """(sum, count) of what an evaluation function gave for one batch."""
+    if isinstance(value, torch.Tensor) and value.ndim > 0:
+        return float(value.double().sum()), float(value.numel())
+    rows = _rows(batch)
+    return float(value) * rows, float(rows)
+
+
+def _rows(batch: Any) -> int:
+    values = batch.values() if isinstance(batch, dict) else [batch]
+    for value in values:
+        if isinstance(value, torch.Tensor) and value.ndim > 0:
+            return int(value.shape[0])
+    return 1
+
+
+@contextmanager
+def evaluating(models: list[torch.nn.Module]) -> Iterator[None]:
+    """Eval mode inside. DDP's own exchange of buffers is off: ranks may see unequal numbers of
+    batches, and one would wait for another for ever."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    syncing = [m for m in models if getattr(m, "broadcast_buffers", False)]
+    for model in models:
+        model.eval()
+    for model in syncing:
+        model.broadcast_buffers = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for model in syncing:
+            model.broadcast_buffers = True  # type: ignore[assignment]
+
+
+@contextmanager
+def rewound(source: Any) -> Iterator[None]:
+    """The whole source inside, whatever its cursor says; afterwards the cursor is as before."""
+    if not hasattr(source, "load_state"):
+        yield
+        return
+    state = source.state()
+    source.load_state({**state, "next": 0})
+    try:
+        yield
+    finally:
+        source.load_state(state)
