@@ -215,6 +215,12 @@ class RunFailed(PenstockError):
     exit_code = 9
 
 
+class RanksDiverged(RunFailed):
+    """Parameters that should be equal on all ranks are not; ranks and parameters are named."""
+
+    code = "ranks-diverged"
+
+
 class RunStopped(PenstockError):
     """A run was stopped on request and can be resumed."""
 

@@ -15,6 +15,7 @@ from penstock.base.nearest import did_you_mean
 from penstock.blobs import Blobs
 from penstock.jobs.link import Link
 from penstock.training import group, randomness
+from penstock.training.comparing import compare
 from penstock.training.data import Reading
 from penstock.training.deferred import Deferred
 from penstock.training.evaluating import evaluating, rewound, weighed
@@ -67,6 +68,7 @@ class Run:
         self._best_now: str | None = None
         self._last: dict[str, tuple[int, Any]] = {}
         self._inside = False
+        self._compare_every = 0
         self._micro: MicroBatches | None = None
         self._means = Means()
         self.skipped = 0
@@ -123,7 +125,11 @@ class Run:
     # -- the loop -------------------------------------------------------------------------------
 
     def steps(
-        self, source: Any, micro_batches: int | None = None, reduction: Reduction = "mean"
+        self,
+        source: Any,
+        micro_batches: int | None = None,
+        reduction: Reduction = "mean",
+        compare_every: int = 1000,
     ) -> Iterator[Any]:
         """Iterate over a loader's batches, or over `range(n)` when given a number.
 
@@ -134,7 +140,9 @@ class Run:
                        rank, one after the other; `step` acts with the last. A multiple of the ranks
         reduction      "mean"; or "ordered": the gradients' sum, and with it the weights, is bit for
                        bit the same at any number of ranks (see `micro`)
-        Raises BadInput.
+        compare_every  steps between two comparisons of all ranks' parameters, the first after step
+                       1; 0: never
+        Raises BadInput, RanksDiverged.
         """
         if not self._tracked.objects:
             raise BadInput(
@@ -153,6 +161,7 @@ class Run:
                 f'reduction="{reduction}" says nothing without micro-batches',
                 "Say micro_batches=, a number that stays when the ranks change.",
             )
+        self._compare_every = compare_every
         self._restore()
         total = 0
         if not getattr(source, "endless", False):
@@ -367,6 +376,10 @@ class Run:
         if self._first and self.rank == 0:
             self._link.tell("stepping", {"step": self.global_step, "at": time.time()})
         self._first = False
+        every = self._compare_every
+        if every and (self.global_step == 1 or self.global_step % every == 0):
+            models = self._tracked.named_models()
+            compare(models, self.rank, self.world_size, self.global_step)
         self._deferred.flush()
         drain_at = self._link.drain_at()
         draining = 0 < drain_at <= self.global_step

@@ -32,6 +32,11 @@ class Tracked:
                 )
             self.objects[name] = value
 
+    def named_models(self) -> dict[str, torch.nn.Module]:
+        """The users' own modules by the names they are tracked under."""
+        modules = {n: m for n, m in self.objects.items() if isinstance(m, torch.nn.Module)}
+        return {name: unwrap(module) for name, module in modules.items()}
+
     def models(self) -> list[torch.nn.Module]:
         return [each for each in self.objects.values() if isinstance(each, torch.nn.Module)]
 
