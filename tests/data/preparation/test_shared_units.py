@@ -187,21 +187,14 @@ def test_all_run_where_it_was_a_neighbour_that_decided_a_type(
     assert once.as_fresh(made, **options)
 
 
-def test_a_unit_with_a_kept_step_runs_as_a_whole(project: Any, once: Once) -> None:
-    project.files(4)
-    options = {"steps": [once.steps.told, ("filter", once.steps.odd)]}
-    once(**options)
-    project.write(1, shift=1.0)
-    once(**options)
-    assert once.ran() == {0, 1, 2, 3}
-
-
-def test_a_batch_of_many_files_runs_as_a_whole(once: Once, tmp_path: Path) -> None:
+def test_a_batch_of_many_files_runs_as_a_whole(project: Any, once: Once, tmp_path: Path) -> None:
     for number in range(4):
         (tmp_path / f"{number}.txt").write_text("text")
     options = {"batch": once.steps.louder, "key": "key"}
     once(tmp_path / "*.txt", **options)
     (tmp_path / "1.txt").write_text("another")
+    found = explain(project.stores, "data", str(tmp_path / "*.txt"), **options)
+    assert found.lines()[-1] == "  0.txt to 3.txt (4 inputs)"
     once(tmp_path / "*.txt", **options)
     assert once.ran() == {0, 1, 2, 3}
 

@@ -63,6 +63,12 @@ class Tally:
         self.records = 0
         self.found: list[Bad] = []
 
+    def copy(self) -> Tally:
+        """As it is now."""
+        made = Tally(self.policy)
+        made.records, made.found = self.records, list(self.found)
+        return made
+
     def unreadable(self, record: BadRecord) -> None:
         """The reader found it. Raises BadInput in mode "fail"."""
         self.records += 1

@@ -8,7 +8,7 @@ from typing import Any
 from penstock.base.hashing import digest_json
 from penstock.data.formats import Input
 
-CODE = 2  # raised when equal inputs and code would give other rows
+CODE = 3  # raised when equal inputs and code would give other rows
 
 
 def chain_of(identity: str, steps: Sequence[str], last: Sequence[Any]) -> dict[str, Any]:

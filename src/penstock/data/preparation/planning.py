@@ -44,7 +44,7 @@ class Unit:
 
     result  what it gave, where that is known and whole
     first   the step to begin with; kept: what that step begins with, where first > 0
-    had     inputs that need not run, as an earlier unit had them; see `neighbours.py`
+    had     inputs that need not run all steps, as an earlier unit had them; see `neighbours.py`
     """
 
     inputs: Inputs
@@ -53,7 +53,7 @@ class Unit:
     result: dict[str, Any] | None
     first: int = 0
     kept: dict[str, Any] | None = None
-    had: dict[str, Any] | None = None
+    had: list[dict[str, Any]] | None = None
 
     @property
     def key(self) -> str:
@@ -64,17 +64,19 @@ class Unit:
         return [self.inputs[0].name, self.inputs[-1].name]
 
     @property
-    def to_run(self) -> Inputs:
-        """The inputs that are not known from an earlier unit."""
+    def begins(self) -> list[int | None]:
+        """The step that each input begins with; None where an earlier unit had it to the end."""
         if self.had is None:
-            return self.inputs
-        pairs = zip(self.inputs, self.had["inputs"], strict=True)
-        return [each for each, known in pairs if known is None]
+            return [self.first] * len(self.inputs)
+        starts = [0, *(each["end"] for each in self.had[:-1]), None]
+        stages = zip(*(each["inputs"] for each in self.had), strict=True)
+        return [starts[sum(known is not None for known in each)] for each in stages]
 
     @property
     def size(self) -> int:
-        """Bytes that run."""
-        return sum(each.size for each in self.to_run)
+        """Bytes of the inputs that run."""
+        pairs = zip(self.inputs, self.begins, strict=True)
+        return sum(each.size for each, begin in pairs if begin is not None)
 
     def payload(self, first: bool) -> dict[str, Any]:
         """For the unit's function."""
@@ -141,7 +143,8 @@ def planned(
         identity = found.opened.source.identity
         return [Unit(each, None, [stamp_key(identity, each)], None) for each in found.units]
     with stores.meta.read() as meta:
-        neighbours = Neighbours(stores.blobs, meta, chain, old)
+        keep = [each.keep for each in asked.steps]
+        neighbours = Neighbours(stores.blobs, meta, chain, keep, old)
         for inputs, digests in zip(found.units, found.digests, strict=True):
             named = [(i.name, digest) for i, digest in zip(inputs, digests, strict=True)]
             keys = unit_keys(chain, named)
@@ -290,7 +293,7 @@ def plan_of(name: str, why: str, asked: Asked, units: Sequence[Unit], inputs: Ch
         why=why,
         units=len(units),
         known=len(units) - len(missing),
-        starts=dict(Counter(each.first for each in missing)),
+        starts=dict(Counter(_first(each) for each in missing)),
         rows=sum(each.result["rows"] for each in units if each.result is not None),
         inputs=inputs,
         steps=steps,
@@ -300,8 +303,15 @@ def plan_of(name: str, why: str, asked: Asked, units: Sequence[Unit], inputs: Ch
 
 def _example(unit: Unit, steps: Sequence[str]) -> str:
     first, last = unit.names
-    count = f"{len(unit.inputs)} inputs"
+    count, start = f"{len(unit.inputs)} inputs", _first(unit)
     if unit.had is not None:
-        count = f"{len(unit.to_run)} of {count}"
+        begins = Counter(each for each in unit.begins if each is not None)
+        count = f"{begins.pop(start, 0)} of {count}"
+        count += "".join(f", {begins[each]} from {steps[each]}" for each in sorted(begins))
     names = first if first == last else f"{first} to {last} ({count})"
-    return f"{names} from {steps[unit.first]}" if unit.first else names
+    return f"{names} from {steps[start]}" if start else names
+
+
+def _first(unit: Unit) -> int:
+    """The first step that runs for one of its inputs."""
+    return min((each for each in unit.begins if each is not None), default=0)

@@ -2,10 +2,10 @@
 when a neighbour changed.
 
 Records are counted as the inputs are read, so the rows of an input are those whose record numbers
-are its own, and its bad records stand together. What was made across inputs (a batch of many
-small files, rows that did not fit the others, rows without a key) is nobody's: such a unit runs as
-a whole. So does one whose columns, with what is taken from before, might be others than if all had
-run, and one of which a step's output is kept on the way.
+are its own, and its bad records of a stage (`stages.py`) stand together. What was made across
+inputs (a batch of many small files, rows that did not fit the others, rows without a key) is
+nobody's: such a unit runs as a whole. So does one whose columns, with what is taken from before,
+might be others than if all had run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,27 +21,29 @@ import pyarrow.compute as pc
 
 from penstock.blobs import Blobs
 from penstock.data.columns import Column
-from penstock.data.formats import Input
+from penstock.data.formats import Input, InputSource
 from penstock.data.keys import KEY
 from penstock.data.preparation import chain, stability
 from penstock.data.preparation.bad import Bad, Tally, of_rows
-from penstock.data.preparation.chain import Flow, Numbers
+from penstock.data.preparation.chain import Flow, Ready
 from penstock.data.preparation.finishing import ROW, Work, data_of
 from penstock.data.preparation.fitting import Misfit, Piece, pieces_of
+from penstock.data.preparation.kept import Kept, Share, plain
 from penstock.data.preparation.places import RECORD, Places
 from penstock.data.preparation.schema import joined
 from penstock.data.preparation.tables import read_facts, read_table, told_column
 from penstock.data.preparation.voting import Ballot, counted, elected
-from penstock.data.types import mark_key
+from penstock.data.types import Types, mark_key
 
 
-class Share(NamedTuple):
-    """Of one input in its unit: records that became rows or could have, records read, and how many
-    entries of bad ones."""
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """types: of the columns of its rows; given: what it begins with, None where it reads the
+    inputs."""
 
-    records: int
-    read: int
-    bad: int
+    steps: Sequence[Ready]
+    types: Types
+    given: Kept | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +56,14 @@ class Known:
     share: Share
 
 
-def possible(work: Work, inputs: Sequence[Input]) -> bool:
-    """Whether the rows of each input are its own, and nothing is kept on the way."""
-    batched = any(each.kind == "batch" for each in work.steps)
-    across = batched and work.source.input_is_record
-    return len(inputs) > 1 and not any(work.keep) and not across
+def possible(steps: Sequence[Ready], source: InputSource, inputs: Sequence[Input]) -> bool:
+    """Whether the rows of each input are its own."""
+    batched = any(each.kind == "batch" for each in steps)
+    return len(inputs) > 1 and not (batched and source.input_is_record)
 
 
 def known_of(had: Mapping[str, Any]) -> list[Known | None]:
-    """What the payload says of each input; see `neighbours.py`."""
+    """What the payload says of each input at a stage; see `neighbours.py`."""
     return [
         each and Known(had["units"][each[0]], each[1], each[2], Share(*each[3:]))
         for each in had["inputs"]
@@ -70,13 +71,20 @@ def known_of(had: Mapping[str, Any]) -> list[Known | None]:
 
 
 class Shared:
-    """The inputs of a unit, one after the other: run, or taken from before."""
+    """The inputs of a unit in one stage, one after the other: run, or taken from before."""
 
     def __init__(
-        self, blobs: Blobs, work: Work, inputs: Sequence[Input], tally: Tally, places: Places
+        self,
+        blobs: Blobs,
+        work: Work,
+        inputs: Sequence[Input],
+        tally: Tally,
+        places: Places,
+        stage: Stage,
     ) -> None:
-        self._blobs, self._work, self._inputs = blobs, work, inputs
+        self._blobs, self._work, self._inputs, self._stage = blobs, work, inputs, stage
         self.tally, self._places = tally, places
+        self._some = False  # whether the inputs that ran last had a row
         self._facts: dict[str, list[Bad]] = {}
         self._tables: dict[str, pa.Table] = {}
         self.shares: list[Share] = []
@@ -102,44 +110,53 @@ class Shared:
     def _made(self, taken: bool, found: Iterator[Any]) -> Iterable[Piece]:
         if taken:
             return found
-        return pieces_of(found, self._work.types, self.misfits, self.tally, self._places)
+        return pieces_of(found, self._stage.types, self.misfits, self.tally, self._places)
 
     def _flows(self, known: Sequence[Known | None], sampled: bool) -> Iterator[Flow | Piece]:
         first = 0
-        for group in _groups(known, self._work.source.input_is_record):
+        together = self._work.source.input_is_record and self._stage.given is None
+        for group in _groups(known, together):
             before = known[group[0]]
             if before is not None:
                 piece = self._taken(before, first)
                 if piece is not None:
                     yield piece
             else:
-                yield from self._run([self._inputs[n] for n in group], first, sampled)
-            records = sum(each.records for each in self.shares[-len(group) :])
-            sampled = sampled and (before is not None or not records)
-            first += records
+                yield from self._run(group, first, sampled)
+                sampled = sampled and not self._some
+            first += sum(each.records for each in self.shares[-len(group) :])
 
-    def _run(self, inputs: Sequence[Input], first: int, sampled: bool) -> Iterator[Flow]:
-        """Some neighbours through all steps."""
-        work, tally = self._work, self.tally
+    def _run(self, group: Sequence[int], first: int, sampled: bool) -> Iterator[Flow]:
+        """Some neighbours through the steps."""
+        steps, tally, given = self._stage.steps, self.tally, self._stage.given
         read, bad = tally.records, len(tally.found)
-        source = work.source.read_all if work.bad == "fail" else work.source.read_on
-        seen = _Count(first)
-        flows = seen.counted(chain.flows(source(inputs), tally, first))
-        if sampled and work.steps:
-            flows = stability.watched(work.steps, flows, self.unstable)
-        yield from chain.run_all(work.steps, flows, tally)
-        if len(inputs) == 1:
-            self.shares.append(
-                Share(seen.end - first, tally.records - read, len(tally.found) - bad)
-            )
+        seen = _Count()
+        flows = seen.counted(self._begin(group, first))
+        if sampled and steps:
+            flows = stability.watched(steps, flows, self.unstable)
+        yield from chain.run_all(steps, flows, tally)
+        self._some = seen.rows > 0
+        more = len(tally.found) - bad
+        if given is not None:
+            self.shares.append(given.shares[group[0]]._replace(bad=more))
+        elif len(group) == 1:
+            self.shares.append(Share(seen.rows, tally.records - read, more))
         else:
-            self.shares += _one_each(inputs, tally, bad)
+            self.shares += _one_each([self._inputs[n] for n in group], tally, bad)
+
+    def _begin(self, group: Sequence[int], first: int) -> Iterator[Flow]:
+        given, source = self._stage.given, self._work.source
+        if given is not None:
+            return given.of_input(group[0], first, self._places)
+        read = source.read_all if self._work.bad == "fail" else source.read_on
+        return chain.flows(read([self._inputs[n] for n in group]), self.tally, first)
 
     def _taken(self, known: Known, first: int) -> Piece | None:
         """An input's rows and bad records of before."""
         share = known.share
         self.shares.append(share)
-        self.tally.records += share.read
+        if self._stage.given is None:
+            self.tally.records += share.read
         if share.bad:
             found = self._bad(known.result["facts"])
             self.tally.found += found[known.first_bad : known.first_bad + share.bad]
@@ -147,7 +164,7 @@ class Shared:
             return None
         table = self._table(known.result)
         numbers = table[RECORD].to_numpy()
-        own = _plain(numbers)
+        own = plain(numbers)
         low, high = np.searchsorted(own, [known.first, known.first + share.records])
         if low == high:
             return None
@@ -173,28 +190,23 @@ class Shared:
     def _leads(self, piece: Piece, known: Sequence[Known | None]) -> bool:
         """Whether the first row says the order of the columns as it did before, or ran."""
         ends = np.cumsum([each.records for each in self.shares])
-        before = known[np.searchsorted(ends, _plain(piece[1])[0], side="right")]
+        before = known[np.searchsorted(ends, plain(piece[1])[0], side="right")]
         if before is None:
             return True
-        led = _plain(self._table(before.result)[RECORD].to_numpy())[0]
+        led = plain(self._table(before.result)[RECORD].to_numpy())[0]
         return bool(before.first <= led < before.first + before.share.records)
 
 
 class _Count:
     """Counts the rows of flows that pass."""
 
-    def __init__(self, first: int) -> None:
-        self.end = first
+    def __init__(self) -> None:
+        self.rows = 0
 
     def counted(self, flows: Iterator[Flow]) -> Iterator[Flow]:
         for flow in flows:
-            self.end += len(flow.records)
+            self.rows += len(flow.records)
             yield flow
-
-
-def _plain(records: Numbers) -> Numbers:
-    """Numbers of records, where a batch gave other rows that of its first; see `places.py`."""
-    return np.maximum(records, ~records)
 
 
 def _is_piece(each: Flow | Piece) -> bool:

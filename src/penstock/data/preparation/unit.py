@@ -8,45 +8,29 @@ transaction that commits it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from penstock.base.errors import Damaged, NotFound
 from penstock.base.hashing import digest_json
 from penstock.blobs import Blobs
 from penstock.data.columns import Column
-from penstock.data.formats import BadRecord, Block, Input
+from penstock.data.formats import Input
 from penstock.data.keys import KeyFunction
-from penstock.data.preparation import chain as steps_room
-from penstock.data.preparation import sharing, stability
-from penstock.data.preparation.bad import Tally, of_rows, to_rows
-from penstock.data.preparation.chain import Flow, Numbers, Ready
+from penstock.data.preparation.bad import Tally
+from penstock.data.preparation.chain import Ready
 from penstock.data.preparation.finishing import ROW, Work, data_of, finished
-from penstock.data.preparation.fitting import (
-    Fitted,
-    Misfit,
-    alike,
-    fit_tables,
-    fitted,
-    pieces_of,
-    tell,
-)
+from penstock.data.preparation.fitting import fit_tables
+from penstock.data.preparation.kept import put_bad, remember
 from penstock.data.preparation.keying import bare, stamp_key, unit_keys
 from penstock.data.preparation.places import RECORD, Places
 from penstock.data.preparation.sources import source_of
 from penstock.data.preparation.splitting import Rule
-from penstock.data.preparation.tables import (
-    column_from,
-    put_facts,
-    put_table,
-    read_facts,
-    read_table,
-)
+from penstock.data.preparation.stages import run_stages
+from penstock.data.preparation.tables import column_from, read_table
 from penstock.data.types import Type, type_of
 from penstock.jobs.source import import_paths, load, materialise
 
@@ -54,15 +38,6 @@ if TYPE_CHECKING:
     from penstock.jobs.map import UnitContext
 
 FUNCTION = "penstock.data.preparation.unit:unit"
-BAD_SCHEMA = pa.schema(
-    [
-        ("place", pa.string()),
-        ("step", pa.string()),
-        ("error", pa.string()),
-        ("trace", pa.string()),
-        ("raw", pa.binary()),
-    ]
-)
 
 _live: dict[str, Live] = {}  # by token: functions that stay in this process
 
@@ -82,9 +57,9 @@ def unit(payload: dict[str, Any], context: UnitContext) -> dict[str, Any]:
     """Read and prepare some inputs, or go on from the kept output of a step.
 
     payload  {"inputs": specs, "names": first and last, "from": step to begin with, "kept": what
-             that step begins with, "had": inputs that need not run (`neighbours.py`),
-             "keys": what each step's output is remembered by (None: the unit hashes its inputs
-             first), "sampled": whether some records are run twice}, or
+             that step begins with, "had": inputs that need not run, stage for stage
+             (`neighbours.py`), "keys": what each step's output is remembered by (None: the unit
+             hashes its inputs first), "sampled": whether some records are run twice}, or
              {"refit": result, "columns", "again": what that is remembered by, "of": the unit}: its
              columns got other types when all units were there; without "refit" it runs again, as
              other rows than it took fit these
@@ -104,88 +79,19 @@ def unit(payload: dict[str, Any], context: UnitContext) -> dict[str, Any]:
     if payload["keys"] is None:
         digests, payload, memories = _digested(payload, context.shared["chain"], work)
     wanted = [column_from(each) for each in payload["columns"]] if "columns" in payload else None
-    if sharing.possible(work, inputs):
-        ran = _shared(payload, context.blobs, work, inputs, places, wanted)
-    else:
-        ran = _streamed(payload, context.blobs, work, places, wanted)
+    ran = run_stages(payload, context.blobs, work, inputs, places, wanted)
     tally = ran.tally
     found = finished(context.blobs, ran.fit, work, tally, places, last=wanted is not None)
     result = {**found, **_told(context.blobs, tally, found), "unstable": ran.unstable}
     memories += ran.kept
     if wanted is None:
         kept = [bare(key) for key, keep in zip(payload["keys"], work.keep, strict=False) if keep]
-        value = {**result, "steps": kept, "shares": ran.own_shares()}
+        shares = {"shares": ran.own_shares(), "earlier": ran.earlier}
+        value = {**result, "steps": kept, **shares}
         memories.append({"key": payload["keys"][-1], "value": value})
     else:
         memories.append(_again(payload, result))
     return {**result, "digests": digests, "memories": memories}
-
-
-@dataclass
-class _Ran:
-    """The rows of a unit's last step. kept: memories of the steps before; shares: `sharing.py`"""
-
-    fit: Fitted
-    tally: Tally
-    unstable: list[str]
-    kept: list[dict[str, Any]] = field(default_factory=list)
-    shares: list[sharing.Share] = field(default_factory=list)
-
-    def own_shares(self) -> list[sharing.Share]:
-        """None where a record was bad only among those of other inputs."""
-        own = sum(each.bad for each in self.shares) == len(self.tally.found)
-        return self.shares if own and self.fit.ballots is None else []
-
-
-def _shared(
-    payload: Mapping[str, Any],
-    blobs: Blobs,
-    work: Work,
-    inputs: Sequence[Input],
-    places: Places,
-    wanted: list[Column] | None,
-) -> _Ran:
-    """Input by input; those that stayed are taken from before, where their rows allow it."""
-
-    def ran(known: Sequence[sharing.Known | None]) -> _Ran | None:
-        shared = sharing.Shared(blobs, work, inputs, Tally(work.bad), places)
-        pieces = shared.pieces(known, payload["sampled"])
-        if pieces is None:
-            return None
-        fit = fit_tables(pieces, shared.misfits, shared.tally, places, wanted)
-        return _Ran(fit, shared.tally, shared.unstable, shares=shared.shares)
-
-    found = None
-    if wanted is None and payload["had"] is not None:
-        with suppress(Damaged, NotFound):  # what is lost of before is made again
-            found = ran(sharing.known_of(payload["had"]))
-    found = found or ran([None] * len(inputs))
-    assert found is not None  # where all ran there is nothing to doubt
-    return found
-
-
-def _streamed(
-    payload: dict[str, Any],
-    blobs: Blobs,
-    work: Work,
-    places: Places,
-    wanted: list[Column] | None,
-) -> _Ran:
-    """All inputs through one step after the other, from the first that is not known."""
-    tally = Tally(work.bad)
-    flows, first = _beginning(payload, blobs, work, tally, places)
-    unstable: list[str] = []
-    memories: list[dict[str, Any]] = []
-    for start, stop in _segments(work, first):
-        steps = work.steps[start:stop]
-        if payload["sampled"] and steps:
-            flows = stability.watched(steps, flows, unstable)
-        flows = steps_room.run_all(steps, flows, tally)
-        if stop < len(work.steps):
-            flows, memory = _keep(flows, payload["keys"][stop - 1], blobs, tally, places)
-            memories += memory
-    fit = fitted(flows, work.types, tally, places, wanted)
-    return _Ran(fit, tally, unstable, memories)
 
 
 def _told(blobs: Blobs, tally: Tally, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,85 +116,12 @@ def _digested(
     return digests, {**payload, "keys": unit_keys(chain, named)}, [memory]
 
 
-def _segments(work: Work, first: int) -> Iterator[tuple[int, int]]:
-    """Runs of steps between which nothing is kept: (first, end)."""
-    start = first
-    for number in range(first, len(work.steps)):
-        if work.keep[number]:
-            yield start, number + 1
-            start = number + 1
-    if start < len(work.steps) or start == first:
-        yield start, len(work.steps)
-
-
-def _beginning(
-    payload: dict[str, Any], blobs: Blobs, work: Work, tally: Tally, places: Places
-) -> tuple[Iterator[Flow], int]:
-    kept = payload.get("kept")
-    if kept is None:
-        inputs = [Input.from_spec(each) for each in payload["inputs"]]
-        read = work.source.read_all if work.bad == "fail" else work.source.read_on
-        found: Iterable[Block | BadRecord] = read(inputs)
-        return steps_room.flows(found, tally), 0
-    _remembered(kept, blobs, tally)
-    return _kept_flows(kept, blobs, places), payload["from"]
-
-
-def _remembered(kept: Mapping[str, Any], blobs: Blobs, tally: Tally) -> None:
-    """What an earlier run told of a unit's records."""
-    tally.records = kept["records"]
-    if kept["facts"] is not None:
-        tally.found = of_rows(read_facts(blobs, kept["facts"]).to_pylist())
-
-
-def _kept_flows(kept: Mapping[str, Any], blobs: Blobs, places: Places) -> Iterator[Flow]:
-    if kept["blob"] is None:
-        return
-    table = read_table(blobs, kept["blob"])
-    yield from _in_blocks(table.drop_columns([RECORD]), table[RECORD].to_numpy(), places)
-
-
-def _in_blocks(table: pa.Table, records: Numbers, places: Places) -> Iterator[Flow]:
-    for start in range(0, table.num_rows, 4096):
-        yield Flow(records[start : start + 4096], places, table=table.slice(start, 4096))
-
-
-def _keep(
-    flows: Iterator[Flow], key: str, blobs: Blobs, tally: Tally, places: Places
-) -> tuple[Iterator[Flow], list[dict[str, Any]]]:
-    """Store what a step gave, for later calls; and go on with it as later calls will.
-
-    Rows that do not have one schema are not kept: whatever the later steps make of them, all rows
-    decide at the end which fit.
-    """
-    misfits: list[Misfit] = []
-    pieces = list(pieces_of(flows, {}, misfits, tally, places))
-    tell(misfits, tally, places)
-    whole = alike(pieces)
-    if whole is None and pieces:
-        return (Flow(each, places, table=table) for table, each in pieces), []
-    value = {"blob": None, "records": tally.records, "facts": put_bad(blobs, tally)}
-    memory = [{"key": key, "value": value}]
-    if whole is None:
-        return iter(()), memory
-    table, records = whole
-    value["blob"] = put_table(blobs, table.append_column(RECORD, pa.array(records)))
-    return _in_blocks(table, records, places), memory
-
-
-def put_bad(blobs: Blobs, tally: Tally) -> str | None:
-    """Store a unit's bad records; None where there are none."""
-    if not tally.found:
-        return None
-    return put_facts(blobs, pa.Table.from_pylist(to_rows(tally.found), schema=BAD_SCHEMA))
-
-
 def _refitted(payload: dict[str, Any], blobs: Blobs, work: Work, places: Places) -> dict[str, Any]:
     """A unit whose columns got other types when all units were there."""
     old = payload["refit"]
     columns = [column_from(each) for each in payload["columns"]]
     tally = Tally(work.bad)
-    _remembered(old, blobs, tally)
+    remember(old, blobs, tally)
     table = read_table(blobs, old["blob"])
     if ROW in table.column_names:  # back into the order of the input
         table = table.take(pa.array(np.argsort(table[ROW].to_numpy(), kind="stable")))
