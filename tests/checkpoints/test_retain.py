@@ -20,6 +20,11 @@ def test_the_newest_and_the_best_stay() -> None:
     assert ck.to_drop(rows, keep_last=2) == [10, 30]
 
 
+def test_where_a_fork_begins_stays() -> None:
+    rows = [row(50), row(40), row(30), row(20)]
+    assert ck.to_drop(rows, keep_last=1, origin=20) == [30, 40]
+
+
 def test_keeping_none_is_refused() -> None:
     with pytest.raises(BadInput, match="keep_last=0"):
         ck.to_drop([row(1)], keep_last=0)

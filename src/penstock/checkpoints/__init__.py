@@ -11,7 +11,13 @@ Importing this loads neither torch nor NumPy.
 from penstock.checkpoints.fingerprint import weights_digest
 from penstock.checkpoints.integrity import Damage, Found, newest_whole, verify
 from penstock.checkpoints.layout import Plan, plan
-from penstock.checkpoints.manifest import Manifest, assemble, parse_manifest, read_manifest
+from penstock.checkpoints.manifest import (
+    Manifest,
+    assemble,
+    parse_manifest,
+    read_manifest,
+    relabelled,
+)
 from penstock.checkpoints.reader import Loaded, State, load, load_newest
 from penstock.checkpoints.retain import to_drop
 from penstock.checkpoints.sidecar import handle
@@ -33,6 +39,7 @@ __all__ = [
     "persist",
     "plan",
     "read_manifest",
+    "relabelled",
     "to_drop",
     "verify",
     "weights_digest",

@@ -156,6 +156,14 @@ def read_manifest(blobs: Blobs, digest: str) -> Manifest:
     return parse_manifest(blobs.get(digest), digest)
 
 
+def relabelled(blobs: Blobs, digest: str, run_id: str) -> bytes:
+    """The manifest of the same state as another run's beginning: its id, and generation 0, which
+    is before that of any owner. Raises NotFound, Damaged, NewerSchema."""
+    data = blobs.get(digest)
+    parse_manifest(data, digest)
+    return canonical_json({**json.loads(data), "run_id": run_id, "generation": 0})
+
+
 def parse_manifest(data: bytes, name: str = "a manifest") -> Manifest:
     """Parse a manifest's bytes. `name` is what errors call it. Raises Damaged, NewerSchema."""
     try:

@@ -8,10 +8,13 @@ from penstock.base.errors import BadInput
 from penstock.records import Checkpoint
 
 
-def to_drop(checkpoints: Iterable[Checkpoint], keep_last: int) -> list[int]:
+def to_drop(
+    checkpoints: Iterable[Checkpoint], keep_last: int, origin: int | None = None
+) -> list[int]:
     """Steps that may go, oldest first.
 
     keep_last  how many of the newest stay, at least 1; who falls back past damage needs several
+    origin     where a forked run begins: it stays, for without it that run could not begin again
     Those marked best for a metric stay too.
     """
     if keep_last < 1:
@@ -23,4 +26,5 @@ def to_drop(checkpoints: Iterable[Checkpoint], keep_last: int) -> list[int]:
     rows = sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
     steps = sorted({row.step for row in rows})
     keep = set(steps[-keep_last:]) | {row.step for row in rows if row.best is not None}
+    keep |= set() if origin is None else {origin}
     return [step for step in steps if step not in keep]

@@ -9,6 +9,7 @@ from penstock.registry.manifest import Package, read_package
 from penstock.registry.packaging import Packaged, package
 from penstock.registry.promotion import promote
 from penstock.registry.signature import Signature, TensorSpec
+from penstock.registry.weight_file import weights
 
 __all__ = [
     "Lineage",
@@ -23,5 +24,6 @@ __all__ = [
     "package",
     "promote",
     "read_package",
+    "weights",
     "why",
 ]

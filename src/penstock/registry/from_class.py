@@ -18,6 +18,7 @@ from penstock.blobs.port import Blobs
 from penstock.jobs.source import import_paths, load, materialise
 from penstock.registry import apart
 from penstock.registry.manifest import Package
+from penstock.registry.weight_file import weights_in
 
 
 def rebuild(blobs: Blobs, layout: Layout, package: Package, config: Any) -> Any:
@@ -37,15 +38,11 @@ def rebuild(blobs: Blobs, layout: Layout, package: Package, config: Any) -> Any:
             "Pass its arguments: load(…, config={…}), or give each of them a default.",
             entry=package.entry,
         ) from error
-    _fill(model, package, blobs.get(package.files["weights"].digest))
+    _fill(model, package, weights_in(blobs, package))
     return model.eval().requires_grad_(False)
 
 
-def _fill(model: Any, package: Package, data: bytes) -> None:
-    import safetensors.torch
-
-    weights = safetensors.torch.load(data)
-    weights |= {name: weights[other] for name, other in package.tied.items()}
+def _fill(model: Any, package: Package, weights: dict[str, Any]) -> None:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
