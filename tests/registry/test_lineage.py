@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -87,3 +89,32 @@ def test_an_unknown_reference_offers_the_nearest(life):
         traced(life, "digit-cnn@production")
     with pytest.raises(NotFound, match="production"):
         traced(life, "digits-cnn@prodution")
+
+
+def test_what_a_run_was_forked_from_and_its_first_weights_follow_it(life):
+    with life.meta.write() as meta:
+        first = meta.get_run("run-1")
+        warm = {"init_from": {"asked": "digits-cnn", "kind": "model", "reference": "digits-cnn@1"}}
+        meta.add_run(replace(first, id="run-2", name="warm", spec={**first.spec, **warm}))
+        forked = {"forked_from": {"run": "run-2", "name": "warm", "step": 20}}
+        run = replace(first, id="run-3", name="warm-fork-1", spec={**first.spec, **warm, **forked})
+        meta.add_run(run)
+        digest = meta.get_version("model", "digits-cnn@1").digest
+        meta.add_version("model", "digits-cnn", digest, "run/run-3/digits-cnn", {}, [])
+    found = traced(life, "digits-cnn@2")
+    said = "digits-cnn@2 <- warm-fork-1 <- warm@20 <- digits-cnn@1 <- base <- points@1"
+    assert found.line().startswith(said)
+    facts = {step.name: step.facts for step in found.steps}
+    assert facts["warm@20"]["id"] == "run-2" and facts["warm@20"]["how"] == "forked"
+    assert facts["digits-cnn@1"]["how"] == "init_from"
+    assert [step.name for step in found.steps if step.what == "dataset"] == ["points@1"]
+
+
+def test_of_a_run_that_is_gone_the_fork_still_tells(life):
+    with life.meta.write() as meta:
+        first = meta.get_run("run-1")
+        forked = {"forked_from": {"run": "run-0", "name": "gone", "step": 20}}
+        meta.change_run("run-1", spec={**first.spec, **forked})
+    assert (
+        "production <- base <- gone@20 <- points@1" in traced(life, "digits-cnn@production").line()
+    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from penstock.base.errors import NotFound
 from penstock.blobs.port import Blobs
-from penstock.records import Alias, Reference, Version, to_data
+from penstock.records import Alias, Reference, Run, Version, to_data
 from penstock.registry.manifest import read_package
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Lineage:
     def line(self) -> str:
         """One line: `production <- base <- digits@1 <- make_digits (git 3ac1e0)`.
 
-        Several data sets, or functions, of one run stand side by side with "+".
+        Several data sets, or functions, of one run stand side by side with "+". What a run was
+        forked from, or had its first weights from, follows it: `base-fork-1 <- base@2000`.
         """
         shown: list[str] = []
         previous: What | None = None
@@ -43,7 +44,7 @@ class Lineage:
             if step.what == "evaluation" or (step.what == "model" and previous == "alias"):
                 continue  # the line tells where it came from; these are in `steps`
             text = _text(step)
-            if step.what == previous:
+            if step.what == previous and step.what != "run":
                 if text not in shown[-1].split(" + "):
                     shown[-1] += f" + {text}"
             else:
@@ -123,7 +124,44 @@ def _run(reader: Reader, version: Version, lineage: dict[str, Any]) -> tuple[lis
         "data": run.data,
         "step": lineage.get("step"),
     }
-    return [Step("run", run.name, facts)], _pinned(run.data or lineage.get("data") or {})
+    data = _pinned(run.data or lineage.get("data") or {})
+    older, more = _beginning(reader, run, {run.id})
+    return [Step("run", run.name, facts), *older], list(dict.fromkeys([*data, *more]))
+
+
+def _beginning(reader: Reader, run: Run, seen: set[str]) -> tuple[list[Step], list[str]]:
+    """The run that it was forked from, or whose weights it began with (or the model version), and
+    so on; and what those read. Of one whose row is gone, what this row tells."""
+    forked, initial = run.spec.get("forked_from"), run.spec.get("init_from") or {}
+    how, origin = ("forked", forked) if forked else ("init_from", initial)
+    if origin.get("reference"):
+        return _published(reader, origin["reference"], seen)
+    if not origin.get("run"):
+        return [], []
+    facts = {"id": origin["run"], "step": origin["step"], "how": how}
+    parent = reader.find_run(origin["run"])
+    if parent is None or parent.id in seen:
+        return [Step("run", f"{origin['name']}@{origin['step']}", facts)], []
+    facts |= {"state": parent.state, "source": parent.source, "data": parent.data}
+    older, data = _beginning(reader, parent, seen | {parent.id})
+    step = Step("run", f"{origin['name']}@{origin['step']}", facts)
+    return [step, *older], [*_pinned(parent.data), *data]
+
+
+def _published(reader: Reader, reference: str, seen: set[str]) -> tuple[list[Step], list[str]]:
+    """The model version that a run had its first weights from, and the run that published it."""
+    try:
+        version = reader.get_version("model", reference)
+    except NotFound:
+        return [Step("model", reference, {"how": "init_from"})], []
+    step = Step("model", reference, {**_model(version).facts, "how": "init_from"})
+    run_id = version.producer.removeprefix("run/").split("/")[0]
+    parent = reader.find_run(run_id)
+    if parent is None or parent.id in seen:
+        return [step], []
+    facts = {"id": parent.id, "state": parent.state, "source": parent.source, "data": parent.data}
+    older, data = _beginning(reader, parent, seen | {parent.id})
+    return [step, Step("run", parent.name, facts), *older], [*_pinned(parent.data), *data]
 
 
 def _pinned(data: Any) -> list[str]:

@@ -17,25 +17,31 @@ def pack(config: Any, here: bool = False) -> dict[str, Any]:
     here  it stays in this process, as in `locate`
     """
     if config is None or isinstance(config, dict):
-        return {"type": None, "value": _plain(config, "config")}
+        return {"type": None, "value": values(config)}
     if isinstance(config, type):
         raise BadInput(
             f"the config is the class {config.__name__}, not an instance",
             f"Pass {config.__name__}().",
         )
-    if dataclasses.is_dataclass(config):
-        value = {
+    value = values(config)
+    return {"type": locate(type(config), here).text, "value": value}
+
+
+def values(config: Any) -> Any:
+    """A configuration's values as JSON-able data. Raises CannotTravel with the path."""
+    if config is None or isinstance(config, dict):
+        return _plain(config, "config")
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {
             field.name: _plain(getattr(config, field.name), f"config.{field.name}")
             for field in dataclasses.fields(config)
         }
-    elif hasattr(config, "model_dump"):
-        value = config.model_dump(mode="json")
-    else:
-        raise CannotTravel(
-            f"a config of type {type(config).__name__} cannot be kept",
-            "Use a dataclass, a pydantic model or a dict.",
-        )
-    return {"type": locate(type(config), here).text, "value": value}
+    if hasattr(config, "model_dump"):
+        return config.model_dump(mode="json")
+    raise CannotTravel(
+        f"a config of type {type(config).__name__} cannot be kept",
+        "Use a dataclass, a pydantic model or a dict.",
+    )
 
 
 def _plain(value: Any, path: str) -> Any:
