@@ -40,6 +40,10 @@ def config(*arguments, of=Config):
     return parse(fit, of, arguments).config
 
 
+def test_weights_to_begin_with_are_an_option():
+    assert parse(fit, Config, ["--init-from", "base@20"]).options["init_from"] == "base@20"
+
+
 def test_nothing_said_leaves_the_config_as_it_is():
     assert config() == Config()
 

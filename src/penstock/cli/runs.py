@@ -1,4 +1,4 @@
-"""`penstock runs`: list, show, logs, stop, resume, pids, verify."""
+"""`penstock runs`: list, show, logs, stop, resume, fork, pids, verify."""
 
 from __future__ import annotations
 
@@ -115,6 +115,28 @@ def resume(run: RunName) -> Answer:
             f"{view.name} ({view.id}) goes on; follow it: penstock runs logs {view.name} -f"
         ),
     )
+
+
+@command(app, "fork", ["penstock runs fork base@2000 lr=1e-4", "penstock runs fork base@best"])
+def fork(
+    origin: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN[@STEP]", help="Where it begins; default: the newest whole checkpoint."
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Change the config.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the new run; default: RUN-fork-N.")
+    ] = None,
+) -> Answer:
+    """Start a new run from a checkpoint of another, with its code, data and config; detached."""
+    from penstock.cli import show
+
+    made = home().fork_run(origin, overrides or (), name)
+    return Answer(made, lambda draw: show.forked(draw, made))
 
 
 @command(app, "pids", ["kill -9 $(penstock runs pids)", "penstock runs pids base --json"])

@@ -11,7 +11,7 @@ from penstock.base.hashing import short
 from penstock.base.units import show_bytes
 from penstock.cli.data.drawing import pairs
 from penstock.cli.draw import Drawing, age, state, took
-from penstock.home.views import CheckpointVerdict, RunDetail, RunView
+from penstock.home.views import CheckpointVerdict, ForkView, RunDetail, RunView
 
 _SHOWN_CHECKPOINTS = 10
 
@@ -47,6 +47,8 @@ def run(draw: Drawing, detail: RunDetail) -> None:
             "workers": view.workers,
             "started": f"{age(view.created_at)}, took {took(view.created_at, view.ended_at)}",
             "detached": "yes" if view.detached else None,
+            "forked from": _forked_from(detail.spec.get("forked_from")),
+            "weights from": _weights_from(detail.spec),
             "entry": detail.spec.get("entry"),
             "config": _config(detail.spec.get("config")),
             "data": ", ".join(f"{asked} = {got}" for asked, got in view.data.items()),
@@ -88,6 +90,16 @@ def run(draw: Drawing, detail: RunDetail) -> None:
         )
 
 
+def forked(draw: Drawing, made: ForkView) -> None:
+    """Where it begins, what differs, and how to follow it."""
+    for note in made.notes:
+        draw.line(note)
+    draw.line(f"{made.run.name} ({made.run.id}) begins at {made.origin}")
+    for line in made.changed:
+        draw.line(f"  changed: {line}")
+    draw.line(f"follow it: penstock runs logs {made.run.name} -f")
+
+
 def metrics(draw: Drawing, series: Mapping[str, Sequence[tuple[int, float]]]) -> None:
     """Every point, one line each."""
     draw.table(
@@ -116,6 +128,22 @@ def verdicts(draw: Drawing, found: Sequence[CheckpointVerdict]) -> None:
 
 def _steps(view: RunView) -> str:
     return str(view.step) if view.steps is None else f"{view.step}/{view.steps}"
+
+
+def _forked_from(origin: Any) -> str | None:
+    return f"{origin['name']}@{origin['step']} ({origin['run']})" if origin else None
+
+
+def _weights_from(spec: dict[str, Any]) -> str | None:
+    """What `init_from` resolved to; nothing where it was not applied: of a fork it is the other
+    run's, and a run with checkpoints of its own was asked too late."""
+    initial: dict[str, Any] = {} if spec.get("forked_from") else spec.get("init_from") or {}
+    match initial.get("kind"):
+        case "run":
+            return f"{initial['name']}@{initial['step']} ({initial['run']})"
+        case "model":
+            return str(initial["reference"])
+    return None
 
 
 def _config(packed: Any) -> str:

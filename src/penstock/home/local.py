@@ -13,6 +13,7 @@ from penstock.home.local_data import LocalData
 from penstock.home.views import (
     Check,
     CheckpointVerdict,
+    ForkView,
     Process,
     RunDetail,
     RunView,
@@ -100,6 +101,13 @@ class LocalHome(LocalData):
         run_id = self._id(run)
         control.resume(self.stores, run_id)
         return runs.one(self.stores, run_id)
+
+    def fork_run(
+        self, origin: str, overrides: Sequence[str] = (), name: str | None = None
+    ) -> ForkView:
+        from penstock.home import runs
+
+        return runs.forked(self.stores, origin, overrides, name)
 
     def pids(self, run: str | None = None) -> list[Process]:
         from penstock.home import runs

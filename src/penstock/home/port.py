@@ -15,6 +15,7 @@ from penstock.home.data_port import DataHome
 from penstock.home.views import (
     Check,
     CheckpointVerdict,
+    ForkView,
     Process,
     RunDetail,
     RunView,
@@ -62,6 +63,16 @@ class Home(DataHome, Protocol):
 
     def resume_run(self, run: str) -> RunView:
         """Go on, detached, with a run that is not finished. Conflict when it is going on."""
+        ...
+
+    def fork_run(
+        self, origin: str, overrides: Sequence[str] = (), name: str | None = None
+    ) -> ForkView:
+        """Start a run, detached, from a checkpoint of another: RUN, RUN@STEP or RUN@best.
+
+        overrides  KEY=VALUE of the other one's config
+        Raises NotFound, Damaged, BadInput, Conflict (the name is taken); then nothing is changed.
+        """
         ...
 
     def pids(self, run: str | None = None) -> list[Process]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from penstock.base.errors import NotFound
-from penstock.home.views import CheckpointVerdict, Process, RunDetail, RunView
+from penstock.home.views import CheckpointVerdict, ForkView, Process, RunDetail, RunView
 from penstock.records import to_data
 from penstock.records.runs import ENDED, Run
 
@@ -62,6 +62,18 @@ def listed(
         if len(views) >= limit or len(rows) < read:
             return views[:limit]
         read *= 4
+
+
+def forked(stores: Stores, origin: str, overrides: Sequence[str], name: str | None) -> ForkView:
+    """A new run from a checkpoint of another, started."""
+    from penstock.training.forking import fork
+
+    made = fork(stores, origin, overrides, name)
+    step = made.origin.checkpoint.step
+    shown = one(stores, made.run.id)
+    return ForkView(
+        shown, made.origin.run.id, step, made.origin.text, made.changed, made.origin.notes
+    )
 
 
 def detail(stores: Stores, run: str) -> RunDetail:

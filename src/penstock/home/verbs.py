@@ -164,6 +164,7 @@ def train(
     checkpoint_every: int | str = "30s",
     seed: int = 0,
     threads: int | None = None,
+    init_from: str | None = None,
     on_progress: Callable[..., None] | None = None,
 ) -> Trained:
     """Train under a name; survives the death of any process, and of the machine.
@@ -179,11 +180,13 @@ def train(
     checkpoint_every  steps (a number) or seconds (text such as "30s")
     seed              of initial weights, order of the data, and random numbers
     threads           of each rank; default: the cores, shared out
+    init_from         a new run's tracked models begin with these weights: RUN[@STEP or @best], or a
+                      model NAME[@VERSION-OR-ALIAS]; optimiser, step and cursor begin anew
     on_progress       called with `.step`, `.steps`, `.values` (newest scalars) while ranks go on
     returns           `.run`, `.model` (reference of what it published), `.reused`, `.why`
 
     Raises UserCodeFailed, RunFailed, RunStopped, LeaseHeld, Refused, CannotTravel, BadInput,
-    MissingExtra.
+    MissingExtra; NotFound and Damaged where `init_from` names what is not there or not whole.
     """
     only_in_scripts("train")
     explaining.ends_at("train")
@@ -207,6 +210,7 @@ def train(
             checkpoint_every=checkpoint_every,
             seed=seed,
             threads=threads,
+            init_from=init_from,
             say=say,
             on_progress=watch,
         )

@@ -55,6 +55,24 @@ class RunDetail:
 
 
 @dataclass(frozen=True, slots=True)
+class ForkView:
+    """A run that begins where another one was.
+
+    parent, step  id of the other one, and where in it
+    origin        the same for people: "base@2000"
+    changed       what its config has else, a line each
+    notes         damaged checkpoints that were passed over
+    """
+
+    run: RunView
+    parent: str
+    step: int
+    origin: str
+    changed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """One process of a run.
 

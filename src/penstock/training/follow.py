@@ -176,7 +176,10 @@ def _line_of(event: Event) -> str | None:
         case "controller.adopted":
             return "the controller died; another one took over"
         case "attempt.resumed":
-            return f"resumed at step {body['step']}"
+            changed = "; ".join(body.get("changed", ()))
+            return f"resumed at step {body['step']}" + (f", with {changed}" if changed else "")
+        case "weights.initialised":
+            return f"begins with the weights of {body['from']}"
         case "data.checked" if body["violations"]:
             broken = units.show_count(len(body["violations"]), "expectation")
             aside = sum(body["aside"].values())

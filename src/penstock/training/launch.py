@@ -20,7 +20,7 @@ from penstock.meta import Writer
 from penstock.records import Run
 from penstock.records.references import check_name
 from penstock.records.runs import ENDED
-from penstock.training import configuring, controller
+from penstock.training import configuring, controller, initial
 from penstock.training.follow import follow, stop_early, tell_skipped
 from penstock.training.watching import OnProgress
 
@@ -72,14 +72,24 @@ class _Wanted:
     threads_given: bool
 
     def compared(self) -> dict[str, Any]:
-        keys = ("config", "world_size", "seed", "every", "threads")
-        return {key: self.spec[key] for key in keys}
+        return _compared(self.spec)
+
+    def beginning(self, record: initial.Record | None) -> _Wanted:
+        """With the weights that a new run begins with."""
+        return replace(self, spec={**self.spec, "init_from": record})
 
     def going_on_from(self, last: Run) -> _Wanted:
         """Threads that nobody asked for stay: another number of them adds in another order."""
         if self.threads_given or "threads" not in last.spec:
             return self
         return replace(self, spec={**self.spec, **_threading(last.spec["threads"])})
+
+
+def _compared(spec: dict[str, Any]) -> dict[str, Any]:
+    """What of a spec counts as config."""
+    keys = ("config", "world_size", "seed", "every", "threads")
+    init = spec.get("init_from") or {}
+    return {**{key: spec.get(key) for key in keys}, "init_from": init.get("asked")}
 
 
 def train(
@@ -95,6 +105,7 @@ def train(
     checkpoint_every: int | str = _DEFAULT_SAVE,
     seed: int = 0,
     threads: int | None = None,
+    init_from: str | None = None,
     say: Callable[[str], None] = lambda line: None,
     on_progress: OnProgress | None = None,
 ) -> Trained:
@@ -111,11 +122,14 @@ def train(
     checkpoint_every  steps (a number) or seconds (text such as "30s")
     seed              of initial weights, order of the data, and random numbers
     threads           of each rank; default: the cores, shared out
+    init_from         a new run's tracked models begin with these weights: RUN[@STEP or @best], or a
+                      model NAME[@VERSION-OR-ALIAS]; optimiser, step and cursor begin anew
     say               gets one line at a time, for people
     on_progress       called with `Progress` while ranks of an attached run go on
 
     Raises UserCodeFailed (the function's own traceback in its facts), RunFailed, RunStopped,
-    LeaseHeld (the run is going on elsewhere), Refused, CannotTravel, BadInput.
+    LeaseHeld (the run is going on elsewhere), Refused, CannotTravel, BadInput; NotFound and Damaged
+    where `init_from` names what is not there or not whole.
     """
     run: Run | None = None
     counting = ExitStack()  # from the first row on, an exception at any line could leave it behind
@@ -124,6 +138,9 @@ def train(
             wanted = _wanted(
                 stores, function, config, name, workers, detach, checkpoint_every, seed, threads
             )
+            with stores.meta.read() as db:
+                last = None if fresh else db.newest_run(wanted.name, "train")
+            wanted, notes = _with_weights(stores, wanted, init_from, last)
             interrupts = counting.enter_context(counted())
             with stores.meta.write() as tx:
                 run, why, changed, reused = _decide(tx, wanted, fresh, on_change, stores)
@@ -135,6 +152,8 @@ def train(
         say(f"running {run.name}, because {why}")
         for line in changed:
             say(f"  changed: {line}")
+        for line in notes:
+            say(f"init_from: {line}")
         if not run.source:
             say("its function is in no file: no other process can go on with this run")
         ended = _carry_out(stores, run, workers, detach, say, on_progress, interrupts)
@@ -233,6 +252,21 @@ def _wanted(
     return _Wanted(name, spec, code, source, known, detach, threads is not None)
 
 
+def _with_weights(
+    stores: Stores, wanted: _Wanted, init_from: str | None, last: Run | None
+) -> tuple[_Wanted, list[str]]:
+    """Where the weights come from, and what is to be said of it. Resolved once: a run that was
+    asked the same, and goes on or is only returned, keeps what it got."""
+    if init_from is None:
+        return wanted.beginning(None), []
+    if last is not None and initial.asked(last) == init_from:
+        same = wanted.beginning(last.spec["init_from"])
+        if last.state != "finished" or not _changes(last, same.going_on_from(last)):
+            return same, []
+    record, notes = initial.resolve(stores, init_from)
+    return wanted.beginning(record), notes
+
+
 def _threading(threads: int) -> dict[str, Any]:
     """What of a spec follows from the threads of each rank."""
     environment = {
@@ -285,8 +319,7 @@ def _decide(
 
 def _changes(last: Run, wanted: _Wanted) -> list[str]:
     lines = difference(last.spec.get("parts", {}), wanted.spec["parts"])
-    old = {key: last.spec.get(key) for key in wanted.compared()}
-    return lines + configuring.changes(old, wanted.compared())
+    return lines + configuring.changes(_compared(last.spec), wanted.compared())
 
 
 def _create(tx: Writer, wanted: _Wanted, stores: Stores) -> Run:
@@ -320,10 +353,12 @@ def _continue(
             pid=owner.pid,
             run=last.id,
         )
+    began = initial.carried(last, wanted.spec["init_from"], begun=bool(tx.checkpoints(last.id)))
+    spec = _with_controller(replace(last, spec={**wanted.spec, **began}), stores)
     run = tx.change_run(
         last.id,
         state="pending",
-        spec={**wanted.spec, **_with_controller(replace(last, spec=wanted.spec), stores)},
+        spec=spec,
         code=wanted.code.digest,
         source=wanted.source,
         detached=wanted.detached,

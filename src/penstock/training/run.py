@@ -14,7 +14,7 @@ from penstock.base.layout import Layout
 from penstock.base.nearest import did_you_mean
 from penstock.blobs import Blobs
 from penstock.jobs.link import Link
-from penstock.training import group, randomness
+from penstock.training import group, hyperparameters, randomness
 from penstock.training.comparing import compare
 from penstock.training.data import Reading
 from penstock.training.deferred import Deferred
@@ -67,6 +67,7 @@ class Run:
         self._best: dict[str, float] = {}
         self._best_now: str | None = None
         self._last: dict[str, tuple[int, Any]] = {}
+        self._constructed: dict[str, hyperparameters.Groups] = {}
         self._inside = False
         self._compare_every = 0
         self._micro: MicroBatches | None = None
@@ -162,6 +163,7 @@ class Run:
                 "Say micro_batches=, a number that stays when the ranks change.",
             )
         self._compare_every = compare_every
+        self._constructed = hyperparameters.constructed(self._tracked.objects)
         self._restore()
         total = 0
         if not getattr(source, "endless", False):
@@ -334,6 +336,7 @@ class Run:
         ranks. Without one: this rank's own stream of random numbers begins."""
         chosen = self._link.call("restore", {})
         if chosen.get("manifest") is None:
+            self._begin_from(self._payload.get("init_from"))
             randomness.seed_all(self.seed, "rank", self.rank)
             return
         from penstock.checkpoints import load, read_manifest
@@ -341,6 +344,8 @@ class Run:
         manifest = read_manifest(self._blobs, chosen["manifest"])
         state = load(self._blobs, manifest, self.rank, self.world_size)
         self._tracked.load(state.shared["tracked"], manifest.step)
+        then = state.shared.get("constructed", {})  # none in those of earlier versions
+        changed = hyperparameters.put_changes(self._tracked.objects, then, self._constructed)
         self.global_step = manifest.step
         self._best = dict(state.shared["best"])
         self.skipped = int(state.shared.get("skipped", 0))  # none in those of earlier versions
@@ -349,7 +354,19 @@ class Run:
         else:
             randomness.seed_all(self.seed, "rank", self.rank, self.world_size, self.global_step)
         if self.rank == 0:
-            self._link.tell("resumed", {"step": self.global_step})
+            told = {"changed": changed} if changed else {}
+            self._link.tell("resumed", {"step": self.global_step, **told})
+
+    def _begin_from(self, initial: dict[str, Any] | None) -> None:
+        """Put the weights that `init_from` resolved to into the tracked models, if it did."""
+        if initial is None or initial["kind"] is None:
+            return
+        from penstock.training import warm
+
+        weights = warm.read(self._blobs, initial)
+        count = warm.put(self._tracked.plain_models(), weights, initial)
+        if self.rank == 0:
+            self._link.tell("initialised", {"from": warm.text_of(initial), "tensors": count})
 
     def _timed(self, source: Iterable[Any]) -> Iterator[Any]:
         """The source's items, with how long each was waited for and how long a step took."""
@@ -395,7 +412,11 @@ class Run:
     def _save(self) -> None:
         group.equal_buffers(self._tracked.models(), self.world_size)
         extra = {"best": self._best_now, "metrics": self._metrics()}
-        told = {"best": dict(self._best), "skipped": self.skipped}
+        told = {
+            "best": dict(self._best),
+            "skipped": self.skipped,
+            "constructed": self._constructed,
+        }
         shared = {"tracked": self._tracked.state(), **told}
         self._saver.save(self.global_step, shared, {"random": randomness.capture()}, extra)
         self._best_now = None

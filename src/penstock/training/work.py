@@ -7,7 +7,7 @@ import time
 from typing import Any, Literal
 
 from penstock.base import log
-from penstock.base.errors import BadInput
+from penstock.base.errors import BadInput, Damaged
 from penstock.checkpoints import assemble, newest_whole, to_drop
 from penstock.jobs.source import import_paths, materialise
 from penstock.jobs.work import Call, Control
@@ -68,6 +68,7 @@ class TrainingWork:
         keys = ("entry", "config", "seed", "threads", "every_steps")
         return {
             **{key: self._spec[key] for key in keys},
+            "init_from": self._spec.get("init_from"),
             "run_id": self._control.run_id,
             "name": self._name,
             "source": self._source,
@@ -146,6 +147,8 @@ class TrainingWork:
                 body = {**damage.as_dict(), "fell_back_to": fell_back, "what": str(damage)}
                 self._control.event("checkpoint.damaged", body)
             digest = found.checkpoint.digest if found.checkpoint else None
+            if digest is None and (forked := self._spec.get("forked_from")):
+                raise _no_beginning(forked)
             self._chosen = {"manifest": digest, "step": fell_back}
             self._handed = {k: v for k, v in self._handed.items() if k[0] == self._control.attempt}
             self._parts = {k: v for k, v in self._parts.items() if k[0] == self._control.attempt}
@@ -204,7 +207,8 @@ class TrainingWork:
             if extra["best"] is not None:
                 tx.mark_best(control.run_id, step, extra["best"])
             keep = control.stores.settings.keep_checkpoints
-            for old in to_drop(tx.checkpoints(control.run_id), keep):
+            origin = self._spec.get("forked_from", {}).get("step")
+            for old in to_drop(tx.checkpoints(control.run_id), keep, origin):
                 tx.drop_checkpoint(control.run_id, old)
             body = {"step": step, "bytes": size, "best": extra["best"]}
             tx.event(f"run/{control.run_id}", "checkpoint.committed", body)
@@ -230,6 +234,9 @@ class TrainingWork:
             self._change_spec(steps=payload["steps"])
         elif kind == "resumed":
             self._control.event("attempt.resumed", {**payload, "attempt": self._control.attempt})
+        elif kind == "initialised":
+            body = {**payload, "attempt": self._control.attempt}
+            self._control.event("weights.initialised", body)
         elif kind == "stepping":
             self._control.event("attempt.stepping", {**payload, "attempt": self._control.attempt})
         elif kind == "data":
@@ -320,6 +327,16 @@ class TrainingWork:
         control = self._control
         if kept := keep(control.stores, control.run_id):
             self._control.commit(lambda tx: _refer(tx, control.run_id, kept))
+
+
+def _no_beginning(forked: dict[str, Any]) -> Damaged:
+    """A fork never begins at step 0: that would be another run under its name."""
+    origin = f"{forked['name']}@{forked['step']}"
+    return Damaged(
+        f"no checkpoint of this run is whole, not even {origin}, from which it was forked",
+        f"See what is left: penstock runs verify {forked['run']}; then fork it again.",
+        **forked,
+    )
 
 
 def _refer(tx: Writer, run_id: str, signals: list[str]) -> None:

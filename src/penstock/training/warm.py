@@ -1,0 +1,113 @@
+"""The weights that a new run begins with: read, compared with its models, and put in. In ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from penstock.base.errors import BadInput, Damaged, PenstockError
+from penstock.blobs import Blobs
+from penstock.checkpoints import load, read_manifest
+from penstock.registry import weights as weights_of
+
+States = Mapping[str, Mapping[str, Any]]  # name of a tracked object -> its state dictionary
+_SHOWN = 4
+
+
+def text_of(initial: Mapping[str, Any]) -> str:
+    """What `init_from` resolved to: "base@2000", "digits-cnn@3"."""
+    if initial["kind"] == "model":
+        return str(initial["reference"])
+    return f"{initial['name']}@{initial['step']}"
+
+
+def read(blobs: Blobs, initial: Mapping[str, Any]) -> States:
+    """name -> state; of a model version the one state has the name "".
+
+    Raises Damaged: with `init_from` there is nothing else to fall back to.
+    """
+    try:
+        if initial["kind"] == "model":
+            return {"": weights_of(blobs, initial["package"])}
+        manifest = read_manifest(blobs, initial["manifest"])
+        tracked: States = load(blobs, manifest, 0, manifest.world_size).shared["tracked"]
+        return tracked
+    except Damaged as error:  # without its facts, by which a run's own checkpoint is passed over
+        raise Damaged(
+            f"init_from={text_of(initial)} cannot be read: {error.what}",
+            "Name another checkpoint or version.",
+        ) from None
+
+
+def put(models: Mapping[str, torch.nn.Module], states: States, initial: Mapping[str, Any]) -> int:
+    """Load weights and buffers into the models; how many tensors. dtypes are those of the models.
+
+    Raises BadInput, naming what does not fit, before any of them is changed.
+    """
+    if not models:
+        raise _misfit(initial, "this run tracks no model")
+    chosen = {name: _state_for(name, models, states, initial) for name in models}
+    wrong = [
+        line for name, model in models.items() for line in _differences(name, model, chosen[name])
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise _misfit(
+            initial,
+            f"{len(wrong)} of its parameters and buffers differ: {'; '.join(wrong[:_SHOWN])}{more}",
+            differences=wrong,
+        )
+    for name, model in models.items():
+        model.load_state_dict(chosen[name], strict=False)  # compared above; extra state may be less
+    return sum(len(_tensors(model.state_dict())) for model in models.values())
+
+
+def _state_for(
+    name: str,
+    models: Mapping[str, torch.nn.Module],
+    states: States,
+    initial: Mapping[str, Any],
+) -> Mapping[str, Any]:
+    if initial["kind"] == "model":
+        if len(models) > 1:
+            raise _misfit(
+                initial, f"it is one model, and this run tracks {len(models)}: {', '.join(models)}"
+            )
+        return states[""]
+    if name not in states:
+        raise _misfit(initial, f'it tracks no "{name}", only {", ".join(states)}')
+    return states[name]
+
+
+def _differences(name: str, model: torch.nn.Module, state: Mapping[str, Any]) -> list[str]:
+    """A line for each tensor that only one of them has, or that has two shapes."""
+    here, there = _tensors(model.state_dict()), _tensors(state)
+    lines = []
+    for key in [*here, *(key for key in there if key not in here)]:
+        if key not in there:
+            lines.append(f"{name}.{key} {_shape(here[key])} is not there")
+        elif key not in here:
+            lines.append(f"{name}.{key} {_shape(there[key])} is only there")
+        elif here[key].shape != there[key].shape:
+            lines.append(f"{name}.{key} is {_shape(here[key])} here and {_shape(there[key])} there")
+    return lines
+
+
+def _tensors(state: Any) -> dict[str, torch.Tensor]:
+    if not isinstance(state, Mapping):
+        return {}
+    return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return str(list(tensor.shape))
+
+
+def _misfit(initial: Mapping[str, Any], why: str, **facts: Any) -> PenstockError:
+    return BadInput(
+        f"init_from={text_of(initial)} does not fit: {why}",
+        "Build the same model, name another run or version, or leave init_from out.",
+        **facts,
+    )
