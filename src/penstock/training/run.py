@@ -364,7 +364,7 @@ class Run:
         from penstock.training import warm
 
         weights = warm.read(self._blobs, initial)
-        count = warm.put(self._tracked.plain_models(), weights, initial)
+        count = warm.put(self._tracked.named_models(), weights, initial)
         if self.rank == 0:
             self._link.tell("initialised", {"from": warm.text_of(initial), "tensors": count})
 

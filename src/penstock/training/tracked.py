@@ -40,11 +40,6 @@ class Tracked:
     def models(self) -> list[torch.nn.Module]:
         return [each for each in self.objects.values() if isinstance(each, torch.nn.Module)]
 
-    def plain_models(self) -> dict[str, torch.nn.Module]:
-        """name -> the user's own module."""
-        found = {name: _plain(each) for name, each in self.objects.items()}
-        return {name: each for name, each in found.items() if isinstance(each, torch.nn.Module)}
-
     def holds(self, value: Any) -> bool:
         return any(_plain(each) is _plain(value) for each in self.objects.values())
 
