@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from penstock.base.errors import PenstockError, Unavailable, from_dict
+from penstock.jobs.pulse import Pulse
 from penstock.jobs.wire import Channel, Closed
 from penstock.jobs.words import Words
 
@@ -34,6 +35,7 @@ class Link(Protocol):
     world_size: int
     attempt: int
     generation: int
+    pulse: Pulse  # signs of life, for the agent to see
 
     def call(self, kind: str, payload: dict[str, Any]) -> dict[str, Any]:
         """Ask the controller and wait. Raises the error that it answers with."""
@@ -80,6 +82,7 @@ class AgentLink:
         self.generation: int = payload["generation"]
         self._channel = channel
         self._words = Words(fds[0], self.world_size)
+        self.pulse = Pulse(self._words, self.rank)
         self._next_id = 0
         self._answers: dict[int, tuple[dict[str, Any], list[int]]] = {}
         self._freed: set[str] = set()

@@ -1,7 +1,9 @@
 """A page of shared memory between an agent and the ranks of one gang.
 
 int64 words: what the agent wants (a step at which all save, a step at which all drain), and per
-rank how far it is. Plain aligned stores; each word has one writer.
+rank how far it is, what it does and since when. Plain aligned stores; each word has one writer.
+
+    of a rank: step | time of the last sign of life and the phase that began | 6 longest stretches
 """
 
 from __future__ import annotations
@@ -12,6 +14,11 @@ import os
 _WANTS = 8  # words before the ranks' own
 _PER_RANK = 8
 _SAVE_AT, _DRAIN_AT = 0, 1
+_MARK, _LONGEST = 1, 1  # of a rank's own words; the first phase has no longest stretch
+_PHASE = 0xF  # the low bits of a mark: 16 ns of the time are not missed
+
+PHASES = ("starting", "compute", "data", "checkpoint", "evaluate", "publish", "after")
+STARTING, COMPUTE, DATA, CHECKPOINT, EVALUATE, PUBLISH, AFTER = range(len(PHASES))
 
 
 class Words:
@@ -53,6 +60,27 @@ class Words:
     def steps(self) -> list[int]:
         """The last completed step of each rank."""
         return [self._words[_WANTS + rank * _PER_RANK] for rank in range(self.ranks)]
+
+    def set_mark(self, rank: int, phase: int, at: int) -> None:
+        """A sign of life, in one store, so that phase and time belong together.
+
+        at  nanoseconds of the monotonic clock, which all processes of a machine share
+        """
+        self._words[_WANTS + rank * _PER_RANK + _MARK] = at & ~_PHASE | phase
+
+    def mark(self, rank: int) -> tuple[int, int]:
+        """(phase, nanoseconds) of the last sign of life; (STARTING, 0) before the first."""
+        word = self._words[_WANTS + rank * _PER_RANK + _MARK]
+        return word & _PHASE, word & ~_PHASE
+
+    def set_longest(self, rank: int, phase: int, span: int) -> None:
+        """Nanoseconds of the longest recent stretch of a phase without a sign; not of STARTING."""
+        self._words[_WANTS + rank * _PER_RANK + _LONGEST + phase] = span
+
+    def longest(self, rank: int) -> dict[str, float]:
+        """phase -> seconds"""
+        first = _WANTS + rank * _PER_RANK + _LONGEST
+        return {PHASES[i]: self._words[first + i] / 1e9 for i in range(1, len(PHASES))}
 
     def close(self) -> None:
         self._words.release()

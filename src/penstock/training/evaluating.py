@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 
-def weighed(value: Any, batch: Any) -> tuple[float, float]:
+def summed(
+    function: Callable[[Any], Any], source: Iterable[Any], each: Callable[[], None]
+) -> list[float]:
+    """[sum, count] of what `function` gives for all batches of the source.
+
+    each  called after each batch: an evaluation may be long, and is no hang
+    """
+    total = count = 0.0
+    for batch in source:
+        value, weight = _weighed(function(batch), batch)
+        total += value
+        count += weight
+        each()
+    return [total, count]
+
+
+def _weighed(value: Any, batch: Any) -> tuple[float, float]:
     """(sum, count) of what an evaluation function gave for one batch."""
     if isinstance(value, torch.Tensor) and value.ndim > 0:
         return float(value.double().sum()), float(value.numel())

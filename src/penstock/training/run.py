@@ -14,11 +14,12 @@ from penstock.base.layout import Layout
 from penstock.base.nearest import did_you_mean
 from penstock.blobs import Blobs
 from penstock.jobs.link import Link
+from penstock.jobs.words import CHECKPOINT, COMPUTE, EVALUATE, PUBLISH
 from penstock.training import group, hyperparameters, randomness
 from penstock.training.comparing import compare
 from penstock.training.data import Reading
 from penstock.training.deferred import Deferred
-from penstock.training.evaluating import evaluating, rewound, weighed
+from penstock.training.evaluating import evaluating, rewound, summed
 from penstock.training.micro import Means, MicroBatches, Reduction
 from penstock.training.saving import Saver
 from penstock.training.tracked import Tracked
@@ -170,17 +171,19 @@ class Run:
             total = source if counted else (self.global_step + len(source) - _position(source))
             self._link.tell("total", {"steps": int(total)})
         self._inside = True
-        for batch in self._timed(range(self.global_step, total) if counted else source):
-            if self._micro is None:
-                yield batch
-            else:
-                yield from self._micro.parts(batch, self.global_step, self._models)
-            self._end_step()
+        try:
+            for batch in self._timed(range(self.global_step, total) if counted else source):
+                if self._micro is None:
+                    yield batch
+                else:
+                    yield from self._micro.parts(batch, self.global_step, self._models)
+                self._end_step()
+        finally:
+            self._link.pulse.over()  # also where the loop was left early
         self._inside = False
         if not self._saver.saved(self.global_step):
             self._save()
-        self._saver.settle()
-        self._deferred.flush(wait=True)
+        self._settle()
 
     def backward(self, loss: torch.Tensor) -> None:
         """Back-propagate the mean loss of the batch at hand."""
@@ -245,15 +248,13 @@ class Run:
         function  gives a value per sample (a tensor [B]) or the batch's mean (a number)
         Random states, the loader's cursor and the models' modes are afterwards as before.
         """
-        models = [*self._tracked.models(), *self._models]
-        group.equal_buffers(models, self.world_size)
-        total = count = 0.0
-        with randomness.untouched(), evaluating(models), rewound(source), torch.no_grad():
-            for batch in source:
-                value, weight = weighed(function(batch), batch)
-                total += value
-                count += weight
-        total, count = group.total([total, count], self.world_size)
+        with self._link.pulse.during(EVALUATE):
+            models = [*self._tracked.models(), *self._models]
+            group.equal_buffers(models, self.world_size)
+            beat = self._link.pulse.beat
+            with randomness.untouched(), evaluating(models), rewound(source), torch.no_grad():
+                own = summed(function, source, each=lambda: beat(EVALUATE))
+            total, count = group.total(own, self.world_size)
         if count == 0:
             raise BadInput("run.evaluate saw no sample", "Is the split empty?")
         return total / count
@@ -285,13 +286,14 @@ class Run:
         inputs   entries of the example that go into `forward`; default: those it accepts
         returns  the reference, "NAME@VERSION", on every rank
         """
-        group.equal_buffers([model], self.world_size)
-        if self.rank == 0:
-            found = self._link.call("find-published", {"name": name})
-            if "reference" not in found:
-                found = self._package(name, model, example, inputs)
-        else:
-            found = self._link.call("wait-published", {"name": name})
+        with self._link.pulse.during(PUBLISH):
+            group.equal_buffers([model], self.world_size)
+            if self.rank == 0:
+                found = self._link.call("find-published", {"name": name})
+                if "reference" not in found:
+                    found = self._package(name, model, example, inputs)
+            else:
+                found = self._link.call("wait-published", {"name": name})
         self.published = found["reference"]
         return self.published
 
@@ -373,6 +375,7 @@ class Run:
         began = time.perf_counter()
         for item in source:
             waited = time.perf_counter() - began
+            self._link.pulse.enter(COMPUTE)
             stalled = self._saver.stalled
             yield item
             now = time.perf_counter()
@@ -390,6 +393,7 @@ class Run:
         self._tell(self._means.take())  # what only earlier micro-batches told
         self.global_step += 1
         self._link.step_done(self.global_step)
+        self._link.pulse.step_done()
         if self._first and self.rank == 0:
             self._link.tell("stepping", {"step": self.global_step, "at": time.time()})
         self._first = False
@@ -403,23 +407,25 @@ class Run:
         if draining or self._best_now is not None or self._saver.is_due(self.global_step):
             self._save()
         if draining:
-            self._saver.settle()
-            self._deferred.flush(wait=True)
+            self._settle()
             raise Drained
 
     _first = True
 
     def _save(self) -> None:
-        group.equal_buffers(self._tracked.models(), self.world_size)
-        extra = {"best": self._best_now, "metrics": self._metrics()}
-        told = {
-            "best": dict(self._best),
-            "skipped": self.skipped,
-            "constructed": self._constructed,
-        }
-        shared = {"tracked": self._tracked.state(), **told}
-        self._saver.save(self.global_step, shared, {"random": randomness.capture()}, extra)
+        with self._link.pulse.during(CHECKPOINT):
+            group.equal_buffers(self._tracked.models(), self.world_size)
+            extra = {"best": self._best_now, "metrics": self._metrics()}
+            told = {"best": dict(self._best), "skipped": self.skipped}
+            shared = {"tracked": self._tracked.state(), "constructed": self._constructed, **told}
+            self._saver.save(self.global_step, shared, {"random": randomness.capture()}, extra)
         self._best_now = None
+
+    def _settle(self) -> None:
+        """Wait until all that was saved and logged is on its way no more."""
+        with self._link.pulse.during(CHECKPOINT):
+            self._saver.settle()
+        self._deferred.flush(wait=True)
 
     def _metrics(self) -> dict[str, float]:
         """The newest values that need no waiting for a device."""
