@@ -46,12 +46,22 @@ def test_an_unknown_key_names_the_source_and_the_nearest(tmp_path, source):
         ("lease_seconds", "soon"),
         ("lease_seconds", "0"),
         ("keep_checkpoints", "0"),
+        ("hang_seconds", "0"),
+        ("hang_seconds", "nan"),
+        ("hang_seconds", "never"),
     ],
 )
 def test_a_value_that_does_not_hold_names_key_source_and_meaning(tmp_path, key, value):
     with pytest.raises(SettingsError, match=f'"{key}" in the environment') as caught:
         load_settings(tmp_path, {f"PENSTOCK_{key.upper()}": value})
     assert str(Settings.model_fields[key].description) in caught.value.fix
+
+
+def test_hangs_are_waited_for_some_seconds_or_for_ever(tmp_path):
+    write(tmp_path, "hang_seconds = 90\n")
+    assert load_settings(tmp_path, {}).hang_seconds == 90.0
+    for told, held in (("5", 5.0), ("off", "off")):
+        assert load_settings(tmp_path, {"PENSTOCK_HANG_SECONDS": told}).hang_seconds == held
 
 
 def test_a_file_that_is_not_toml_is_one_clear_error(tmp_path):

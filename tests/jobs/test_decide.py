@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from penstock.jobs.decide import (
     CRASHES,
     GRACE,
+    HANGS,
     SETTLE,
     Budget,
     Clearing,
     Draining,
     Ended,
     Exit,
+    Hung,
     Poll,
     Raised,
     Running,
@@ -26,6 +28,7 @@ from penstock.jobs.decide import (
 FULL = Budget()
 RUNNING = Running(1, FULL)
 KILLED = Exit(1, "SIGKILL", None, 5.0)
+HUNG = Hung(1, 120, "train.py:12 in fit", {"rank": 1, "waiting": [0]})
 ERROR = {"code": "user-code", "what": "ValueError: no", "facts": {"signature": "ValueError: no"}}
 RAISED = Raised(0, 33, ERROR)
 
@@ -146,6 +149,36 @@ def test_crashes_without_progress_end_the_run():
     assert ended.outcome == "failed" and ended.detail["code"] == "run-failed"
 
 
+def test_a_hang_ends_the_attempt_and_names_rank_step_and_line():
+    clearing = decide(RUNNING, Poll(at=0.0, hung=HUNG))
+    assert clearing.then == "start" and clearing.detail == HUNG.told
+    assert clearing.cause == "rank 1 hung at step 120 (train.py:12 in fit)"
+    # The deaths that follow are ours.
+    killed = Poll(at=1.0, hung=HUNG, exits=(KILLED,), gone=True)
+    assert decide(clearing, killed) == Starting(2, clearing.budget)
+    assert decide(Starting(1, FULL), Poll(at=0.0, hung=HUNG)).cause == clearing.cause
+
+
+def test_hangs_have_a_budget_of_their_own_that_a_newer_checkpoint_fills_again():
+    state = RUNNING
+    for attempt in range(1, HANGS):
+        state = decide(state, Poll(at=0.0, hung=HUNG, committed=10 if attempt == 1 else 0))
+        assert state.then == "start" and state.budget.crashes_left == CRASHES
+        state = decide(state, Poll(at=0.0, gone=True))
+    assert decide(state, Poll(at=0.0, hung=HUNG, committed=20)).then == "start"
+    last = decide(state, Poll(at=0.0, hung=HUNG, committed=10))
+    ended = decide(last, Poll(at=0.0, gone=True))
+    assert ended.outcome == "failed" and ended.detail["code"] == "run-failed"
+    assert f"{HANGS} hangs in a row" in ended.detail["what"]
+    assert "hang_seconds" in ended.detail["fix"] and ended.detail["facts"] == HUNG.told
+
+
+def test_a_gang_that_hangs_while_it_drains_is_ended_before_its_deadline():
+    draining = Draining(1, FULL, "asked", 10.0)
+    clearing = decide(draining, Poll(at=1.0, stop="asked", hung=HUNG))
+    assert clearing.then == "stop" and clearing.cause == "asked"
+
+
 exits = st.builds(
     Exit, st.integers(0, 3), st.sampled_from(["SIGKILL", "SIGSEGV", None]), st.integers(1, 99)
 )
@@ -162,6 +195,7 @@ polls = st.builds(
     started=st.booleans(),
     exits=st.lists(exits, max_size=2).map(tuple),
     raised=st.lists(raises, max_size=2).map(tuple),
+    hung=st.sampled_from([None, None, HUNG]),
     finished=st.booleans(),
     left=st.booleans(),
     gone=st.booleans(),
@@ -181,7 +215,9 @@ def test_no_gang_is_started_without_budget_and_attempts_rise_by_one(sequence):
         if isinstance(after, Starting) and not isinstance(state, Starting):
             assert isinstance(state, Clearing) and state.then == "start"
             assert after.attempt == state.attempt + 1
-            assert 0 <= after.budget.crashes_left < CRASHES
+            assert 0 <= after.budget.crashes_left <= CRASHES
+            assert after.budget.crashes_left < CRASHES or after.budget.hangs
+            assert after.budget.hangs < HANGS
         elif not isinstance(after, Ended):
             assert after.attempt == state.attempt
         if isinstance(state, Ended):

@@ -36,6 +36,19 @@ def test_how_a_rank_died_is_said_as_far_as_anybody_knows() -> None:
     ]
 
 
+def test_a_hang_is_said_with_rank_line_and_who_waits() -> None:
+    body = {"rank": 1, "step": 120, "seconds": 31.4, "state": "sleeping", "waits": False}
+    assert told("rank.hung", **body, where="train.py:12 in fit", waiting=[0, 2]) == [
+        "rank 1 hangs at step 120 (train.py:12 in fit), no sign of life for 31 s; "
+        "it keeps waiting: rank 0, rank 2"
+    ]
+    (line,) = told("rank.hung", **{**body, "waits": True}, where="train.py:9 in fit", waiting=[0])
+    assert line.endswith("for 31 s; it waits for the others, and they for it: rank 0")
+    assert told("rank.hung", **{**body, "state": "stopped by SIGSTOP"}, where=None, waiting=[]) == [
+        "rank 1 hangs at step 120 (stopped by SIGSTOP), no sign of life for 31 s"
+    ]
+
+
 def test_skipped_steps_are_said_at_the_end() -> None:
     said: list[str] = []
     run = Run("run-a", "base", "train", "finished", {}, result={"steps": 126, "skipped": 126})

@@ -5,7 +5,7 @@ blobs/             the blob store
 cache/shards/      the node's cache: shards as uncompressed Arrow IPC
 cache/samples/     what is computed once about a split's episodes and lengths
 cache/source/      source snapshots, laid out to be imported
-runs/ID/logs/      controller.log, agent.log, rank-0.log, …
+runs/ID/logs/      controller.log, agent.log, rank-0.log, rank-0.stacks, …
 runs/ID/signals/   segments that are not in the blob store yet
 runs/ID/scratch/   checkpoints on their way to the blob store when memory has no room
 deployments/NAME/  replica.log

@@ -60,6 +60,34 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def status(pid: int) -> dict[str, str]:
+    """What /proc tells of a process: "State", "TracerPid", "SigCgt", …; empty when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def is_traced(told: dict[str, str]) -> bool:
+    """Whether a debugger holds the process (of its `status`)."""
+    return told.get("TracerPid", "0") != "0"
+
+
+def handles(told: dict[str, str], number: int) -> bool:
+    """Whether the process (of its `status`) has a handler for a signal."""
+    return bool(int(told.get("SigCgt", "0"), 16) >> (number - 1) & 1)
+
+
+def waits_in(pid: int) -> str | None:
+    """The function of the kernel in which a process sleeps, where the kernel tells it."""
+    try:
+        name = Path(f"/proc/{pid}/wchan").read_text().strip()
+    except OSError:
+        return None
+    return name if name not in ("", "0") else None
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """One process, never confused with a later one of the same pid."""

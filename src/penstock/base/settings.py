@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -52,6 +52,12 @@ class Settings(BaseModel):
     )
     lease_seconds: float = Field(
         10.0, gt=0.5, description="How long a silent owner keeps its lease, in seconds."
+    )
+    hang_seconds: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] | Literal["off"] = Field(
+        300.0,
+        description="How long the ranks of a training may show no sign of life within a step, or "
+        "ten times their longest recent step if that is more, before they are replaced; off: for "
+        "ever.",
     )
     memory_tier_bytes: int | None = Field(
         None,

@@ -243,6 +243,10 @@ class Controller:
             if len(self._facts.exits) <= 1:  # the others were killed because of it
                 self.event("rank.died", {**fact, "attempt": self.attempt})
 
+        elif kind == "hung" and body["gang"] == self.attempt:
+            fact = {key: value for key, value in body.items() if key != "gang"}
+            self.event("rank.hung", {**fact, "attempt": self.attempt})
+
     def _is_replaceable(self, body: dict[str, Any]) -> bool:
         """A worker of a map that died, while there is patience for it."""
         current = body["gang"] == self.attempt and not body["told"]
@@ -327,8 +331,17 @@ class Controller:
                 "entry": self._work.entry,
                 "payload": payload,
                 "env": run.spec["rank_env"],
+                "hang_seconds": self._hang_seconds(state),
             }
         )
+
+    def _hang_seconds(self, state: think.Starting) -> float | None:
+        """How long this attempt's ranks may be silent: twice as long after each hang, so that
+        steps that were only slow get through. None: nobody watches."""
+        wanted = self.stores.settings.hang_seconds
+        if wanted == "off" or self._work.shape == "map":
+            return None
+        return float(wanted * 2**state.budget.hangs)
 
     def _open_attempt(self) -> Run:
         def change(tx: Writer) -> Run:

@@ -3,6 +3,7 @@
 The controller gathers what happened into a `Poll`, asks `decide`, and carries out the answer. The
 budget: `crashes_left` counts failures in a row without a newer committed checkpoint; a failure of
 the user's own code is tried again once, and the same exception at the same step ends the run.
+Hangs have a budget of their own, because each costs its waiting time.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 CRASHES = 10  # failures in a row without progress
+HANGS = 3  # hangs in a row without progress end the run
 SETTLE = 0.1  # seconds to wait, when a rank raised, for a death that explains it
 GRACE = 10.0  # seconds that draining ranks have
 
@@ -47,10 +49,31 @@ class Raised:
 
 
 @dataclass(frozen=True, slots=True)
+class Hung:
+    """A gang that shows no sign of life, and who keeps it waiting; see `penstock.jobs.hang`.
+
+    where  the rank's line, "train.py:12 in fit", or why there is none
+    told   the whole account: every rank's step, phase, state and line
+    """
+
+    rank: int
+    step: int
+    where: str
+    told: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def cause(self) -> str:
+        return f"rank {self.rank} hung at step {self.step} ({self.where})"
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
-    """committed  the newest committed step when the budget was last full"""
+    """committed  the newest committed step when the budget was last full
+    hangs  in a row since then
+    """
 
     crashes_left: int = CRASHES
+    hangs: int = 0
     committed: int = 0
     last_error: tuple[str, int] | None = None
 
@@ -127,6 +150,7 @@ class Poll:
     started: bool = False
     exits: tuple[Exit, ...] = ()
     raised: tuple[Raised, ...] = ()
+    hung: Hung | None = None
     finished: bool = False
     left: bool = False
     gone: bool = False
@@ -152,7 +176,7 @@ def decide(state: State, poll: Poll) -> State:
             return Clearing(state.attempt, state.budget, "stop", "killed on request")
         case Draining() if poll.left:
             return Ended("stopped", {"why": state.why})
-        case Draining() if poll.exits or poll.raised or poll.agent_lost or poll.at > state.deadline:
+        case Draining() if poll.at > state.deadline or _is_troubled(poll):
             return Clearing(state.attempt, state.budget, "stop", state.why)
         case Draining():
             return state
@@ -169,6 +193,8 @@ def decide(state: State, poll: Poll) -> State:
             return state
         case _ if poll.raised:
             return Settling(state.attempt, state.budget, poll.raised[0], poll.at + SETTLE)
+        case _ if poll.hung is not None:
+            return _hung(state.attempt, state.budget, poll, poll.hung)
         case _ if poll.stop is not None:
             return Draining(state.attempt, state.budget, poll.stop, poll.at + GRACE)
         case Starting() if poll.started:
@@ -177,9 +203,14 @@ def decide(state: State, poll: Poll) -> State:
             return state
 
 
+def _is_troubled(poll: Poll) -> bool:
+    """A gang that was asked to leave and cannot any more."""
+    return bool(poll.exits or poll.raised) or poll.agent_lost or poll.hung is not None
+
+
 def _refilled(budget: Budget, poll: Poll) -> Budget:
     if poll.committed > budget.committed:
-        return replace(budget, crashes_left=CRASHES, committed=poll.committed)
+        return replace(budget, crashes_left=CRASHES, hangs=0, committed=poll.committed)
     return budget
 
 
@@ -194,6 +225,20 @@ def _crashed(
         return Clearing(attempt, budget, "fail", cause, error)
     left = replace(budget, crashes_left=budget.crashes_left - 1)
     return Clearing(attempt, left, "start", cause, detail)
+
+
+def _hung(attempt: int, budget: Budget, poll: Poll, hung: Hung) -> Clearing:
+    budget = _refilled(budget, poll)
+    budget = replace(budget, hangs=budget.hangs + 1)
+    if budget.hangs < HANGS:
+        return Clearing(attempt, budget, "start", hung.cause, hung.told)
+    what = f"{hung.cause}; {HANGS} hangs in a row without a newer checkpoint"
+    fix = (
+        "Its stacks are in the run's logs (rank-N.stacks). Mend the function and run the script "
+        "again; if its steps just take that long, set hang_seconds higher, or to off."
+    )
+    error = {"code": "run-failed", "what": what, "fix": fix, "facts": hung.told}
+    return Clearing(attempt, budget, "fail", hung.cause, error)
 
 
 def _failed_by_user(state: Settling, poll: Poll) -> Clearing:

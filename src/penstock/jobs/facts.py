@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import Any
 
-from penstock.jobs.decide import Exit, Poll, Raised
+from penstock.jobs.decide import Exit, Hung, Poll, Raised
 
 
 class Facts:
@@ -16,6 +16,7 @@ class Facts:
         self.attempt = attempt
         self.exits: list[Exit] = []
         self.raised: list[Raised] = []
+        self.hung: Hung | None = None
         self.results: dict[int, dict[str, Any]] = {}
         self.left: set[int] = set()
         self.steps: list[int] = []
@@ -49,6 +50,10 @@ class Facts:
             exit_ = Exit(body["rank"], body["signal"], body["code"], body["seen_at"])
             self.exits.append(exit_)
 
+    def _hear_hung(self, body: dict[str, Any]) -> None:
+        told = {key: value for key, value in body.items() if key != "gang"}
+        self.hung = Hung(body["rank"], body["step"], body["where"] or body["state"], told)
+
     def _hear_gone(self, _: dict[str, Any]) -> None:
         self.gone = True
 
@@ -81,6 +86,7 @@ class Facts:
             started=self.started,
             exits=tuple(self.exits),
             raised=tuple(self.raised),
+            hung=self.hung,
             finished=everyone and len(self.results) == self.world_size,
             left=everyone and len(self.left) == self.world_size,
             gone=self.gone,

@@ -169,6 +169,14 @@ def _line_of(event: Event) -> str | None:
             if body["signal"] is None and body["code"] is None:
                 how = "the death of its image"  # which cannot tell any more how its children ended
             return f"rank {body['rank']} (pid {body['pid']}) died by {how}"
+        case "rank.hung":
+            where = body["where"] or body["state"]
+            who = ", ".join(f"rank {rank}" for rank in body["waiting"])
+            more = f"; it keeps waiting: {who}" if who else ""
+            if who and body["waits"]:  # one left out an operation, or does another one
+                more = f"; it waits for the others, and they for it: {who}"
+            silent = f"no sign of life for {body['seconds']:.0f} s"
+            return f"rank {body['rank']} hangs at step {body['step']} ({where}), {silent}{more}"
         case "attempt.ended" if "raised" in body:
             return f"{body['cause']}: {body['raised']}; trying once more"
         case "agent.died":

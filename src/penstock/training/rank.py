@@ -13,6 +13,7 @@ import torch
 from penstock.base.errors import Damaged, PenstockError, Unavailable, UserCodeFailed
 from penstock.base.layout import Layout
 from penstock.blobs import open_blobs
+from penstock.jobs import stacks
 from penstock.jobs.link import AgentLink, Link
 from penstock.jobs.source import load
 from penstock.jobs.wire import Channel
@@ -27,6 +28,7 @@ _DAMAGED = 75  # exit code of a rank that met damage while restoring
 def main(channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
     """The entry that the image calls."""
     link = AgentLink(channel, fds, payload)
+    stacks.register(Path(payload["stacks"]))
     listener = fds[1] if link.rank == 0 else None
     try:
         group.join(link.rank, link.world_size, payload["rendezvous"], listener)

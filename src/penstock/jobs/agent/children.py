@@ -42,9 +42,10 @@ def rank_of(
     """A rank of the gang that `body` asks for, and its end of the channel."""
     channel, theirs = Channel.pair()
     shared = {key: body[key] for key in ("world_size", "gang", "generation")}
-    payload = {**body["payload"], **shared, "rank": rank, "rendezvous": rendezvous}
-    environment = {**body["env"], "PENSTOCK_RANK": str(rank)}
     name = f"rank-{rank}"
+    own = {"rank": rank, "rendezvous": rendezvous, "stacks": str(logs / f"{name}.stacks")}
+    payload = {**body["payload"], **shared, **own}
+    environment = {**body["env"], "PENSTOCK_RANK": str(rank)}
     request = to_fork(name, logs / f"{name}.log", body["entry"], payload, environment)
     return Child("rank", name, int(body["gang"]), rank, channel, request), theirs
 

@@ -26,6 +26,7 @@ from penstock.jobs.agent.memory import budget, make_buffers
 from penstock.jobs.agent.outbox import Outbox
 from penstock.jobs.agent.sessions import end_session
 from penstock.jobs.agent.warm import WarmImage
+from penstock.jobs.agent.watching import Watching
 from penstock.jobs.wire import Channel, Closed
 from penstock.jobs.words import Words
 
@@ -56,7 +57,7 @@ class Agent:
         self._image: WarmImage
         self._waiting_start: dict[str, Any] | None = None
         self._master = Master(spec, self._watch, self._forget)
-        self._shown: list[int] = []
+        self._watching = Watching(self.outbox)
         self._in_memory = 0
         self._done = False
 
@@ -104,10 +105,7 @@ class Agent:
                 getattr(self, f"_do_{kind}")(body)
 
     def _housekeeping(self) -> None:
-        steps = self._words.steps() if self._words else []
-        if steps and steps != self._shown:
-            self._shown = steps
-            self.outbox.replace("progress", {"gang": self._gang, "steps": steps})
+        self._watching.look()
         if self._master.is_missed():
             _log.error("there is no controller; ending")
             self._done = True
@@ -360,6 +358,7 @@ class Agent:
                 self.outbox.put("call", {"gang": rank.gang, "rank": rank.rank, **call})
             for kind, words in rank.last_words.items():
                 self.outbox.put(kind, words)
+        self._watching.tell_hang()
         if ranks and all(rank.dead for rank in ranks):
             self.outbox.put("gone", {"gang": self._gang})
 
@@ -388,13 +387,15 @@ class Agent:
             old.kill()
         if self._words is not None:
             self._words.close()
-        self._words, self._shown, self._in_memory = Words.create(world), [], 0
+        self._words, self._in_memory = Words.create(world), 0
         self._ranks = {}
         listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         rendezvous = {"host": "127.0.0.1", "port": listener.getsockname()[1]}
         for rank in range(world):
             self._start_rank(rank, body, rendezvous, listener)
         listener.close()
+        seconds = body["hang_seconds"]
+        self._watching = Watching(self.outbox, self._gang, self._words, self._ranks, seconds)
 
     def _start_rank(
         self, rank: int, body: dict[str, Any], rendezvous: dict[str, Any], listener: socket.socket
