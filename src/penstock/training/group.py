@@ -40,6 +40,14 @@ def join(rank: int, world_size: int, rendezvous: dict[str, Any], listener: int |
     )
 
 
+def device(rank: int, world_size: int) -> torch.device:
+    """A GPU of its own where each rank has one, else the CPU."""
+    if torch.cuda.device_count() >= world_size:
+        torch.cuda.set_device(rank)
+        return torch.device("cuda", rank)
+    return torch.device("cpu")
+
+
 def distribute(model: torch.nn.Module, device: torch.device, world_size: int) -> torch.nn.Module:
     """Move to the device; several ranks: wrap in DDP, which starts all from rank 0's weights."""
     model = model.to(device)

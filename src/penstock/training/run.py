@@ -52,7 +52,7 @@ class Run:
         self.world_size = link.world_size
         self.seed: int = payload["seed"]
         self.global_step = 0
-        self.device = _device(link.rank, link.world_size)
+        self.device = group.device(link.rank, link.world_size)
         self.published: str | None = None
         self._link = link
         self._blobs = blobs
@@ -438,13 +438,6 @@ class Run:
             if math.isfinite(value):
                 found[name] = value
         return found
-
-
-def _device(rank: int, world_size: int) -> torch.device:
-    if torch.cuda.device_count() >= world_size:
-        torch.cuda.set_device(rank)
-        return torch.device("cuda", rank)
-    return torch.device("cpu")
 
 
 def _position(source: Any) -> int:
