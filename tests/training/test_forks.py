@@ -174,6 +174,7 @@ def test_what_cannot_be_forked_is_one_clear_error_and_changes_nothing(project):
     home.close()
 
 
+@pytest.mark.long
 def test_the_best_checkpoint_can_be_named_and_stays_marked(project):
     with_rate(project)
     edited(
@@ -194,6 +195,7 @@ def test_the_best_checkpoint_can_be_named_and_stays_marked(project):
     assert {row["step"]: row["best"] for row in rows}[63] == "score"
 
 
+@pytest.mark.long
 def test_a_fork_with_nothing_whole_fails_and_never_begins_at_step_0(project):
     with_rate(project)
     project.run("base", "1")
@@ -209,6 +211,7 @@ def test_a_fork_with_nothing_whole_fails_and_never_begins_at_step_0(project):
     assert error["code"] == "damaged" and "base@50, from which it was forked" in error["what"]
 
 
+@pytest.mark.long
 def test_a_fork_whose_starter_died_before_it_started_anything_is_adopted(project, monkeypatch):
     with_rate(project)
     project.run("base", "1")
@@ -226,6 +229,7 @@ def test_a_fork_whose_starter_died_before_it_started_anything_is_adopted(project
     assert weights == project.newest("base").result["weights"]
 
 
+@pytest.mark.long
 def test_a_function_that_was_typed_into_a_prompt_cannot_be_forked(project):
     project.run("base", "1")
     run = project.newest("base")

@@ -139,6 +139,7 @@ def test_what_does_not_fit_is_one_clear_error_and_nothing_is_trained(project):
     )
 
 
+@pytest.mark.long
 def test_what_is_not_there_is_refused_before_anything_starts(project):
     warm(project)
     project.run("base", "1")
@@ -171,6 +172,7 @@ def test_what_is_not_there_is_refused_before_anything_starts(project):
             resolve(stores, "model/points@1")
 
 
+@pytest.mark.long
 def test_weights_named_when_a_run_has_checkpoints_come_too_late_and_are_not_told_of(project):
     warm(project)
     project.run("base", "0")
