@@ -65,6 +65,8 @@ ASKED: dict[str, tuple[str, ...]] = {
 ELSEWHERE = {
     "demo": "cli/test_demo.py::test_the_demo_holds_what_it_promises_and_reuses_the_second_time",
     "deployments serve": "cli/test_json.py::test_serve_answers_the_call_in_flight_after_ctrl_c",
+    "runs fork": "training/test_forks.py::"
+    "test_a_fork_ends_as_its_parent_did_and_one_with_another_rate_differs_and_tells_why",
     "runs resume": "cli/test_live_run.py::test_a_detached_run_is_steered_from_another_terminal",
     "up": "cli/test_json.py::test_up_says_where_it_listens_and_ends_with_ctrl_c",
 }

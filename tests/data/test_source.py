@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable
 from datetime import datetime
@@ -149,9 +150,19 @@ def large(make: Any, blobs: Blobs) -> Manifest:
     return make(blobs, columns, shard_rows=512)  # type: ignore[no-any-return]
 
 
+def at_rest() -> int:
+    """Bytes that Arrow holds, once no thread of an earlier test reads any more."""
+    for _ in range(100):
+        held = pa.total_allocated_bytes()
+        time.sleep(0.02)
+        if pa.total_allocated_bytes() == held:
+            break
+    return held
+
+
 def allocated(work: Callable[[], object]) -> tuple[int, int]:
     """Most bytes that Python and NumPy, and that Arrow, held for `work` at once."""
-    before = pa.total_allocated_bytes()
+    before = at_rest()
     tracemalloc.start()
     try:
         work()
