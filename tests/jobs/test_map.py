@@ -95,6 +95,13 @@ class Place:
             on_done=on_done,
         )
 
+    def stop(self, done):
+        """Ask the map to stop, once something is done."""
+        with self.stores.meta.read() as db:
+            run = db.newest_run("squares", "test")
+        if run.state == "running":
+            control.stop(self.stores, run.id)
+
     def executions(self):
         """(n, pid) in order."""
         path = self.folder / "executions"
@@ -238,14 +245,8 @@ def test_ctrl_c_leaves_no_worker_while_the_caller_lives_on(place):
 def test_a_map_in_its_callers_process_hears_a_stop_and_goes_on_with_what_is_missing(place):
     few = {key: UNITS[key] for key in sorted(UNITS)[:4]}
 
-    def stop(done):
-        with place.stores.meta.read() as db:
-            run = db.newest_run("squares", "test")
-        if run.state == "running":
-            control.stop(place.stores, run.id)
-
     with pytest.raises(RunFailed, match="squares was stopped"):
-        place.run(workers=0, units=few, on_done=stop, pause=0.26)  # a batch is one unit
+        place.run(workers=0, units=few, on_done=place.stop, pause=0.26)  # a batch is one unit
     assert place.done() == {0, 1}
     with place.stores.meta.read() as db:
         assert db.newest_run("squares", "test").state == "stopped"
@@ -256,14 +257,8 @@ def test_a_map_in_its_callers_process_hears_a_stop_and_goes_on_with_what_is_miss
 def test_workers_that_are_asked_to_stop_end_their_units_and_leave(place):
     """None is killed, so nothing that it had is done again."""
 
-    def stop(done):
-        with place.stores.meta.read() as db:
-            run = db.newest_run("squares", "test")
-        if run.state == "running":
-            control.stop(place.stores, run.id)
-
     with pytest.raises(RunFailed, match="squares was stopped"):
-        place.run(on_done=stop, pause=0.26)
+        place.run(on_done=place.stop, pause=0.26)
     with place.stores.meta.read() as db:
         run = db.newest_run("squares", "test")
         assert run.state == "stopped" and not db.units(run.id, ("leased",))

@@ -113,6 +113,15 @@ class Project:
 
     until = staticmethod(until)
 
+    def edit(self, *pairs: tuple[str, str]) -> None:
+        """Replace texts in train.py."""
+        path = self.folder / "train.py"
+        text = path.read_text()
+        for old, new in pairs:
+            assert old in text, old
+            text = text.replace(old, new)
+        path.write_text(text)
+
     def start(self, *arguments: str, under: tuple[str, ...] = ()) -> subprocess.Popen[str]:
         script = subprocess.Popen(
             [*under, sys.executable, "train.py", *arguments],

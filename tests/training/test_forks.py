@@ -18,19 +18,9 @@ pytestmark = [pytest.mark.torch, pytest.mark.timeout(180)]
 ALL = ("controller", "agent", "image", "rank", "sidecar")
 
 
-def edited(project, *pairs):
-    path = project.folder / "train.py"
-    text = path.read_text()
-    for old, new in pairs:
-        assert old in text
-        text = text.replace(old, new)
-    path.write_text(text)
-
-
 def with_rate(project):
     """The project, its learning rate in the config."""
-    edited(
-        project,
+    project.edit(
         ("pause: float = 0.01", "pause: float = 0.0\n    lr: float = 1e-2"),
         ("lr=1e-2)", "lr=config.lr)"),
     )
@@ -177,8 +167,7 @@ def test_what_cannot_be_forked_is_one_clear_error_and_changes_nothing(project):
 @pytest.mark.long
 def test_the_best_checkpoint_can_be_named_and_stays_marked(project):
     with_rate(project)
-    edited(
-        project,
+    project.edit(
         (
             '        run.log({"train/loss": loss})',
             '        run.log({"score": 1.0})\n'
@@ -245,8 +234,7 @@ def test_a_function_that_was_typed_into_a_prompt_cannot_be_forked(project):
 
 
 def test_a_failed_run_that_is_resumed_has_all_its_tries_again(project):
-    edited(
-        project,
+    project.edit(
         (
             "    for batch in run.steps(train):",
             "    for batch in run.steps(train):\n"

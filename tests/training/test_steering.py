@@ -15,18 +15,8 @@ from penstock.training.follow import stop_early
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(120)]
 
 
-def edited(project, *pairs):
-    path = project.folder / "train.py"
-    text = path.read_text()
-    for old, new in pairs:
-        assert old in text
-        text = text.replace(old, new)
-    path.write_text(text)
-
-
 def test_a_detached_run_is_followed_stopped_and_resumed_to_the_same_weights(project, undisturbed):
-    edited(
-        project,
+    project.edit(
         ("        time.sleep(", "        print('at', run.global_step)\n        time.sleep("),
     )
     project.run("run", "2", "detach")
@@ -90,8 +80,7 @@ def read_until(script, words):
 
 
 def test_a_second_ctrl_c_kills_a_run_that_cannot_stop(project):
-    edited(
-        project,
+    project.edit(
         ("        loss =", "        while run.global_step == 10: time.sleep(0.01)\n        loss ="),
     )
     script = project.start("run", "1")
@@ -111,8 +100,7 @@ def test_a_second_ctrl_c_kills_a_run_that_cannot_stop(project):
 def test_an_interrupted_detached_run_is_adopted_by_penstock_up_and_followed_by_its_script(
     project,
 ):
-    edited(
-        project,
+    project.edit(
         ("import sys", "import pathlib, sys"),
         (
             "        loss =",
@@ -198,7 +186,7 @@ def test_a_function_of_a_notebook_trains_in_it_is_stopped_from_elsewhere_and_goe
 
 @pytest.mark.long
 def test_checkpoints_by_the_clock_are_of_one_step_on_all_ranks(project, undisturbed):
-    edited(project, ("checkpoint_every=10", 'checkpoint_every="0.1s"'))
+    project.edit(("checkpoint_every=10", 'checkpoint_every="0.1s"'))
     script = project.start("run", "2")
     project.until("a checkpoint", lambda: project.committed("run") >= 10)
     project.kill("run", "rank")
@@ -219,7 +207,7 @@ def test_what_cannot_travel_is_refused_before_anything_starts(project):
         except ps.PenstockError as error:
             print("refused:", error.exit_code, error.what)
     """
-    edited(project, ("    ps.main(main)", textwrap.indent(textwrap.dedent(wrong), "    ")))
+    project.edit(("    ps.main(main)", textwrap.indent(textwrap.dedent(wrong), "    ")))
     refused = [line for line in project.run().splitlines() if line.startswith("refused: 2 ")]
     words = ("config.pause is a builtin_function", "config.pause is nan", "is the class Config",
              "a lambda has no name")  # fmt: skip

@@ -18,7 +18,7 @@ from penstock.base.errors import RanksDiverged
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def compare(models: Mapping[str, torch.nn.Module], rank: int, world_size: int, step: int) -> None:
+def compare(models: Mapping[str, torch.nn.Module], world_size: int, step: int) -> None:
     """Hold all ranks' parameters against each other; a collective call.
 
     Raises RanksDiverged, the same on all ranks, naming ranks and parameters.

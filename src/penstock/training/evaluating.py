@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from penstock.training.micro import rows_of
+
 
 def summed(
     function: Callable[[Any], Any], source: Iterable[Any], each: Callable[[], None]
@@ -29,16 +31,9 @@ def _weighed(value: Any, batch: Any) -> tuple[float, float]:
     """(sum, count) of what an evaluation function gave for one batch."""
     if isinstance(value, torch.Tensor) and value.ndim > 0:
         return float(value.double().sum()), float(value.numel())
-    rows = _rows(batch)
+    rows = rows_of(batch)
+    rows = 1 if rows is None else rows  # what has no rows counts as one
     return float(value) * rows, float(rows)
-
-
-def _rows(batch: Any) -> int:
-    values = batch.values() if isinstance(batch, dict) else [batch]
-    for value in values:
-        if isinstance(value, torch.Tensor) and value.ndim > 0:
-            return int(value.shape[0])
-    return 1
 
 
 @contextmanager

@@ -53,7 +53,7 @@ class MicroBatches:
         step    keys the random numbers of each part
         models  those in DDP exchange gradients with the last part, or never ("ordered")
         """
-        rows = _rows(batch)
+        rows = rows_of(batch)
         if rows is not None and rows % self.each:
             raise BadInput(
                 f"{rows} rows of a rank do not divide into {self.each} micro-batches",
@@ -154,12 +154,12 @@ def _check(count: int, reduction: str, world_size: int) -> None:
         )
 
 
-def _rows(batch: Any) -> int | None:
+def rows_of(batch: Any) -> int | None:
     """Rows of a batch; None for what has none, such as the number of a step."""
     if isinstance(batch, Mapping):
-        return next((n for n in map(_rows, batch.values()) if n is not None), None)
+        return next((n for n in map(rows_of, batch.values()) if n is not None), None)
     if isinstance(batch, tuple):
-        return next((n for n in map(_rows, batch) if n is not None), None)
+        return next((n for n in map(rows_of, batch) if n is not None), None)
     if isinstance(batch, list) or getattr(batch, "ndim", 0) > 0:
         return len(batch)
     return None

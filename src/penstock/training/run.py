@@ -400,7 +400,7 @@ class Run:
         every = self._compare_every
         if every and (self.global_step == 1 or self.global_step % every == 0):
             models = self._tracked.named_models()
-            compare(models, self.rank, self.world_size, self.global_step)
+            compare(models, self.world_size, self.global_step)
         self._deferred.flush()
         drain_at = self._link.drain_at()
         draining = 0 < drain_at <= self.global_step
