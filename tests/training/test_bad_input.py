@@ -8,20 +8,14 @@ import pytest
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(180)]
 
 
-def edited(project, old, new):
-    path = project.folder / "train.py"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
 def test_a_function_that_raises_shows_its_own_traceback_and_is_mended_and_continued(project):
-    edited(
-        project,
-        "    for batch in run.steps(train):",
-        "    for batch in run.steps(train):\n"
-        "        if run.rank == 1 and run.global_step == 33:\n"
-        "            raise ZeroDivisionError('on purpose')",
+    project.edit(
+        (
+            "    for batch in run.steps(train):",
+            "    for batch in run.steps(train):\n"
+            "        if run.rank == 1 and run.global_step == 33:\n"
+            "            raise ZeroDivisionError('on purpose')",
+        )
     )
     out = project.run("run", "2", code=8)
     assert out.index("Traceback") < out.index("error [user-code]")
@@ -32,7 +26,7 @@ def test_a_function_that_raises_shows_its_own_traceback_and_is_mended_and_contin
     assert run.state == "failed"
     assert len(project.events("run", "attempt.started")) == 2  # tried again once, not for ever
     assert project.committed("run") == 30
-    edited(project, "run.global_step == 33", "run.global_step == 330")
+    project.edit(("run.global_step == 33", "run.global_step == 330"))
     out = project.run("run", "2")
     assert "it is unfinished (failed at step" in out
     assert "changed: train.fit changed" in out
@@ -41,7 +35,7 @@ def test_a_function_that_raises_shows_its_own_traceback_and_is_mended_and_contin
 
 
 def test_a_missing_main_guard_is_one_clear_error(project):
-    edited(project, 'if __name__ == "__main__":\n    ps.main(main)', "ps.main(main)")
+    project.edit(('if __name__ == "__main__":\n    ps.main(main)', "ps.main(main)"))
     out = project.run("run", "2", code=2)
     assert "error [missing-main-guard]" in out
     assert "Traceback" not in out
@@ -95,7 +89,7 @@ def test_loops_that_cannot_work_are_refused(project):
 
 
 def test_a_loop_that_cannot_work_is_refused_by_ranks_at_once(project):
-    edited(project, "batch_size=24", "batch_size=25")
+    project.edit(("batch_size=24", "batch_size=25"))
     assert "25" in project.run("run", "2", code=2)
     assert len(project.events("run", "attempt.started")) == 1
 
@@ -113,19 +107,19 @@ def test_changed_code_is_refused_or_forked_as_asked(project):
     script.communicate(timeout=60)
     first = project.newest("run")
     assert first.state == "stopped"
-    edited(project, "lr=1e-2", "lr=2e-2")
-    edited(project, "seed=3,", 'seed=3, on_change="refuse",')
+    project.edit(("lr=1e-2", "lr=2e-2"))
+    project.edit(("seed=3,", 'seed=3, on_change="refuse",'))
     out = project.run("run", "0", code=5)
     assert "train.fit changed" in out
     assert project.newest("run") == first
-    edited(project, 'on_change="refuse"', 'on_change="fork"')
+    project.edit(('on_change="refuse"', 'on_change="fork"'))
     project.run("run", "0")
     assert project.newest("run").id != first.id
 
 
 @pytest.mark.long
 def test_a_run_that_goes_on_elsewhere_is_not_started_twice(project):
-    edited(project, "pause: float = 0.01", "pause: float = 0.2")  # it outlasts the second's start
+    project.edit(("pause: float = 0.01", "pause: float = 0.2"))  # it outlasts the second's start
     script = project.start("run", "0")
     project.until("step 10", lambda: project.committed("run") >= 10)
     assert "is going on already" in project.run("run", "0", code=4)
@@ -148,7 +142,7 @@ def test_a_corrupt_shard_is_named_before_training_on_it(project):
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
     shutil.rmtree(project.home / "cache" / "shards")
-    edited(project, 'ps.prepare("points", make_points, key="id", splits={"all": 1.0})', "pass")
+    project.edit(('ps.prepare("points", make_points, key="id", splits={"all": 1.0})', "pass"))
     out = project.run("second", "1", code=6)
     assert "points@1" in out and "shard 0" in out
     assert project.newest("second").state == "failed"
@@ -177,8 +171,8 @@ def test_workers_0_gives_the_weights_of_one_rank_and_a_finished_run_is_given_aga
 @pytest.mark.long
 def test_workers_0_stopped_by_ctrl_c_or_killed_goes_on_where_it_was(project, undisturbed):
     waits = "        while run.global_step == 60 and not pathlib.Path('go').exists():\n"
-    edited(project, "        loss =", f"{waits}            time.sleep(0.01)\n        loss =")
-    edited(project, "import sys", "import pathlib, sys")
+    project.edit(("        loss =", f"{waits}            time.sleep(0.01)\n        loss ="))
+    project.edit(("import sys", "import pathlib, sys"))
     for number, ending, state in (
         (20, signal.SIGINT, "stopped"),
         (50, signal.SIGKILL, "running"),
@@ -198,16 +192,17 @@ def test_workers_0_stopped_by_ctrl_c_or_killed_goes_on_where_it_was(project, und
 
 @pytest.mark.parametrize("workers", ["0", pytest.param("1", marks=pytest.mark.long)])
 def test_a_model_that_cannot_be_exported_is_said_where_the_script_is_run(project, workers):
-    edited(project, "epochs: int = 10", "epochs: int = 1")
-    edited(
-        project,
-        "def fit(",
-        "import torch\n\nclass Wild(torch.nn.Linear):\n"
-        "    def forward(self, point):\n"
-        "        return super().forward(point if point.sum() > 0 else -point)\n\n"
-        "def fit(",
+    project.edit(("epochs: int = 10", "epochs: int = 1"))
+    project.edit(
+        (
+            "def fit(",
+            "import torch\n\nclass Wild(torch.nn.Linear):\n"
+            "    def forward(self, point):\n"
+            "        return super().forward(point if point.sum() > 0 else -point)\n\n"
+            "def fit(",
+        )
     )
-    edited(project, "    net = ", "    net = Wild(6, 2)\n    old = ")
+    project.edit(("    net = ", "    net = Wild(6, 2)\n    old = "))
     out = project.run("run", workers)
     assert "penstock: published points@1" in out
     assert out.count("torch.export does not convert it") == 1
@@ -219,8 +214,8 @@ def test_a_model_that_cannot_be_exported_is_said_where_the_script_is_run(project
 def test_data_that_is_not_as_expected_is_refused_or_left_out_before_the_first_step(project):
     rule = '[columns.label]\nrange = { most = 0, severity = "refuse" }\n'
     (project.folder / "points.toml").write_text(rule)
-    edited(project, "batch_size=24,", 'batch_size=24, expect="points.toml",')
-    edited(project, "epochs: int = 10", "epochs: int = 2")
+    project.edit(("batch_size=24,", 'batch_size=24, expect="points.toml",'))
+    project.edit(("epochs: int = 10", "epochs: int = 2"))
     out = project.run("run", "2", code=5)
     assert "dataset points@1" in out and "columns.label" in out
     assert "(point-" in out  # rows are named
