@@ -50,6 +50,8 @@ def measure(bench: Bench) -> None:
             bench.note(f"{subject} wrote {found['rows']} of {count} rows")
             return
         bench.add(subject, _METRIC, "1/s", count / found["seconds"])
+        for stage, seconds in found.get("stages", {}).items():
+            bench.add(subject, stage, "s", seconds)
 
     bench.alternate(
         bench.rounds(quick=1, full=5),

@@ -18,10 +18,12 @@ def main() -> None:
     folder, home, workers = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     params = {"log": sys.argv[4]} if len(sys.argv) > 4 else None
     units: list[Progress] = []
+    marks: list[float] = []  # when each of `units` was told
 
     def on_progress(found: Progress) -> None:
         if found.stage == "units":
             units.append(found)
+            marks.append(time.perf_counter())
             print(json.dumps({"done": found.done, "total": found.total}), flush=True)
 
     began = time.perf_counter()
@@ -36,9 +38,21 @@ def main() -> None:
             workers=workers,
             on_progress=on_progress,
         )
-    took = time.perf_counter() - began
+    ended = time.perf_counter()
     ran = units[-1].done - units[0].done if units else 0
-    told = {"seconds": took, "rows": made.version.summary["rows"], "ran": ran}
+    committed = next((at for at, found in zip(marks, units, strict=True) if found.done), ended)
+    stages = {
+        "call to units known": marks[0] - began,
+        "to the first unit committed": committed - marks[0],
+        "to the last unit committed": marks[-1] - committed,
+        "shards and version": ended - marks[-1],
+    }
+    told = {
+        "seconds": ended - began,
+        "stages": stages,
+        "rows": made.version.summary["rows"],
+        "ran": ran,
+    }
     print(json.dumps({**told, "total": units[-1].total if units else 0}))
 
 
