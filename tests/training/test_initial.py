@@ -8,15 +8,14 @@ from penstock.home.gc import collect_garbage
 from penstock.home.local import LocalHome
 from penstock.training.initial import resolve
 
-from .test_forks import damage, drop_all, edited
+from .test_forks import damage, drop_all
 
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(180)]
 
 
 def warm(project):
     """The project: `from=REFERENCE` on its command line; every rank tells how its weights begin."""
-    edited(
-        project,
+    project.edit(
         ("pause: float = 0.01", "pause: float = 0.005"),
         ("import sys\n", "import pathlib\nimport sys\n"),
         ("checkpoint_every=10,", "checkpoint_every=10, init_from=given(rest),"),
@@ -124,8 +123,8 @@ def kill(project, script, workers):
 def test_what_does_not_fit_is_one_clear_error_and_nothing_is_trained(project):
     warm(project)
     project.run("base", "1")
-    edited(project, ("Linear(6, 32)", "Linear(6, 16)"), ("BatchNorm1d(32)", "BatchNorm1d(16)"))
-    edited(project, ("Linear(32, 2)", "Linear(16, 2, bias=False)"))
+    project.edit(("Linear(6, 32)", "Linear(6, 16)"), ("BatchNorm1d(32)", "BatchNorm1d(16)"))
+    project.edit(("Linear(32, 2)", "Linear(16, 2, bias=False)"))
     out = project.run("warm", "2", "from=base@50", code=2)
     assert "8 of its parameters and buffers differ" in out
     assert "model.0.weight is [16, 6] here and [32, 6] there" in out and "and 4 more" in out
@@ -133,7 +132,7 @@ def test_what_does_not_fit_is_one_clear_error_and_nothing_is_trained(project):
     assert run.state == "failed" and project.committed("warm") == 0 and run.step == 0
     assert len(project.events("warm", "attempt.started")) == 1
     assert "8 of its parameters" in project.run("plain", "0", "from=points@1", code=2)
-    edited(project, ("run.track(model=model,", "run.track(net=model,"))
+    project.edit(("run.track(model=model,", "run.track(net=model,"))
     assert 'tracks no "net", only model, optimizer, train' in project.run(
         "other", "0", "from=base", code=2
     )
