@@ -21,6 +21,8 @@ from penstock.training.data import Reading
 from penstock.training.deferred import Deferred
 from penstock.training.evaluating import evaluating, rewound, summed
 from penstock.training.micro import Means, MicroBatches, Reduction
+from penstock.training.publishing import Publisher
+from penstock.training.restoring import Restorer
 from penstock.training.saving import Saver
 from penstock.training.tracked import Tracked
 
@@ -55,9 +57,8 @@ class Run:
         self.device = group.device(link.rank, link.world_size)
         self.published: str | None = None
         self._link = link
-        self._blobs = blobs
-        self._layout = layout
-        self._payload = payload
+        self._publisher = Publisher(link, blobs, layout, payload["source"])
+        self._restorer = Restorer(link, blobs, self.seed, payload.get("init_from"))
         self._emitter = emitter
         self._tracked = Tracked()
         self._models: list[torch.nn.Module] = []
@@ -288,87 +289,18 @@ class Run:
         """
         with self._link.pulse.during(PUBLISH):
             group.equal_buffers([model], self.world_size)
-            if self.rank == 0:
-                found = self._link.call("find-published", {"name": name})
-                if "reference" not in found:
-                    found = self._package(name, model, example, inputs)
-            else:
-                found = self._link.call("wait-published", {"name": name})
-        self.published = found["reference"]
-        return self.published
+            found = self._publisher.publish(
+                name, group.unwrap(model), example, inputs, self.global_step
+            )
+        self.published = found
+        return found
 
     # -- inside ---------------------------------------------------------------------------------
 
-    def _package(
-        self, name: str, model: torch.nn.Module, example: Any, inputs: list[str] | None
-    ) -> dict[str, Any]:
-        from penstock import registry
-        from penstock.checkpoints import weights_digest
-
-        plain = group.unwrap(model)
-        lineage = {
-            "run": self.id,
-            "step": self.global_step,
-            "data": self._link.call("resolved", {})["data"],
-            "source": self._payload["source"],
-        }
-        packed = registry.package(
-            plain,
-            example,
-            self._blobs,
-            self._layout,
-            name=name,
-            lineage=lineage,
-            inputs=inputs,
-        )
-        weights = weights_digest(plain.state_dict())
-        summary = {**packed.summary, "weights": weights, "notes": list(packed.notes)}
-        return self._link.call(
-            "publish",
-            {
-                "name": name,
-                "digest": packed.digest,
-                "refs": list(packed.refs),
-                "summary": summary,
-            },
-        )
-
     def _restore(self) -> None:
-        """Put the checkpoint that the controller chose into what is tracked; the same one on all
-        ranks. Without one: this rank's own stream of random numbers begins."""
-        chosen = self._link.call("restore", {})
-        if chosen.get("manifest") is None:
-            self._begin_from(self._payload.get("init_from"))
-            randomness.seed_all(self.seed, "rank", self.rank)
-            return
-        from penstock.checkpoints import load, read_manifest
-
-        manifest = read_manifest(self._blobs, chosen["manifest"])
-        state = load(self._blobs, manifest, self.rank, self.world_size)
-        self._tracked.load(state.shared["tracked"], manifest.step)
-        then = state.shared.get("constructed", {})  # none in those of earlier versions
-        changed = hyperparameters.put_changes(self._tracked.objects, then, self._constructed)
-        self.global_step = manifest.step
-        self._best = dict(state.shared["best"])
-        self.skipped = int(state.shared.get("skipped", 0))  # none in those of earlier versions
-        if state.own is not None:
-            randomness.put_back(state.own["random"])
-        else:
-            randomness.seed_all(self.seed, "rank", self.rank, self.world_size, self.global_step)
-        if self.rank == 0:
-            told = {"changed": changed} if changed else {}
-            self._link.tell("resumed", {"step": self.global_step, **told})
-
-    def _begin_from(self, initial: dict[str, Any] | None) -> None:
-        """Put the weights that `init_from` resolved to into the tracked models, if it did."""
-        if initial is None or initial["kind"] is None:
-            return
-        from penstock.training import warm
-
-        weights = warm.read(self._blobs, initial)
-        count = warm.put(self._tracked.named_models(), weights, initial)
-        if self.rank == 0:
-            self._link.tell("initialised", {"from": warm.text_of(initial), "tensors": count})
+        """The checkpoint that the controller chose, or the beginning; equal on all ranks."""
+        held = self._restorer.restore(self._tracked, self._constructed)
+        self.global_step, self._best, self.skipped = held.step, held.best, held.skipped
 
     def _timed(self, source: Iterable[Any]) -> Iterator[Any]:
         """The source's items, with how long each was waited for and how long a step took."""

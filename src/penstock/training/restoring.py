@@ -1,0 +1,73 @@
+"""Where a rank's loop begins: at the checkpoint that the controller chose, or with the weights that
+`init_from` named, or at nothing. The same on all ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from penstock.blobs import Blobs
+from penstock.jobs.link import Link
+from penstock.training import hyperparameters, randomness
+from penstock.training.tracked import Tracked
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a checkpoint holds beside the tracked objects; as it stands here: of a new run.
+
+    step     completed optimiser steps
+    best     metric -> the best value that `keep_best` saw
+    skipped  steps left out because gradients were not finite
+    """
+
+    step: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    skipped: int = 0
+
+
+class Restorer:
+    """One rank's. `initial` is what `init_from` resolved to."""
+
+    def __init__(self, link: Link, blobs: Blobs, seed: int, initial: dict[str, Any] | None) -> None:
+        self._link = link
+        self._blobs = blobs
+        self._seed = seed
+        self._initial = initial
+
+    def restore(self, tracked: Tracked, constructed: dict[str, hyperparameters.Groups]) -> Held:
+        """Put the state into what is tracked, and the random states back. Without a checkpoint
+        this rank's own stream of random numbers begins. Raises Damaged, BadInput."""
+        link = self._link
+        chosen = link.call("restore", {})
+        if chosen.get("manifest") is None:
+            self._begin(tracked)
+            randomness.seed_all(self._seed, "rank", link.rank)
+            return Held()
+        from penstock.checkpoints import load, read_manifest
+
+        manifest = read_manifest(self._blobs, chosen["manifest"])
+        state = load(self._blobs, manifest, link.rank, link.world_size)
+        tracked.load(state.shared["tracked"], manifest.step)
+        then = state.shared.get("constructed", {})  # none in those of earlier versions
+        changed = hyperparameters.put_changes(tracked.objects, then, constructed)
+        if state.own is not None:
+            randomness.put_back(state.own["random"])
+        else:
+            randomness.seed_all(self._seed, "rank", link.rank, link.world_size, manifest.step)
+        if link.rank == 0:
+            told = {"changed": changed} if changed else {}
+            link.tell("resumed", {"step": manifest.step, **told})
+        skipped = int(state.shared.get("skipped", 0))  # none in those of earlier versions
+        return Held(manifest.step, dict(state.shared["best"]), skipped)
+
+    def _begin(self, tracked: Tracked) -> None:
+        """Put the weights that `init_from` resolved to into the tracked models, if it did."""
+        if self._initial is None or self._initial["kind"] is None:
+            return
+        from penstock.training import warm
+
+        weights = warm.read(self._blobs, self._initial)
+        count = warm.put(tracked.named_models(), weights, self._initial)
+        if self._link.rank == 0:
+            self._link.tell("initialised", {"from": warm.text_of(self._initial), "tensors": count})
