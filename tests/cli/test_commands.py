@@ -73,6 +73,26 @@ def test_pids_are_bare_so_that_kill_takes_them(home, terminal):
     assert "'sidecar'" in terminal.err
 
 
+def test_a_checkpoint_is_pinned_listed_and_unpinned(home, terminal):
+    assert "pinned" in terminal("runs", "pin", "base@180", "--note", "for the paper")
+    [listed] = terminal.json("runs", "checkpoints", "base")
+    assert (listed["step"], listed["pinned"], listed["whole"]) == (180, "for the paper", None)
+    assert "pinned: for the paper" in terminal("runs", "checkpoints", "base")
+    assert "pinned: for the paper" in terminal("runs", "show", "base")
+    assert terminal.json("runs", "unpin", "base@180")["pinned"] is None
+    assert terminal.json("runs", "checkpoints", "base")[0]["pinned"] is None
+    assert "is not pinned" in terminal.json("runs", "unpin", "base@180", expect=2)["error"]["what"]
+    assert "no step" in terminal.json("runs", "pin", "base", expect=2)["error"]["what"]
+    assert terminal.json("runs", "pin", "base@7", expect=3)["error"]["facts"]["steps"] == [180]
+
+
+def test_checkpoints_are_verified_when_it_is_asked(home, terminal):
+    [found] = terminal.json("runs", "checkpoints", "base", "--verify", expect=6)
+    assert found["whole"] is False
+    assert found["damages"][0]["what"].startswith("sha256:")
+    assert "damaged" in terminal("runs", "checkpoints", "base", "--verify", expect=6)
+
+
 def test_a_damaged_checkpoint_is_news_for_the_exit_code(home, terminal):
     verdicts = terminal.json("runs", "verify", "base", expect=6)
     assert [(each["step"], each["whole"]) for each in verdicts] == [(180, False)]

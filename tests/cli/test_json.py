@@ -59,6 +59,8 @@ ASKED: dict[str, tuple[str, ...]] = {
     "runs pids": ("whole",),
     "runs show": ("whole",),
     "runs stop": ("wild",),
+    "runs checkpoints": ("whole", "--verify"),
+    "runs pin": ("whole@30",),
     "runs verify": ("whole",),
 }
 # Commands that need more than a home, and the test that parses what they say.
@@ -67,6 +69,7 @@ ELSEWHERE = {
     "deployments serve": "cli/test_json.py::test_serve_answers_the_call_in_flight_after_ctrl_c",
     "runs fork": "training/test_forks.py::"
     "test_a_fork_ends_as_its_parent_did_and_one_with_another_rate_differs_and_tells_why",
+    "runs unpin": "cli/test_commands.py::test_a_checkpoint_is_pinned_listed_and_unpinned",
     "runs resume": "cli/test_live_run.py::test_a_detached_run_is_steered_from_another_terminal",
     "up": "cli/test_json.py::test_up_says_where_it_listens_and_ends_with_ctrl_c",
 }

@@ -214,3 +214,37 @@ def test_a_dropped_checkpoint_lets_its_blobs_go(meta: Meta, run: Run) -> None:
         assert writer.referenced([A, B, C, D]) == {C, D}
         writer.add_checkpoint(_checkpoint(run, 1, A, 3), [])
         assert [c.best for c in writer.checkpoints(run.id)] == [None, None]
+
+
+def test_a_pin_is_a_row_that_says_why_and_its_changes_are_events(meta: Meta, run: Run) -> None:
+    with meta.write() as writer:
+        for step in (1, 2):
+            writer.add_checkpoint(_checkpoint(run, step), [])
+        assert writer.pin_checkpoint(run.id, 1)
+        assert not writer.pin_checkpoint(run.id, 1)
+        assert writer.pin_checkpoint(run.id, 1, "for the paper")
+        assert [c.pinned for c in writer.checkpoints(run.id)] == [None, "for the paper"]
+        assert writer.unpin_checkpoint(run.id, 1)
+        assert not writer.unpin_checkpoint(run.id, 1)
+        assert [c.pinned for c in writer.checkpoints(run.id)] == [None, None]
+        told = [(event.kind, event.body) for event in writer.events(subject=f"run/{run.id}")]
+    assert told == [
+        ("checkpoint.pinned", {"step": 1, "note": ""}),
+        ("checkpoint.pinned", {"step": 1, "note": "for the paper"}),
+        ("checkpoint.unpinned", {"step": 1}),
+    ]
+
+
+def test_only_a_checkpoint_that_is_there_is_pinned_and_the_pin_goes_with_it(
+    meta: Meta, run: Run
+) -> None:
+    with pytest.raises(NotFound), meta.write() as writer:
+        writer.pin_checkpoint(run.id, 7)
+    with meta.write() as writer:
+        writer.add_checkpoint(_checkpoint(run, 1), [])
+        writer.pin_checkpoint(run.id, 1)
+        writer.drop_checkpoint(run.id, 1)
+        writer.add_checkpoint(_checkpoint(run, 1), [])
+        assert [c.pinned for c in writer.checkpoints(run.id)] == [None]
+    with pytest.raises(BadInput, match="one line"), meta.write() as writer:
+        writer.pin_checkpoint(run.id, 1, "two\nlines")

@@ -25,13 +25,13 @@ def _schema_of(path: Path) -> list[tuple[str, list[str]]]:
         )
 
 
-def _migrated(path: Path) -> None:
+def _migrated(path: Path, target: str = "head") -> None:
     """A database made by the migrations alone."""
     from sqlalchemy import create_engine
 
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
-        schema.migrate(connection)
+        schema.migrate(connection, target)
     engine.dispose()
 
 
@@ -70,6 +70,25 @@ def test_an_older_schema_is_brought_up(tmp_path: Path) -> None:
     store = open_meta(f"sqlite:///{path}")
     with store.write() as writer:
         writer.event("x", "y")
+    store.close()
+    assert schema.found_in(path) == schema.HEAD
+
+
+def test_checkpoints_of_a_home_without_pins_are_there_and_can_be_pinned(tmp_path: Path) -> None:
+    path = tmp_path / "meta.db"
+    _migrated(path, "0002")
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute(
+            "INSERT INTO runs VALUES (1, 'run-1', 'base', 'train', 'finished', '{}', '', '', '{}', "
+            "0, 3, 1.0, NULL, NULL, '{}')"
+        )
+        raw.execute("INSERT INTO checkpoints VALUES ('run-1', 3, 1, 'sha256:0', 1.0, 9, '{}')")
+        raw.commit()
+    store = open_meta(f"sqlite:///{path}")
+    with store.write() as writer:
+        assert [row.pinned for row in writer.checkpoints("run-1")] == [None]
+        writer.pin_checkpoint("run-1", 3)
+        assert [row.pinned for row in writer.checkpoints("run-1")] == [""]
     store.close()
     assert schema.found_in(path) == schema.HEAD
 

@@ -183,6 +183,24 @@ def test_the_best_checkpoint_is_kept_and_the_best_value_known_after_a_stop(train
     assert [row.best for row in rows] == [None, None, "score"]
 
 
+def test_every_nth_checkpoint_and_the_pinned_ones_stay_over_a_stop(fits, stores, tmp_path):
+    settings = stores.settings.model_copy(update={"keep_checkpoints_every": 5})
+    options = {"name": "retained", "workers": 0, "checkpoint_every": 2, "threads": 1}
+    config = {"out": str(tmp_path / "told"), "stops_at": 9}
+    with open_stores(settings) as opened:
+        with pytest.raises(RunStopped):
+            train(opened, fits.fit, config, **options)
+        with opened.meta.read() as db:
+            run = db.newest_run("retained", "train")
+        assert [row.step for row in checkpoints(opened, run)] == [8, 6]
+        with opened.meta.write() as tx:
+            tx.pin_checkpoint(run.id, 8, "before the stop")
+        train(opened, fits.fit, config, **options)
+        rows = checkpoints(opened, run)
+    assert [row.step for row in rows] == [12, 10, 8, 6]
+    assert [row.pinned for row in rows] == [None, None, "before the stop", None]
+
+
 def test_every_counts_steps_over_all_attempts(trained):
     run, told = trained(stops_at=8)
     assert of(told, "every") == [3, 6, 9, 12]

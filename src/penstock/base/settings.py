@@ -78,6 +78,11 @@ class Settings(BaseModel):
     keep_checkpoints: int = Field(
         5, ge=1, description="Newest checkpoints of a run that are kept, beside the best."
     )
+    keep_checkpoints_every: int | None = Field(
+        None,
+        ge=1,
+        description="Of every so many steps of a run the first checkpoint is kept too, for good.",
+    )
     keep_versions: int = Field(
         20,
         ge=0,

@@ -1,4 +1,4 @@
-"""`penstock runs`: list, show, logs, stop, resume, fork, pids, verify."""
+"""`penstock runs`: list, show, logs, stop, resume, fork, pids, verify, checkpoints, pin, unpin."""
 
 from __future__ import annotations
 
@@ -161,3 +161,45 @@ def verify(run: MaybeRun = None) -> Answer:
     verdicts = at.verify_run(newest(at, run))
     damaged = any(not each.whole for each in verdicts)
     return Answer(verdicts, lambda draw: show.verdicts(draw, verdicts), 6 if damaged else 0)
+
+
+@command(
+    app,
+    "checkpoints",
+    ["penstock runs checkpoints base", "penstock runs checkpoints base --verify --json"],
+)
+def checkpoints(
+    run: MaybeRun = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read their bytes and compare them with their hashes.")
+    ] = False,
+) -> Answer:
+    """The checkpoints of a run: size, metrics, and what each is kept for."""
+    from penstock.cli import show
+
+    at = home()
+    found = at.checkpoints(newest(at, run), verify)
+    damaged = any(each.whole is False for each in found)
+    return Answer(found, lambda draw: show.checkpoints(draw, found), 6 if damaged else 0)
+
+
+Pinned = Annotated[
+    str, typer.Argument(metavar="RUN@STEP", help="A checkpoint; RUN@best is the marked one.")
+]
+
+
+@command(app, "pin", ["penstock runs pin base@2000", "penstock runs pin base@best --note paper"])
+def pin(
+    checkpoint: Pinned,
+    note: Annotated[str, typer.Option(metavar="TEXT", help="Why; one line.")] = "",
+) -> Answer:
+    """Keep a checkpoint, however many newer ones come."""
+    made = home().pin_checkpoint(checkpoint, note)
+    return Answer(made, lambda draw: draw.line(f"step {made.step} of {made.run} is pinned"))
+
+
+@command(app, "unpin", ["penstock runs unpin base@2000"])
+def unpin(checkpoint: Pinned) -> Answer:
+    """Let a pinned checkpoint go again, with the next one that the run makes."""
+    made = home().unpin_checkpoint(checkpoint)
+    return Answer(made, lambda draw: draw.line(f"step {made.step} of {made.run} is not pinned"))

@@ -11,7 +11,8 @@ from penstock.base.hashing import short
 from penstock.base.units import show_bytes
 from penstock.cli.data.drawing import pairs
 from penstock.cli.draw import Drawing, age, state, took
-from penstock.home.views import CheckpointVerdict, ForkView, RunDetail, RunView
+from penstock.home.views import CheckpointVerdict, CheckpointView, ForkView, RunDetail, RunView
+from penstock.records import Checkpoint
 
 _SHOWN_CHECKPOINTS = 10
 
@@ -78,7 +79,7 @@ def run(draw: Drawing, detail: RunDetail) -> None:
         draw.table(
             ("> step", "> size", "made", "digest", "kept for"),
             [
-                (c.step, show_bytes(c.bytes), age(c.created_at), short(c.digest), c.best or "")
+                (c.step, show_bytes(c.bytes), age(c.created_at), short(c.digest), _kept_for(c))
                 for c in detail.checkpoints[:_SHOWN_CHECKPOINTS]
             ],
         )
@@ -124,6 +125,37 @@ def verdicts(draw: Drawing, found: Sequence[CheckpointVerdict]) -> None:
         ],
         empty="no checkpoints",
     )
+
+
+def checkpoints(draw: Drawing, found: Sequence[CheckpointView]) -> None:
+    """One line per checkpoint; whole or damaged where they were read."""
+    read = any(each.whole is not None for each in found)
+    draw.table(
+        ("> step", "> size", "made", "kept for", "metrics", *(("verdict", "what") if read else ())),
+        [
+            (
+                each.step,
+                show_bytes(each.bytes),
+                age(each.created_at),
+                _kept_for(each),
+                "  ".join(f"{name}={value:.4g}" for name, value in sorted(each.metrics.items())),
+                *(_verdict(each) if read else ()),
+            )
+            for each in found
+        ],
+        empty="no checkpoints",
+    )
+
+
+def _verdict(each: CheckpointView) -> tuple[Text, str]:
+    what = "; ".join(str(damage.get("what", damage)) for damage in each.damages)
+    return state("whole" if each.whole else "damaged"), what
+
+
+def _kept_for(each: Checkpoint | CheckpointView) -> str:
+    """ "val/accuracy, pinned: for the paper"."""
+    pinned = None if each.pinned is None else f"pinned: {each.pinned}".removesuffix(": ")
+    return ", ".join(filter(None, (each.best, pinned)))
 
 
 def _steps(view: RunView) -> str:

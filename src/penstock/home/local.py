@@ -13,6 +13,7 @@ from penstock.home.local_data import LocalData
 from penstock.home.views import (
     Check,
     CheckpointVerdict,
+    CheckpointView,
     ForkView,
     Process,
     RunDetail,
@@ -118,6 +119,21 @@ class LocalHome(LocalData):
         from penstock.home import runs
 
         return runs.verified(self.stores, self._id(run))
+
+    def checkpoints(self, run: str, verify: bool = False) -> list[CheckpointView]:
+        from penstock.home import checkpoints
+
+        return checkpoints.listed(self.stores, run, verify)
+
+    def pin_checkpoint(self, reference: str, note: str = "") -> CheckpointView:
+        from penstock.home import checkpoints
+
+        return checkpoints.pin(self.stores, reference, note)
+
+    def unpin_checkpoint(self, reference: str) -> CheckpointView:
+        from penstock.home import checkpoints
+
+        return checkpoints.unpin(self.stores, reference)
 
     def adopt(self) -> list[str]:
         from penstock.jobs import control

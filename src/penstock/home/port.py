@@ -15,6 +15,7 @@ from penstock.home.data_port import DataHome
 from penstock.home.views import (
     Check,
     CheckpointVerdict,
+    CheckpointView,
     ForkView,
     Process,
     RunDetail,
@@ -81,6 +82,18 @@ class Home(DataHome, Protocol):
 
     def verify_run(self, run: str) -> list[CheckpointVerdict]:
         """Read every checkpoint of a run and compare it with its hashes; newest first."""
+        ...
+
+    def checkpoints(self, run: str, verify: bool = False) -> list[CheckpointView]:
+        """A run's checkpoints, newest first; `verify` reads them and compares their hashes."""
+        ...
+
+    def pin_checkpoint(self, reference: str, note: str = "") -> CheckpointView:
+        """Keep RUN@STEP or RUN@best until it is unpinned; again only changes the note."""
+        ...
+
+    def unpin_checkpoint(self, reference: str) -> CheckpointView:
+        """Let it go with the run's next checkpoint. BadInput when it is not pinned."""
         ...
 
     def adopt(self) -> list[str]:

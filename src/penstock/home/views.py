@@ -97,6 +97,27 @@ class CheckpointVerdict:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointView:
+    """One line about a checkpoint.
+
+    best     the metrics it is kept for, "a,b"
+    pinned   the note of its pin, "" where it has none; None: it is not pinned
+    whole    whether its bytes are what their hashes say; None: they were not read
+    damages  what is not
+    """
+
+    run: str
+    step: int
+    bytes: int
+    created_at: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    best: str | None = None
+    pinned: str | None = None
+    whole: bool | None = None
+    damages: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class VersionDetail:
     """A dataset or model version with the aliases that point at it, its tags and manifest."""
 

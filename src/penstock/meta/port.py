@@ -172,8 +172,20 @@ class Writer(Reader, Protocol):
         """
         ...
 
+    def pin_checkpoint(self, run_id: str, step: int, note: str = "") -> bool:
+        """Keep this checkpoint until it is unpinned; says whether anything changed.
+
+        An event tells of a change. Raises NotFound, BadInput (the note is not one line).
+        """
+        ...
+
+    def unpin_checkpoint(self, run_id: str, step: int) -> bool:
+        """Let it go with the next checkpoint of the run; says whether it was pinned."""
+        ...
+
     def drop_checkpoint(self, run_id: str, step: int) -> None:
-        """Forget the row and its references; the bytes go with the next garbage collection."""
+        """Forget the row, its marks and its references; the bytes go with the next garbage
+        collection."""
         ...
 
     def add_units(self, run_id: str, units: Mapping[str, Mapping[str, Any]]) -> int:

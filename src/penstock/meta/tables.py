@@ -90,6 +90,15 @@ bests = Table(  # which step is kept for a metric
     Column("step", BigInteger, nullable=False),
 )
 
+pinned_checkpoints = Table(  # which steps stay until they are unpinned
+    "pinned_checkpoints",
+    metadata,
+    Column("run_id", Text, ForeignKey("runs.id"), primary_key=True),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("note", Text, nullable=False),
+    Column("pinned_at", Double, nullable=False),
+)
+
 units = Table(
     "units",
     metadata,

@@ -57,7 +57,12 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A committed step. `digest` names the manifest blob; `best` the metric it is kept for."""
+    """A committed step.
+
+    digest  names the manifest blob
+    best    the metrics it is kept for, "a,b"
+    pinned  the note of its pin, "" where it has none; None: it is not pinned
+    """
 
     run_id: str
     step: int
@@ -67,3 +72,4 @@ class Checkpoint:
     bytes: int
     metrics: dict[str, float] = field(default_factory=dict)
     best: str | None = None
+    pinned: str | None = None

@@ -54,21 +54,29 @@ def checkpoint_of(stores: Stores, text: str, also: Kind | None = None) -> Origin
     Damaged (the named one; the next older is offered), BadInput (no training, no reference),
     NewerSchema, Unavailable.
     """
+    with stores.meta.read() as db:
+        run, rows, row = row_of(db, text, also)
+    return _newest(stores, run, rows) if row is None else _named(stores, run, rows, row)
+
+
+def row_of(
+    db: Reader, text: str, also: Kind | None = None
+) -> tuple[Run, list[Checkpoint], Checkpoint | None]:
+    """The run that `text` names, its checkpoints, newest first, at least one, and the one that is
+    meant: None without a step. No bytes are read. Raises NotFound, BadInput."""
     wanted = Reference.parse(text)
     if wanted.split is not None:
         raise BadInput(f'"{text}" names a split, and a run has none', "Write RUN or RUN@STEP.")
-    with stores.meta.read() as db:
-        run = _training(db, wanted.name, also)
-        rows = db.checkpoints(run.id)
+    run = _training(db, wanted.name, also)
+    rows = db.checkpoints(run.id)
     if not rows:
         raise NotFound(
             f'run "{run.name}" ({run.id}) has no checkpoint yet',
             f"Wait for its first one: penstock runs show {run.name}",
             run=run.id,
         )
-    if wanted.version is None and wanted.alias is None:
-        return _newest(stores, run, rows)
-    return _named(stores, run, rows, _pick(run, rows, wanted))
+    named = wanted.version is not None or wanted.alias is not None
+    return run, rows, _pick(run, rows, wanted) if named else None
 
 
 def _training(db: Reader, name: str, also: Kind | None) -> Run:

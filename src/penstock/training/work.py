@@ -206,9 +206,10 @@ class TrainingWork:
             tx.add_checkpoint(row, [digest, *refs])
             if extra["best"] is not None:
                 tx.mark_best(control.run_id, step, extra["best"])
-            keep = control.stores.settings.keep_checkpoints
+            keep = control.stores.settings
             origin = self._spec.get("forked_from", {}).get("step")
-            for old in to_drop(tx.checkpoints(control.run_id), keep, origin):
+            rows = tx.checkpoints(control.run_id)
+            for old in to_drop(rows, keep.keep_checkpoints, origin, keep.keep_checkpoints_every):
                 tx.drop_checkpoint(control.run_id, old)
             body = {"step": step, "bytes": size, "best": extra["best"]}
             tx.event(f"run/{control.run_id}", "checkpoint.committed", body)
