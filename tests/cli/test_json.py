@@ -53,6 +53,7 @@ ASKED: dict[str, tuple[str, ...]] = {
     "models promote": ("toy@1", "staging"),
     "models show": ("toy",),
     "models why": ("toy@production",),
+    "runs account": ("whole",),
     "runs list": (),
     "runs logs": ("whole",),
     "runs metrics": ("whole",),

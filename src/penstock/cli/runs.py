@@ -96,6 +96,19 @@ def metrics(
     return Answer(series, lambda draw: show.metrics(draw, series))
 
 
+@command(app, "account", ["penstock runs account base", "penstock runs account base --ranks"])
+def account(
+    run: MaybeRun = None,
+    ranks: Annotated[bool, typer.Option("--ranks", help="Each rank too.")] = False,
+) -> Answer:
+    """Where the seconds of a training went, and its goodput; also while it goes on."""
+    from penstock.cli import accounts
+
+    at = home()
+    found = at.account(newest(at, run))
+    return Answer(found, lambda draw: accounts.account(draw, found, ranks))
+
+
 @command(app, "stop", ["penstock runs stop base"])
 def stop(run: RunName) -> Answer:
     """Let a run make a checkpoint and end; `resume` goes on from there."""

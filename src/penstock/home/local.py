@@ -25,6 +25,7 @@ from penstock.home.views import (
 if TYPE_CHECKING:
     from penstock.home.port import Home
     from penstock.jobs.stores import Stores
+    from penstock.monitoring import Account
     from penstock.records import Alias, Deployment, Evaluation, Event
 
 
@@ -79,6 +80,11 @@ class LocalHome(LocalData):
         from penstock.home import runs
 
         return runs.metrics(self.stores, run, names)
+
+    def account(self, run: str) -> Account:
+        from penstock.monitoring import Accountant
+
+        return Accountant(self.stores, run).look()
 
     def logs(
         self, run: str, rank: int | None = None, follow: bool = False, every: bool = False

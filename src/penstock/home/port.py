@@ -23,6 +23,7 @@ from penstock.home.views import (
     VersionDetail,
     VersionView,
 )
+from penstock.monitoring import Account
 from penstock.records import Alias, Deployment, Evaluation, Event
 
 
@@ -47,6 +48,10 @@ class Home(DataHome, Protocol):
 
     def metrics(self, run: str, names: Sequence[str] = ()) -> dict[str, list[tuple[int, float]]]:
         """Scalars over steps, means over ranks; all names when none is given."""
+        ...
+
+    def account(self, run: str) -> Account:
+        """Where the seconds of a training went, up to now. Raises NotFound, BadInput (a map)."""
         ...
 
     def logs(

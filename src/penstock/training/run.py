@@ -14,8 +14,9 @@ from penstock.base.layout import Layout
 from penstock.base.nearest import did_you_mean
 from penstock.blobs import Blobs
 from penstock.jobs.link import Link
-from penstock.jobs.words import CHECKPOINT, COMPUTE, EVALUATE, PUBLISH
+from penstock.jobs.words import CHECKPOINT, EVALUATE, PUBLISH
 from penstock.training import group, hyperparameters, randomness
+from penstock.training.accounting import COMPARING, Accounts
 from penstock.training.comparing import compare
 from penstock.training.data import Reading
 from penstock.training.deferred import Deferred
@@ -66,6 +67,7 @@ class Run:
         self._reading = Reading(link, blobs, layout, self.seed, self.device, payload["paths"])
         self._saver = Saver(link, payload["every_steps"])
         self._deferred = Deferred(emitter)
+        self._accounts = Accounts(emitter, link.pulse)
         self._best: dict[str, float] = {}
         self._best_now: str | None = None
         self._last: dict[str, tuple[int, Any]] = {}
@@ -173,7 +175,8 @@ class Run:
             self._link.tell("total", {"steps": int(total)})
         self._inside = True
         try:
-            for batch in self._timed(range(self.global_step, total) if counted else source):
+            items = range(self.global_step, total) if counted else source
+            for batch in self._accounts.timed(items, self.global_step):
                 if self._micro is None:
                     yield batch
                 else:
@@ -181,6 +184,7 @@ class Run:
                 self._end_step()
         finally:
             self._link.pulse.over()  # also where the loop was left early
+            self._accounts.over()
         self._inside = False
         if not self._saver.saved(self.global_step):
             self._save()
@@ -249,7 +253,7 @@ class Run:
         function  gives a value per sample (a tensor [B]) or the batch's mean (a number)
         Random states, the loader's cursor and the models' modes are afterwards as before.
         """
-        with self._link.pulse.during(EVALUATE):
+        with self._accounts.during(EVALUATE):
             models = [*self._tracked.models(), *self._models]
             group.equal_buffers(models, self.world_size)
             beat = self._link.pulse.beat
@@ -287,7 +291,7 @@ class Run:
         inputs   entries of the example that go into `forward`; default: those it accepts
         returns  the reference, "NAME@VERSION", on every rank
         """
-        with self._link.pulse.during(PUBLISH):
+        with self._accounts.during(PUBLISH):
             group.equal_buffers([model], self.world_size)
             found = self._publisher.publish(
                 name, group.unwrap(model), example, inputs, self.global_step
@@ -302,25 +306,6 @@ class Run:
         held = self._restorer.restore(self._tracked, self._constructed)
         self.global_step, self._best, self.skipped = held.step, held.best, held.skipped
 
-    def _timed(self, source: Iterable[Any]) -> Iterator[Any]:
-        """The source's items, with how long each was waited for and how long a step took."""
-        began = time.perf_counter()
-        for item in source:
-            waited = time.perf_counter() - began
-            self._link.pulse.enter(COMPUTE)
-            stalled = self._saver.stalled
-            yield item
-            now = time.perf_counter()
-            self._emitter.scalars(
-                self.global_step,
-                {
-                    "penstock/step_seconds": now - began,
-                    "penstock/data_seconds": waited,
-                    "penstock/checkpoint_seconds": self._saver.stalled - stalled,
-                },
-            )
-            began = now
-
     def _end_step(self) -> None:
         self._tell(self._means.take())  # what only earlier micro-batches told
         self.global_step += 1
@@ -331,8 +316,8 @@ class Run:
         self._first = False
         every = self._compare_every
         if every and (self.global_step == 1 or self.global_step % every == 0):
-            models = self._tracked.named_models()
-            compare(models, self.world_size, self.global_step)
+            with self._accounts.span(COMPARING):
+                compare(self._tracked.named_models(), self.world_size, self.global_step)
         self._deferred.flush()
         drain_at = self._link.drain_at()
         draining = 0 < drain_at <= self.global_step
@@ -340,12 +325,14 @@ class Run:
             self._save()
         if draining:
             self._settle()
+        self._accounts.step_done(self.global_step)
+        if draining:
             raise Drained
 
     _first = True
 
     def _save(self) -> None:
-        with self._link.pulse.during(CHECKPOINT):
+        with self._accounts.during(CHECKPOINT):
             group.equal_buffers(self._tracked.models(), self.world_size)
             extra = {"best": self._best_now, "metrics": self._metrics()}
             told = {"best": dict(self._best), "skipped": self.skipped}
@@ -355,7 +342,7 @@ class Run:
 
     def _settle(self) -> None:
         """Wait until all that was saved and logged is on its way no more."""
-        with self._link.pulse.during(CHECKPOINT):
+        with self._accounts.during(CHECKPOINT):
             self._saver.settle()
         self._deferred.flush(wait=True)
 

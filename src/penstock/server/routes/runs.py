@@ -13,6 +13,7 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
 
 from penstock.home.views import CheckpointVerdict, Process, RunDetail, RunView
+from penstock.monitoring import Account
 from penstock.server.routes.asked import AskedHome, Limit, Name
 
 router = APIRouter(tags=["runs"])
@@ -38,6 +39,12 @@ def metrics(
     """Scalars as (step, value), means over ranks. A value that JSON cannot say is null."""
     found = home.metrics(run, name or ())
     return {key: [(step, _finite(value)) for step, value in line] for key, line in found.items()}
+
+
+@router.get("/runs/{run}/account")
+def account(home: AskedHome, run: Run) -> Account:
+    """Where the seconds of a training went, up to now; they add up to wall time."""
+    return home.account(run)
 
 
 @router.get(

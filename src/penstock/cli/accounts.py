@@ -1,0 +1,100 @@
+"""How an account looks: a bar of where the seconds went, and a line for each class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from penstock.base.units import show_count, show_seconds
+from penstock.cli.draw import Drawing, state
+
+if TYPE_CHECKING:
+    from penstock.monitoring import Account, Ledger
+
+COLOURS = {
+    "productive": "green",
+    "data": "yellow",
+    "checkpoint": "blue",
+    "evaluation": "cyan",
+    "publishing": "bright_blue",
+    "comparing": "bright_cyan",
+    "recomputed": "magenta",
+    "recovery": "bright_magenta",
+    "hang": "red",
+    "start-up": "white",
+    "ending": "bright_black",
+    "idle": "bright_black",
+}
+_WIDTH = 60  # cells of a bar
+
+
+def account(draw: Drawing, found: Account, ranks: bool) -> None:
+    """All ranks together; `ranks`: each of them too."""
+    ledger = found.ledger
+    draw.line(Text(found.name, style="bold"), "  ", state(found.state), "  ", found.run)
+    draw.facts(
+        {
+            "wall time": show_seconds(ledger.wall),
+            "ranks": len(ledger.ranks),
+            "steps": _steps(ledger),
+            "goodput": goodput(ledger),
+        }
+    )
+    draw.console.print()
+    draw.line(bar(ledger.seconds, _WIDTH))
+    draw.console.print()
+    draw.table(
+        ("where the time went", "> rank-seconds", "> share"),
+        [
+            (Text(f"■ {name}", style=COLOURS[name]), f"{value:.2f}", share(value, ledger))
+            for name, value in by_size(ledger.seconds)
+        ],
+    )
+    if ranks:
+        names = [name for name, _ in by_size(ledger.seconds)]
+        draw.title("by rank, seconds")
+        draw.table(
+            ("> rank", "> steps", *(f"> {name}" for name in names)),
+            [
+                (each.rank, each.steps, *(f"{each.seconds[name]:.2f}" for name in names))
+                for each in ledger.ranks
+            ],
+        )
+
+
+def by_size(seconds: dict[str, float]) -> list[tuple[str, float]]:
+    """Classes that have any, the largest first."""
+    found = [(name, value) for name, value in seconds.items() if value > 0]
+    return sorted(found, key=lambda each: -each[1])
+
+
+def bar(seconds: dict[str, float], width: int) -> Text:
+    """One line of `width` cells, each class with its share of them: the largest remainders get
+    the cells that are left."""
+    total = sum(seconds.values())
+    shown = by_size(seconds)
+    if not shown:
+        return Text("·" * width, style="dim")
+    exact = [value / total * width for _, value in shown]
+    cells = [int(each) for each in exact]
+    order = sorted(range(len(shown)), key=lambda i: cells[i] - exact[i])
+    for i in order[: width - sum(cells)]:
+        cells[i] += 1
+    return Text.assemble(
+        *(("█" * n, COLOURS[name]) for (name, _), n in zip(shown, cells, strict=True))
+    )
+
+
+def share(value: float, ledger: Ledger) -> str:
+    return f"{100 * value / ledger.rank_seconds:.1f} %" if ledger.rank_seconds else "-"
+
+
+def goodput(ledger: Ledger) -> str | None:
+    return None if ledger.goodput is None else f"{100 * ledger.goodput:.1f} %"
+
+
+def _steps(ledger: Ledger) -> str:
+    again = ledger.recomputed_steps
+    more = f", {show_count(again, 'step')} of them once more" if again else ""
+    return f"{ledger.steps}{more}"

@@ -1,0 +1,83 @@
+"""Where a rank's seconds go, told as signals: per step as scalars, anything longer as spans.
+
+What they add up to is understood elsewhere (`penstock.monitoring`). A step ends at the time at
+which its scalars are told and took `penstock/step_seconds`, so steps follow each other without a
+gap. What lies on the loop's path and is not every step's (an evaluation, a checkpoint) is a span;
+that it began is told too, so that a rank that is killed inside it, or is still there, is known to
+be. Clocks are read and memory is written, a few microseconds a step; nothing is computed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from penstock.jobs.pulse import Pulse
+from penstock.jobs.words import CHECKPOINT, COMPUTE, EVALUATE, PUBLISH
+
+_SPANS = {
+    CHECKPOINT: "penstock/checkpoint",
+    EVALUATE: "penstock/evaluation",
+    PUBLISH: "penstock/publishing",
+}
+COMPARING = "penstock/comparing"
+BEGAN, OVER = "penstock/began", "penstock/over"
+
+
+class Accounts:
+    """One rank's. `timed` and `step_done` belong to the loop, `during` to all else."""
+
+    def __init__(self, emitter: Any, pulse: Pulse) -> None:
+        self._emitter = emitter
+        self._pulse = pulse
+        self._step = 0
+        self._began = 0.0
+        self._waited = 0.0
+        self._saving = 0.0
+
+    def timed(self, source: Iterable[Any], step: int) -> Iterator[Any]:
+        """The source's items, with how long each was waited for. step: completed so far."""
+        self._step = step
+        self._emitter.text(step, BEGAN, "steps")
+        self._began = time.perf_counter()
+        for item in source:
+            self._waited = time.perf_counter() - self._began
+            self._pulse.enter(COMPUTE)
+            yield item
+
+    def step_done(self, step: int) -> None:
+        """The step is complete with all that belongs to it: the next one begins now."""
+        now = time.perf_counter()
+        self._emitter.scalars(
+            step,
+            {
+                "penstock/step_seconds": now - self._began,
+                "penstock/data_seconds": self._waited,
+                "penstock/checkpoint_seconds": self._saving,
+            },
+        )
+        self._step, self._began, self._waited, self._saving = step, now, 0.0, 0.0
+
+    def over(self) -> None:
+        """The loop came to its end, or was left."""
+        self._emitter.text(self._step, OVER, "steps")
+
+    @contextmanager
+    def during(self, phase: int) -> Iterator[None]:
+        """A phase of the pulse as a span."""
+        with self._pulse.during(phase), self.span(_SPANS[phase]):
+            began = time.perf_counter()
+            yield
+            if phase == CHECKPOINT:
+                self._saving += time.perf_counter() - began
+
+    @contextmanager
+    def span(self, name: str) -> Iterator[None]:
+        began = time.time()
+        self._emitter.text(self._step, BEGAN, name)
+        try:
+            yield
+        finally:
+            self._emitter.span(name, began, time.time(), self._step)
