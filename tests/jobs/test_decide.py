@@ -6,12 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.jobs.budgets import LIMITS, Budget
 from penstock.jobs.decide import (
-    CRASHES,
+    DAMAGED,
     GRACE,
-    HANGS,
     SETTLE,
-    Budget,
     Clearing,
     Draining,
     Ended,
@@ -131,19 +130,19 @@ def test_an_image_that_cannot_start_fails_with_its_reason():
 
 
 def test_a_newer_checkpoint_fills_the_budget_again():
-    low = Budget(crashes_left=1, committed=10)
+    low = Budget(crash=LIMITS["crash"] - 1, hang=1, committed=10)
     same = decide(Running(5, low), Poll(at=0.0, exits=(KILLED,), committed=10))
     more = decide(Running(5, low), Poll(at=0.0, exits=(KILLED,), committed=20))
-    assert same.budget.crashes_left == 0
-    assert more.budget.crashes_left == CRASHES - 1
+    assert same.budget == replace(low, crash=LIMITS["crash"])
+    assert more.budget == Budget(crash=1, committed=20)
 
 
 def test_crashes_without_progress_end_the_run():
     state = RUNNING
-    for _ in range(CRASHES):
+    for _ in range(LIMITS["crash"]):
         state = decide(decide(state, Poll(at=0.0, exits=(KILLED,))), Poll(at=0.0, gone=True))
         state = decide(state, Poll(at=0.0, started=True))
-    assert state.attempt == CRASHES + 1
+    assert state.attempt == LIMITS["crash"] + 1
     clearing = decide(state, Poll(at=0.0, exits=(KILLED,)))
     ended = decide(clearing, Poll(at=0.0, gone=True))
     assert ended.outcome == "failed" and ended.detail["code"] == "run-failed"
@@ -161,16 +160,53 @@ def test_a_hang_ends_the_attempt_and_names_rank_step_and_line():
 
 def test_hangs_have_a_budget_of_their_own_that_a_newer_checkpoint_fills_again():
     state = RUNNING
-    for attempt in range(1, HANGS):
+    for attempt in range(1, LIMITS["hang"] + 1):
         state = decide(state, Poll(at=0.0, hung=HUNG, committed=10 if attempt == 1 else 0))
-        assert state.then == "start" and state.budget.crashes_left == CRASHES
+        assert state.then == "start" and state.budget.crash == 0
         state = decide(state, Poll(at=0.0, gone=True))
     assert decide(state, Poll(at=0.0, hung=HUNG, committed=20)).then == "start"
     last = decide(state, Poll(at=0.0, hung=HUNG, committed=10))
     ended = decide(last, Poll(at=0.0, gone=True))
     assert ended.outcome == "failed" and ended.detail["code"] == "run-failed"
-    assert f"{HANGS} hangs in a row" in ended.detail["what"]
+    assert f"{LIMITS['hang'] + 1} hangs in a row" in ended.detail["what"]
     assert "hang_seconds" in ended.detail["fix"] and ended.detail["facts"] == HUNG.told
+
+
+@pytest.mark.parametrize(
+    ("cause", "poll", "says"),
+    [
+        ("crash", Poll(at=0.0, exits=(KILLED,)), "died by SIGKILL"),
+        ("memory", Poll(at=0.0, exits=(replace(KILLED, oom=True),)), "out of memory"),
+        ("damage", Poll(at=0.0, exits=(Exit(0, None, DAMAGED),)), "met a damaged checkpoint"),
+        ("agent", Poll(at=0.0, agent_lost=True), "the agent died"),
+        ("hang", Poll(at=0.0, hung=HUNG), "hung at step 120"),
+    ],
+)
+def test_every_cause_has_a_budget_of_its_own(cause, poll, says):
+    """The others' being spent changes nothing; its own being spent ends the run, and says it."""
+    others = {each: limit for each, limit in LIMITS.items() if each != cause}
+    state = Running(1, Budget(**others))
+    for _ in range(LIMITS[cause]):
+        state = decide(state, poll)
+        assert state.then == "start" and says in state.cause
+        state = decide(state, replace(poll, gone=True))
+    last = decide(state, poll)
+    assert last.then == "fail" and last.detail["code"] == "run-failed"
+    assert f"{LIMITS[cause] + 1} " in last.detail["what"] and last.detail["fix"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "code"), [("memory", "out-of-memory"), ("gradients", "gradients-unhealthy")]
+)
+def test_what_a_rank_raised_of_these_is_tried_again_also_at_the_same_step(cause, code):
+    error = {"code": code, "what": "no", "fix": "less", "facts": {"step": 33}}
+    state = RUNNING
+    for attempt in range(1, LIMITS[cause] + 1):
+        clearing, state = settled(state, Raised(0, 33, error))
+        assert clearing.then == "start" and state.attempt == attempt + 1
+    clearing, ended = settled(state, Raised(0, 33, error))
+    assert ended.outcome == "failed" and ended.detail["code"] == code
+    assert ended.detail["what"].startswith("no; ") and ended.detail["fix"] == "less"
 
 
 def test_a_gang_that_hangs_while_it_drains_is_ended_before_its_deadline():
@@ -180,13 +216,25 @@ def test_a_gang_that_hangs_while_it_drains_is_ended_before_its_deadline():
 
 
 exits = st.builds(
-    Exit, st.integers(0, 3), st.sampled_from(["SIGKILL", "SIGSEGV", None]), st.integers(1, 99)
+    Exit,
+    st.integers(0, 3),
+    st.sampled_from(["SIGKILL", "SIGSEGV", None]),
+    st.sampled_from([1, 9, DAMAGED]),
+    oom=st.booleans(),
 )
 raises = st.builds(
     Raised,
     st.integers(0, 3),
     st.integers(0, 3),
-    st.sampled_from([ERROR, {"code": "user-code", "what": "other"}, {"code": "x", "what": "y"}]),
+    st.sampled_from(
+        [
+            ERROR,
+            {"code": "user-code", "what": "other"},
+            {"code": "x", "what": "y"},
+            {"code": "out-of-memory", "what": "no room"},
+            {"code": "gradients-unhealthy", "what": "norm: nan"},
+        ]
+    ),
 )
 polls = st.builds(
     Poll,
@@ -215,9 +263,9 @@ def test_no_gang_is_started_without_budget_and_attempts_rise_by_one(sequence):
         if isinstance(after, Starting) and not isinstance(state, Starting):
             assert isinstance(state, Clearing) and state.then == "start"
             assert after.attempt == state.attempt + 1
-            assert 0 <= after.budget.crashes_left <= CRASHES
-            assert after.budget.crashes_left < CRASHES or after.budget.hangs
-            assert after.budget.hangs < HANGS
+            spent = {cause: getattr(after.budget, cause) for cause in LIMITS}
+            assert any(spent.values())
+            assert all(0 <= spent[cause] <= LIMITS[cause] for cause in LIMITS)
         elif not isinstance(after, Ended):
             assert after.attempt == state.attempt
         if isinstance(state, Ended):
@@ -229,7 +277,7 @@ def test_no_gang_is_started_without_budget_and_attempts_rise_by_one(sequence):
 def test_without_progress_every_run_that_keeps_failing_ends(troubles, committed):
     """Whatever fails, in whatever order, again and again."""
     state, at = RUNNING, 0.0
-    for turn in range(8 * (CRASHES + 2)):
+    for turn in range(4 * (sum(LIMITS.values()) + 2)):
         at += 1.0
         trouble = troubles[turn % len(troubles)]
         exits_or_raised = trouble if trouble.exits or trouble.raised else Poll(0, exits=(KILLED,))

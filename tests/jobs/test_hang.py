@@ -15,8 +15,9 @@ from penstock.base.settings import Settings
 from penstock.jobs import pulse as pulse_module
 from penstock.jobs import stacks, words
 from penstock.jobs.agent.hangs import HangWatch
+from penstock.jobs.budgets import Budget
 from penstock.jobs.controller import Controller
-from penstock.jobs.decide import Budget, Starting
+from penstock.jobs.decide import Starting
 from penstock.jobs.hang import (
     PATIENCE,
     STEPPING,
@@ -206,7 +207,7 @@ def test_each_hang_doubles_the_patience_of_the_next_attempt(setting, shape, hang
         stores=SimpleNamespace(settings=Settings(hang_seconds=setting)),
         _work=SimpleNamespace(shape=shape),
     )
-    state = Starting(1, Budget(hangs=hangs))
+    state = Starting(1, Budget(hang=hangs))
     assert Controller._hang_seconds(controller, state) == seconds
 
 

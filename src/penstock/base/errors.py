@@ -208,6 +208,19 @@ class UserCodeFailed(PenstockError):
     exit_code = 8
 
 
+class OutOfMemory(UserCodeFailed):
+    """The function asked for memory that the device or the machine does not have."""
+
+    code = "out-of-memory"
+
+
+class GradientsUnhealthy(PenstockError):
+    """Gradients were not finite, or far beyond the usual, in too many steps in a row."""
+
+    code = "gradients-unhealthy"
+    exit_code = 9
+
+
 class RunFailed(PenstockError):
     """A run ended without finishing: its budget is spent or it was told to stop."""
 

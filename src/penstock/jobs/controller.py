@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from penstock.base import log, process
 from penstock.base.errors import LeaseLost, PenstockError
 from penstock.jobs import decide as think
+from penstock.jobs.budgets import LIMITS, Budget
 from penstock.jobs.facts import Facts
 from penstock.jobs.handle import AgentHandle, discard
 from penstock.jobs.holding import Holding
@@ -47,7 +48,7 @@ class Controller:
         self._agent: AgentHandle | None = None
         self._adopting = 0
         self._facts = Facts()
-        self._state: think.State = think.Starting(0, think.Budget())
+        self._state: think.State = think.Starting(0, Budget())
         self._client: process.Identity | None = None
         self._stop: str | None = None
         self._kill = threading.Event()
@@ -153,13 +154,11 @@ class Controller:
             self.event("controller.adopted", {"generation": self.generation})
             self._adopting = self.generation
             self._facts = Facts(self.attempt, run.spec["world_size"])
-            self._state = think.Running(
-                self.attempt, think.Budget(committed=self._work.committed())
-            )
+            self._state = think.Running(self.attempt, Budget(committed=self._work.committed()))
             return
         self._close_open_attempt("interrupted")
         self._agent.start(self.generation)
-        self._begin(think.Starting(self.attempt + 1, think.Budget()))
+        self._begin(think.Starting(self.attempt + 1, Budget()))
 
     def _close_open_attempt(self, cause: str) -> None:
         """An attempt that a predecessor left open ended when its processes did."""
@@ -239,7 +238,8 @@ class Controller:
         if kind == "started" and body["gang"] == self.attempt:
             self.event("gang.started", {"attempt": self.attempt, "pids": body["pids"]})
         elif kind == "exited" and body["gang"] == self.attempt and not body["told"]:
-            fact = {key: body[key] for key in ("rank", "pid", "signal", "code", "seen_at")}
+            keys = ("rank", "pid", "signal", "code", "seen_at", "oom")
+            fact = {key: body[key] for key in keys}
             if len(self._facts.exits) <= 1:  # the others were killed because of it
                 self.event("rank.died", {**fact, "attempt": self.attempt})
 
@@ -251,7 +251,7 @@ class Controller:
         """A worker of a map that died, while there is patience for it."""
         current = body["gang"] == self.attempt and not body["told"]
         alone = self._work.shape == "map" and isinstance(self._state, think.Running)
-        return current and alone and self._replaced < think.CRASHES
+        return current and alone and self._replaced < LIMITS["crash"]
 
     def _replace(self, body: dict[str, Any]) -> None:
         self._replaced += 1
@@ -341,7 +341,7 @@ class Controller:
         wanted = self.stores.settings.hang_seconds
         if wanted == "off" or self._work.shape == "map":
             return None
-        return float(wanted * 2**state.budget.hangs)
+        return float(wanted * 2**state.budget.hang)
 
     def _open_attempt(self) -> Run:
         def change(tx: Writer) -> Run:

@@ -1,9 +1,8 @@
 """What a gang does next. Pure: no clock, no network, no store.
 
-The controller gathers what happened into a `Poll`, asks `decide`, and carries out the answer. The
-budget: `crashes_left` counts failures in a row without a newer committed checkpoint; a failure of
-the user's own code is tried again once, and the same exception at the same step ends the run.
-Hangs have a budget of their own, because each costs its waiting time.
+The controller gathers what happened into a `Poll`, asks `decide`, and carries out the answer. Each
+cause of an attempt's end has a budget of its own (`penstock.jobs.budgets`); a failure of the
+user's own code is tried again once, and the same exception at the same step ends the run.
 """
 
 from __future__ import annotations
@@ -11,23 +10,38 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-CRASHES = 10  # failures in a row without progress
-HANGS = 3  # hangs in a row without progress end the run
+from penstock.jobs.budgets import LIMITS, Budget, Cause
+
+DAMAGED = 75  # exit code of a rank that met damage in what it was to begin with
 SETTLE = 0.1  # seconds to wait, when a rank raised, for a death that explains it
 GRACE = 10.0  # seconds that draining ranks have
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """A rank that ended without having said goodbye."""
+    """A rank that ended without having said goodbye.
+
+    oom  the kernel killed it, because the memory of its group was spent
+    """
 
     rank: int
     signal: str | None
     code: int | None
     seen_at: float = 0.0
+    oom: bool = False
+
+    @property
+    def budget(self) -> Cause:
+        if self.oom:
+            return "memory"
+        return "damage" if self.code == DAMAGED else "crash"
 
     @property
     def cause(self) -> str:
+        if self.oom:
+            return f"rank {self.rank} was killed by the kernel: out of memory"
+        if self.code == DAMAGED:
+            return f"rank {self.rank} met a damaged checkpoint"
         if self.signal:
             return f"rank {self.rank} died by {self.signal}"
         if self.code is None:
@@ -64,18 +78,6 @@ class Hung:
     @property
     def cause(self) -> str:
         return f"rank {self.rank} hung at step {self.step} ({self.where})"
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """committed  the newest committed step when the budget was last full
-    hangs  in a row since then
-    """
-
-    crashes_left: int = CRASHES
-    hangs: int = 0
-    committed: int = 0
-    last_error: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +183,12 @@ def decide(state: State, poll: Poll) -> State:
         case Draining():
             return state
         case _ if poll.agent_lost:
-            return _crashed(state.attempt, state.budget, poll, "the agent died", {})
+            return _failed(state, poll, "agent", "the agent died", {})
         case _ if poll.exits:
             first = poll.exits[0]
             facts = {"rank": first.rank, "signal": first.signal, "code": first.code}
             detail = {**facts, "seen_at": first.seen_at}
-            return _crashed(state.attempt, state.budget, poll, first.cause, detail)
+            return _failed(state, poll, first.budget, first.cause, detail)
         case Settling() if poll.at >= state.until:
             return _failed_by_user(state, poll)
         case Settling():
@@ -194,7 +196,7 @@ def decide(state: State, poll: Poll) -> State:
         case _ if poll.raised:
             return Settling(state.attempt, state.budget, poll.raised[0], poll.at + SETTLE)
         case _ if poll.hung is not None:
-            return _hung(state.attempt, state.budget, poll, poll.hung)
+            return _failed(state, poll, "hang", poll.hung.cause, poll.hung.told)
         case _ if poll.stop is not None:
             return Draining(state.attempt, state.budget, poll.stop, poll.at + GRACE)
         case Starting() if poll.started:
@@ -208,48 +210,67 @@ def _is_troubled(poll: Poll) -> bool:
     return bool(poll.exits or poll.raised) or poll.agent_lost or poll.hung is not None
 
 
-def _refilled(budget: Budget, poll: Poll) -> Budget:
-    if poll.committed > budget.committed:
-        return replace(budget, crashes_left=CRASHES, hangs=0, committed=poll.committed)
-    return budget
+_FIXES: dict[Cause, str] = {
+    "hang": "Its stacks are in the run's logs (rank-N.stacks). Mend the function and run the "
+    "script again; if its steps just take that long, set hang_seconds higher, or to off.",
+    "memory": "Make what a step holds smaller (more micro_batches, a smaller batch or model, fewer "
+    "workers), and run the script again.",
+    "gradients": "Lower the learning rate or clip; then run the script again, or fork an earlier "
+    "checkpoint: penstock runs fork NAME@STEP lr=...",
+}
+_LOOK = "Look at the ranks' logs: penstock runs logs NAME. Then: penstock runs resume NAME."
+_NAMES: dict[Cause, str] = {
+    "hang": "hangs",
+    "memory": "times without memory",
+    "damage": "damaged checkpoints",
+    "gradients": "times of unhealthy gradients",
+}
 
 
-def _crashed(
-    attempt: int, budget: Budget, poll: Poll, cause: str, detail: dict[str, Any]
+def _failed(
+    state: Starting | Running | Settling,
+    poll: Poll,
+    cause: Cause,
+    what: str,
+    detail: dict[str, Any],
+    error: dict[str, Any] | None = None,
 ) -> Clearing:
-    budget = _refilled(budget, poll)
-    if budget.crashes_left == 0:
-        what = f"{cause}; {CRASHES + 1} failures in a row without a newer checkpoint"
-        fix = "Look at the ranks' logs: penstock runs logs NAME. Then: penstock runs resume NAME."
-        error = {"code": "run-failed", "what": what, "fix": fix, "facts": detail}
-        return Clearing(attempt, budget, "fail", cause, error)
-    left = replace(budget, crashes_left=budget.crashes_left - 1)
-    return Clearing(attempt, left, "start", cause, detail)
+    """Another attempt while the cause's budget lasts, and then the end, with `error` if the rank
+    gave one."""
+    budget = state.budget.refilled(poll.committed)
+    left = budget.spend(cause)
+    if left is not None:
+        return Clearing(state.attempt, left, "start", what, detail)
+    times = f"{LIMITS[cause] + 1} {_NAMES.get(cause, 'failures')} in a row"
+    facts = {
+        "code": "run-failed",
+        "fix": _FIXES.get(cause, _LOOK),
+        "facts": detail,
+        **(error or {}),
+    }
+    whole = {
+        **facts,
+        "what": f"{(error or {}).get('what', what)}; {times} without a newer checkpoint",
+    }
+    return Clearing(state.attempt, budget, "fail", what, whole)
 
 
-def _hung(attempt: int, budget: Budget, poll: Poll, hung: Hung) -> Clearing:
-    budget = _refilled(budget, poll)
-    budget = replace(budget, hangs=budget.hangs + 1)
-    if budget.hangs < HANGS:
-        return Clearing(attempt, budget, "start", hung.cause, hung.told)
-    what = f"{hung.cause}; {HANGS} hangs in a row without a newer checkpoint"
-    fix = (
-        "Its stacks are in the run's logs (rank-N.stacks). Mend the function and run the script "
-        "again; if its steps just take that long, set hang_seconds higher, or to off."
-    )
-    error = {"code": "run-failed", "what": what, "fix": fix, "facts": hung.told}
-    return Clearing(attempt, budget, "fail", hung.cause, error)
+# Errors that a rank raised and that have a budget, by their code.
+_RAISED: dict[str, Cause] = {"out-of-memory": "memory", "gradients-unhealthy": "gradients"}
 
 
 def _failed_by_user(state: Settling, poll: Poll) -> Clearing:
-    raised = state.raised
-    budget = _refilled(state.budget, poll)
+    raised, code = state.raised, state.raised.error.get("code")
     cause = f"rank {raised.rank} raised at step {raised.step}"
-    again = budget.last_error == raised.signature
-    if again or budget.crashes_left == 0 or raised.error.get("code") != "user-code":
-        return Clearing(state.attempt, budget, "fail", cause, raised.error)
-    left = replace(budget, crashes_left=budget.crashes_left - 1, last_error=raised.signature)
     facts = {"rank": raised.rank, "step": raised.step, "what": raised.error["what"]}
+    if code in _RAISED:
+        return _failed(state, poll, _RAISED[code], cause, facts, raised.error)
+    budget = state.budget.refilled(poll.committed)
+    spent = budget.spend("crash")
+    again = budget.last_error == raised.signature
+    if again or spent is None or code != "user-code":
+        return Clearing(state.attempt, budget, "fail", cause, raised.error)
+    left = replace(spent, last_error=raised.signature)
     return Clearing(state.attempt, left, "start", cause, facts)
 
 

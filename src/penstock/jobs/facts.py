@@ -47,8 +47,8 @@ class Facts:
     def _hear_exited(self, body: dict[str, Any]) -> None:
         if not body["told"] and body["pid"] not in self._dead:
             self._dead.add(body["pid"])
-            exit_ = Exit(body["rank"], body["signal"], body["code"], body["seen_at"])
-            self.exits.append(exit_)
+            how = (body["signal"], body["code"], body["seen_at"], body.get("oom", False))
+            self.exits.append(Exit(body["rank"], *how))
 
     def _hear_hung(self, body: dict[str, Any]) -> None:
         told = {key: value for key, value in body.items() if key != "gang"}

@@ -146,7 +146,7 @@ def tell_skipped(run: Run, say: Callable[[str], None]) -> None:
     """Steps that were left out are no error, and not what anybody wants."""
     if skipped := run.result.get("skipped"):
         steps = units.show_count(run.result["steps"], "step")
-        say(f"{skipped:,} of {steps} were skipped: their gradients were not finite")
+        say(f"{skipped:,} of {steps} were not taken: their gradients were unhealthy")
 
 
 def lines_of(event: Event) -> list[str]:
@@ -168,6 +168,8 @@ def _line_of(event: Event) -> str | None:
             how = body["signal"] or f"exit code {body['code']}"
             if body["signal"] is None and body["code"] is None:
                 how = "the death of its image"  # which cannot tell any more how its children ended
+            if body.get("oom"):
+                how = "the kernel, which was out of memory"
             return f"rank {body['rank']} (pid {body['pid']}) died by {how}"
         case "rank.hung":
             where = body["where"] or body["state"]
@@ -178,7 +180,12 @@ def _line_of(event: Event) -> str | None:
             silent = f"no sign of life for {body['seconds']:.0f} s"
             return f"rank {body['rank']} hangs at step {body['step']} ({where}), {silent}{more}"
         case "attempt.ended" if "raised" in body:
-            return f"{body['cause']}: {body['raised']}; trying once more"
+            return f"{body['cause']}: {body['raised']}; trying again"
+        case "window.left-out":
+            where = f"to step {body['after']}" if body["after"] else "to the beginning"
+            steps = f"{body['after'] + 1} to {body['until']}"
+            since = f"unhealthy gradients since step {body['first']}"
+            return f"{since}: going back {where}, and leaving out steps {steps}"
         case "agent.died":
             return "the agent died; starting another"
         case "controller.adopted":

@@ -126,6 +126,7 @@ class Inline:
         try:
             result = execute(self, {**payload, "rank": 0, "world_size": 1})
         except PenstockError as error:
+            self._work.on_tell(0, "raised", {"error": error.as_dict()})
             self._end("failed", error.what, error=error.as_dict())
             raise
         except Drained:

@@ -41,12 +41,15 @@ class Publisher:
         from penstock import registry
         from penstock.checkpoints import weights_digest
 
+        resolved = self._link.call("resolved", {})
         lineage = {
             "run": self._link.run_id,
             "step": step,
-            "data": self._link.call("resolved", {})["data"],
+            "data": resolved["data"],
             "source": self._source,
         }
+        if resolved["left_out"]:
+            lineage["left_out"] = resolved["left_out"]
         packed = registry.package(
             model,
             example,

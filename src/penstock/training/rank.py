@@ -10,10 +10,17 @@ from typing import Any
 
 import torch
 
-from penstock.base.errors import Damaged, PenstockError, Unavailable, UserCodeFailed
+from penstock.base.errors import (
+    Damaged,
+    OutOfMemory,
+    PenstockError,
+    Unavailable,
+    UserCodeFailed,
+)
 from penstock.base.layout import Layout
 from penstock.blobs import open_blobs
 from penstock.jobs import stacks
+from penstock.jobs.decide import DAMAGED
 from penstock.jobs.link import AgentLink, Link
 from penstock.jobs.source import load
 from penstock.jobs.wire import Channel
@@ -21,8 +28,6 @@ from penstock.signals import Emitter
 from penstock.training import group, randomness
 from penstock.training.configuring import unpack
 from penstock.training.run import Drained, Run
-
-_DAMAGED = 75  # exit code of a rank that met damage while restoring
 
 
 def main(channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
@@ -39,7 +44,7 @@ def main(channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
     except PenstockError as error:
         if isinstance(error, Damaged) and "damage" in error.facts:  # of a checkpoint: fall back
             link.tell("damaged", {"error": error.as_dict()})
-            sys.exit(_DAMAGED)
+            sys.exit(DAMAGED)
         _show(error)
         link.tell("raised", {"step": _step_of(error), "error": error.as_dict()})
         sys.exit(1)
@@ -92,19 +97,37 @@ def _call(function: Any, run: Run, config: Any, paths: list[str]) -> None:
         error.facts.update(rank=run.rank, step=run.global_step)
         raise
     except Exception as error:
-        raise _failed(error, run, paths) from error
+        kind = OutOfMemory if is_out_of_memory(error) else UserCodeFailed
+        raise _failed(kind, error, run, paths) from error
 
 
-def _failed(error: Exception, run: Run, paths: list[str]) -> UserCodeFailed:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Python's MemoryError, or torch's; on the CPU that is a RuntimeError which only its words
+    tell from others."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+
+
+_FIXES = {
+    UserCodeFailed: "Mend the function and run the script again: it continues from the last "
+    "checkpoint.",
+    OutOfMemory: "Make what a step holds smaller (more micro_batches, a smaller batch or model, "
+    "fewer workers) and run the script again: it continues from the last checkpoint.",
+}
+
+
+def _failed(
+    kind: type[UserCodeFailed], error: Exception, run: Run, paths: list[str]
+) -> UserCodeFailed:
     """The user's exception as one of the family, its own traceback first."""
     rank, step = run.rank, run.global_step
-    kind = type(error).__name__
-    return UserCodeFailed(
-        f"{kind}: {error} (rank {rank}, step {step})",
-        "Mend the function and run the script again: it continues from the last checkpoint.",
+    name = type(error).__name__
+    return kind(
+        f"{name}: {error} (rank {rank}, step {step})",
+        _FIXES[kind],
         rank=rank,
         step=step,
-        signature=f"{kind}: {error}",
+        signature=f"{name}: {error}",
         traceback=_own_frames(error, paths),
     )
 

@@ -18,12 +18,16 @@ class Held:
 
     step     completed optimiser steps
     best     metric -> the best value that `keep_best` saw
-    skipped  steps left out because gradients were not finite
+    skipped  steps not taken because gradients were unhealthy
+    health   `Health.state`
+    left_out  [(first, last)] of the steps to come whose batches are dropped; told by the controller
     """
 
     step: int = 0
     best: dict[str, float] = field(default_factory=dict)
     skipped: int = 0
+    health: dict[str, Any] | None = None
+    left_out: list[tuple[int, int]] = field(default_factory=list)
 
 
 class Restorer:
@@ -40,10 +44,11 @@ class Restorer:
         this rank's own stream of random numbers begins. Raises Damaged, BadInput."""
         link = self._link
         chosen = link.call("restore", {})
+        left_out = [(first, last) for first, last in chosen["left_out"]]
         if chosen.get("manifest") is None:
             self._begin(tracked)
             randomness.seed_all(self._seed, "rank", link.rank)
-            return Held()
+            return Held(left_out=left_out)
         from penstock.checkpoints import load, read_manifest
 
         manifest = read_manifest(self._blobs, chosen["manifest"])
@@ -59,7 +64,8 @@ class Restorer:
             told = {"changed": changed} if changed else {}
             link.tell("resumed", {"step": manifest.step, **told})
         skipped = int(state.shared.get("skipped", 0))  # none in those of earlier versions
-        return Held(manifest.step, dict(state.shared["best"]), skipped)
+        health = state.shared.get("health")  # likewise
+        return Held(manifest.step, dict(state.shared["best"]), skipped, health, left_out)
 
     def _begin(self, tracked: Tracked) -> None:
         """Put the weights that `init_from` resolved to into the tracked models, if it did."""

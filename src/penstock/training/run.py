@@ -21,6 +21,7 @@ from penstock.training.comparing import compare
 from penstock.training.data import Reading
 from penstock.training.deferred import Deferred
 from penstock.training.evaluating import evaluating, rewound, summed
+from penstock.training.health import Health
 from penstock.training.micro import Means, MicroBatches, Reduction
 from penstock.training.publishing import Publisher
 from penstock.training.restoring import Restorer
@@ -42,7 +43,7 @@ class Run:
     rank, world_size  this process's place in the gang
     device            where `distribute` puts models: a GPU where each rank has one, else the CPU
     global_step       completed optimiser steps, also those of earlier attempts
-    skipped           steps left out because gradients were not finite, counted likewise
+    skipped           steps not taken because gradients were unhealthy, counted likewise
     id, name, seed    of the run
     """
 
@@ -74,6 +75,8 @@ class Run:
         self._constructed: dict[str, hyperparameters.Groups] = {}
         self._inside = False
         self._compare_every = 0
+        self._health = Health()
+        self._left_out: list[tuple[int, int]] = []
         self._micro: MicroBatches | None = None
         self._means = Means()
         self.skipped = 0
@@ -135,6 +138,8 @@ class Run:
         micro_batches: int | None = None,
         reduction: Reduction = "mean",
         compare_every: int = 1000,
+        spikes: float | None = None,
+        patience: int = 10,
     ) -> Iterator[Any]:
         """Iterate over a loader's batches, or over `range(n)` when given a number.
 
@@ -147,7 +152,11 @@ class Run:
                        bit the same at any number of ranks (see `micro`)
         compare_every  steps between two comparisons of all ranks' parameters, the first after step
                        1; 0: never
-        Raises BadInput, RanksDiverged.
+        spikes         `step` leaves out a gradient whose norm is more than so many times the usual
+                       one; None: only one that is not finite
+        patience       so many steps left out in a row, and the run goes back to a checkpoint before
+                       them and drops the batches in between; 0: never
+        Raises BadInput, RanksDiverged, GradientsUnhealthy.
         """
         if not self._tracked.objects:
             raise BadInput(
@@ -167,6 +176,7 @@ class Run:
                 "Say micro_batches=, a number that stays when the ranks change.",
             )
         self._compare_every = compare_every
+        self._health = Health(spikes, patience)
         self._constructed = hyperparameters.constructed(self._tracked.objects)
         self._restore()
         total = 0
@@ -177,7 +187,9 @@ class Run:
         try:
             items = range(self.global_step, total) if counted else source
             for batch in self._accounts.timed(items, self.global_step):
-                if self._micro is None:
+                if self._is_left_out():
+                    self._health.forget()
+                elif self._micro is None:
                     yield batch
                 else:
                     yield from self._micro.parts(batch, self.global_step, self._models)
@@ -197,7 +209,7 @@ class Run:
         loss.backward()  # type: ignore[no-untyped-call]
 
     def step(self, optimizer: torch.optim.Optimizer, clip: float | None = None) -> bool:
-        """Apply the gradients, then clear them; skipped, and counted, when they are not finite.
+        """Apply the gradients, then clear them; skipped, and counted, when they are unhealthy.
 
         clip     largest global norm of the gradients, over all of this optimiser's parameters
         returns  whether the step was taken. Gradients are equal on all ranks, so all agree. With
@@ -213,7 +225,7 @@ class Run:
         parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         limit = math.inf if clip is None else clip
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-        healthy = bool(torch.isfinite(norm))
+        healthy = self._health.judge(self._tracked.name_of(optimizer), norm)
         if healthy:
             optimizer.step()
         else:
@@ -305,6 +317,14 @@ class Run:
         """The checkpoint that the controller chose, or the beginning; equal on all ranks."""
         held = self._restorer.restore(self._tracked, self._constructed)
         self.global_step, self._best, self.skipped = held.step, held.best, held.skipped
+        self._left_out = held.left_out
+        if held.health is not None:
+            self._health.load(held.health, self.device)
+
+    def _is_left_out(self) -> bool:
+        """Whether the batch at hand is one of those that the run went back over."""
+        step = self.global_step + 1
+        return any(first <= step <= last for first, last in self._left_out)
 
     def _end_step(self) -> None:
         self._tell(self._means.take())  # what only earlier micro-batches told
@@ -318,6 +338,7 @@ class Run:
         if every and (self.global_step == 1 or self.global_step % every == 0):
             with self._accounts.span(COMPARING):
                 compare(self._tracked.named_models(), self.world_size, self.global_step)
+        self._health.end_step(self.global_step)
         self._deferred.flush()
         drain_at = self._link.drain_at()
         draining = 0 < drain_at <= self.global_step
@@ -336,6 +357,7 @@ class Run:
             group.equal_buffers(self._tracked.models(), self.world_size)
             extra = {"best": self._best_now, "metrics": self._metrics()}
             told = {"best": dict(self._best), "skipped": self.skipped}
+            told["health"] = self._health.state()
             shared = {"tracked": self._tracked.state(), "constructed": self._constructed, **told}
             self._saver.save(self.global_step, shared, {"random": randomness.capture()}, extra)
         self._best_now = None

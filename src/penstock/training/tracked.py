@@ -43,6 +43,10 @@ class Tracked:
     def holds(self, value: Any) -> bool:
         return any(_plain(each) is _plain(value) for each in self.objects.values())
 
+    def name_of(self, value: Any) -> str:
+        """The name that an object is tracked under. Raises StopIteration for one that is not."""
+        return next(name for name, each in self.objects.items() if _plain(each) is _plain(value))
+
     def state(self) -> dict[str, Any]:
         """A tree that is equal on all ranks."""
         found = {}

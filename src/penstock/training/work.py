@@ -7,13 +7,15 @@ import time
 from typing import Any, Literal
 
 from penstock.base import log
-from penstock.base.errors import BadInput, Damaged
+from penstock.base.errors import BadInput, Damaged, GradientsUnhealthy
 from penstock.checkpoints import assemble, newest_whole, to_drop
 from penstock.jobs.source import import_paths, materialise
 from penstock.jobs.work import Call, Control
 from penstock.meta import Writer
 from penstock.records import Checkpoint, Run, Version
+from penstock.training import windows
 from penstock.training.forwarding import Forwarding, keep
+from penstock.training.windows import Window
 
 _SETTLE = 5.0  # seconds to wait for checkpoints of the gang that died
 _log = log.logger("controller")
@@ -41,6 +43,7 @@ class TrainingWork:
         self._waiting_published: list[Call] = []
         self._last_save = time.monotonic()
         self._forwarding: Forwarding | None = None
+        self._gone_back: _Step = (0, 0)  # the newest attempt that was; to which step
 
     def open(self, control: Control) -> None:
         self._control = control
@@ -117,7 +120,8 @@ class TrainingWork:
 
     def _on_resolved(self, _: Call) -> dict[str, Any]:
         with self._control.stores.meta.read() as db:
-            return {"data": db.get_run(self._control.run_id).data}
+            run = db.get_run(self._control.run_id)
+        return {"data": run.data, "left_out": run.result.get("left_out", [])}
 
     # -- restoring ------------------------------------------------------------------------------
 
@@ -141,6 +145,7 @@ class TrainingWork:
         if self._chosen is None:
             with self._control.stores.meta.read() as db:
                 rows = db.checkpoints(self._control.run_id)
+                known = windows.read(db.get_run(self._control.run_id).result)
             found = newest_whole(rows, self._control.stores.blobs)
             fell_back = found.checkpoint.step if found.checkpoint else 0
             for damage in found.damages:
@@ -149,7 +154,8 @@ class TrainingWork:
             digest = found.checkpoint.digest if found.checkpoint else None
             if digest is None and (forked := self._spec.get("forked_from")):
                 raise _no_beginning(forked)
-            self._chosen = {"manifest": digest, "step": fell_back}
+            left_out = windows.left_out(known, fell_back)
+            self._chosen = {"manifest": digest, "step": fell_back, "left_out": left_out}
             self._handed = {k: v for k, v in self._handed.items() if k[0] == self._control.attempt}
             self._parts = {k: v for k, v in self._parts.items() if k[0] == self._control.attempt}
         return self._chosen
@@ -164,6 +170,8 @@ class TrainingWork:
         key = (int(body["gang"]), int(body["step"]))
         if key[0] < self._control.attempt and self._chosen is not None:
             return  # an earlier attempt's: what to go on from is decided without it
+        if self._is_void(key):
+            return
         if "error" in body:
             self._handed.pop(key, None)
             self._control.event(
@@ -244,11 +252,42 @@ class TrainingWork:
             self._control.event("data.opened", {**payload, "attempt": self._control.attempt})
         elif kind == "checked":
             self._control.event("data.checked", {**payload, "attempt": self._control.attempt})
+        elif kind == "raised" and payload["error"]["code"] == GradientsUnhealthy.code:
+            self._go_back(payload["error"]["facts"])
         elif kind == "damaged":
             self._control.event("checkpoint.damaged", {**payload["error"]["facts"], "rank": rank})
         elif kind == "memory-degraded":
             self._control.event("checkpoint.memory-degraded", {**payload, "rank": rank})
             _log.warning("no room in memory for checkpoints; they go through the disk")
+
+    def _go_back(self, facts: dict[str, Any]) -> None:
+        """Every rank says it, and each once. Checkpoints beyond the window's beginning go, and what
+        is still on its way from this gang will not become one."""
+        control = self._control
+        if self._gone_back[0] == control.attempt:
+            return
+        origin = int(self._spec.get("forked_from", {}).get("step", 0))
+
+        def change(tx: Writer) -> Window:
+            run = tx.get_run(control.run_id)
+            known = windows.read(run.result)
+            steps = [row.step for row in tx.checkpoints(run.id)]
+            window = windows.go_back(steps, known, facts["first"], facts["until"], origin)
+            for step in steps:
+                if step > window.after:
+                    tx.drop_checkpoint(run.id, step)
+            kept = [each.as_dict() for each in (*known, window)]
+            tx.change_run(run.id, result={**run.result, "left_out": kept})
+            tx.event(f"run/{run.id}", "window.left-out", window.as_dict())
+            return window
+
+        self._gone_back = (control.attempt, control.commit(change).after)
+        self._handed = {key: ranks for key, ranks in self._handed.items() if not self._is_void(key)}
+
+    def _is_void(self, key: _Step) -> bool:
+        """A checkpoint of a gang whose run went back beyond it."""
+        attempt, after = self._gone_back
+        return key[0] <= attempt and key[1] > after
 
     def _change_spec(self, **changes: Any) -> None:
         if all(self._spec.get(key) == value for key, value in changes.items()):

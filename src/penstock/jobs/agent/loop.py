@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.base import log
+from penstock.jobs.agent.cgroup import OomWatch
 from penstock.jobs.agent.children import Child, helper_of, rank_of
 from penstock.jobs.agent.eyes import Eyes
 from penstock.jobs.agent.family import Family
@@ -51,6 +52,7 @@ class Agent:
         self._sharing = Sharing(spec, self._family, self.outbox, lambda: self._ranks)
         self._master = Master(spec, self._eyes.watch, self._eyes.forget)
         self._watching = Watching(self.outbox)
+        self._oom = OomWatch()
         self._done = False
 
     # -- called by gRPC threads ---------------------------------------------------------------
@@ -119,7 +121,12 @@ class Agent:
 
     def _bury_rank(self, child: Child, seen: float) -> None:
         body = {"gang": child.gang, "rank": child.rank, "pid": child.pid, "seen_at": seen}
-        child.last_words["exited"] = {**body, **child.cause(), "told": child.told_end}
+        how = {
+            **child.cause(),
+            "told": child.told_end,
+            "oom": self._oom.took(child.cause()["signal"]),
+        }
+        child.last_words["exited"] = {**body, **how}
         self.outbox.put("exited", child.last_words["exited"])
         if self._shape == "gang" and child.gang == self._gang and not child.told_end:
             for other in self._ranks.values():

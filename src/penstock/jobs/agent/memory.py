@@ -9,18 +9,9 @@ from pathlib import Path
 import psutil
 
 from penstock.base.errors import DiskFull
+from penstock.jobs.agent.cgroup import memory_left
 
 SHM = Path("/dev/shm")
-_CGROUP = Path("/sys/fs/cgroup")
-
-
-def _cgroup_left() -> int | None:
-    try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        used = int((_CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):
-        return None
-    return None if limit == "max" else max(0, int(limit) - used)
 
 
 def budget(wanted: int | None) -> int:
@@ -31,7 +22,7 @@ def budget(wanted: int | None) -> int:
     left = [int(psutil.virtual_memory().available)]
     if SHM.is_dir():
         left.append(shutil.disk_usage(SHM).free)
-    if (cgroup := _cgroup_left()) is not None:
+    if (cgroup := memory_left()) is not None:
         left.append(cgroup)
     room = min(left)
     return room // 4 if wanted is None else min(wanted, room)

@@ -1,0 +1,53 @@
+"""How often in a row an attempt may end before its time, by what ended it. Pure.
+
+"In a row" means: without a checkpoint newer than any before. A preemption costs nothing. The
+user's own exception is tried again once; see `penstock.jobs.decide`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+Cause = Literal["crash", "agent", "hang", "memory", "damage", "gradients"]
+
+# How many in a row are followed by another attempt. Hangs have few, because each costs its waiting
+# time; memory too, because what did not fit rarely fits the next time.
+LIMITS: dict[Cause, int] = {
+    "crash": 10,
+    "agent": 10,
+    "hang": 2,
+    "memory": 2,
+    "damage": 10,
+    "gradients": 5,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What was spent since the newest checkpoint, per cause.
+
+    committed   its step
+    last_error  the user's exception that was tried again, and its step
+    """
+
+    crash: int = 0
+    agent: int = 0
+    hang: int = 0
+    memory: int = 0
+    damage: int = 0
+    gradients: int = 0
+    committed: int = 0
+    last_error: tuple[str, int] | None = None
+
+    def refilled(self, committed: int) -> Budget:
+        """Full again, if there is a newer checkpoint."""
+        if committed <= self.committed:
+            return self
+        return Budget(committed=committed, last_error=self.last_error)
+
+    def spend(self, cause: Cause) -> Budget | None:
+        """With one failure more; None where there were too many."""
+        spent = int(getattr(self, cause)) + 1
+        change: dict[str, Any] = {cause: spent}
+        return None if spent > LIMITS[cause] else replace(self, **change)

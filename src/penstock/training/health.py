@@ -1,0 +1,117 @@
+"""Is a step's gradient fit to be applied? One verdict for all ranks, from the reduced gradient.
+
+A step whose gradient is not finite, or (where asked) far larger than usual, is left out: the
+weights stay those of the last good step. Where that happens too often in a row, the trouble lies
+further back, and the run goes back to a checkpoint before it; see `penstock.training.windows`.
+
+"Usual" is an exponential mean of the logarithm of the norms of healthy steps, per optimiser. It is
+kept on the parameters' device and in checkpoints, so that a resumed run judges alike.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from penstock.base.errors import BadInput, GradientsUnhealthy
+
+DECAY = 0.98  # of the mean, per healthy step: it remembers some 50
+LEARN = 50  # healthy steps before any norm counts as too large
+
+
+@dataclass(slots=True)
+class _Usual:
+    """One optimiser's healthy steps: how many, and the mean of log(norm), [] float32."""
+
+    seen: int = 0
+    log_norm: torch.Tensor | None = None
+
+
+class Health:
+    """One rank's; equal on all.
+
+    spikes    times the usual norm beyond which a gradient is left out; None: only what is not
+              finite is
+    patience  unhealthy steps in a row after which the run goes back; 0: never
+    """
+
+    def __init__(self, spikes: float | None = None, patience: int = 10) -> None:
+        if spikes is not None and not spikes > 1:
+            raise BadInput(
+                f"spikes={spikes} would leave out gradients of the usual size",
+                "Give how many times the usual norm is too much, such as 10.",
+            )
+        if patience < 0:
+            raise BadInput(f"patience={patience}", "Give steps in a row, or 0 for never.")
+        self.spikes = spikes
+        self.patience = patience
+        self._usual: dict[str, _Usual] = {}
+        self._first: int | None = None  # of the unhealthy steps in a row
+        self._bad_now = False
+        self._norm = math.nan
+
+    def judge(self, name: str, norm: torch.Tensor) -> bool:
+        """Whether the gradient of the optimiser `name` is to be applied.
+
+        norm  [] of the reduced gradient, before clipping. The one value that is waited for
+        """
+        usual = self._usual.setdefault(name, _Usual())
+        norm = norm.detach().float()
+        healthy = torch.isfinite(norm)
+        if self.spikes is not None and usual.log_norm is not None and usual.seen >= LEARN:
+            healthy &= norm.log() <= usual.log_norm + math.log(self.spikes)
+        if not bool(healthy):
+            self._bad_now, self._norm = True, float(norm)
+            return False
+        if self.spikes is not None:
+            _learn(usual, norm)
+        return True
+
+    def end_step(self, step: int) -> None:
+        """After all optimisers of a step. Raises GradientsUnhealthy when patience is over.
+
+        step  completed ones, this one counted
+        """
+        if not self._bad_now:
+            self._first = None
+            return
+        self._bad_now = False
+        self._first = step if self._first is None else self._first
+        if not self.patience or step - self._first + 1 < self.patience:
+            return
+        raise GradientsUnhealthy(
+            f"gradients were unhealthy in steps {self._first} to {step} (the last norm: "
+            f"{self._norm:g})",
+            "Lower the learning rate, clip, or look at the data of these steps. The next attempt "
+            "goes back to a checkpoint before them and leaves the steps out.",
+            first=self._first,
+            until=step,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint; equal on all ranks."""
+        usual = {name: [each.seen, each.log_norm] for name, each in self._usual.items()}
+        return {"usual": usual, "first": self._first}
+
+    def load(self, state: dict[str, Any], device: torch.device) -> None:
+        """Put `state` back; what was skipped on the way, after going back, is forgotten."""
+        self._first = state["first"]
+        for name, (seen, log_norm) in state["usual"].items():
+            moved = None if log_norm is None else log_norm.to(device)
+            self._usual[name] = _Usual(seen, moved)
+
+    def forget(self) -> None:
+        """Steps were left out: those before are no longer in a row with what comes."""
+        self._first = None
+
+
+def _learn(usual: _Usual, norm: torch.Tensor) -> None:
+    """A bias-free mean: the first steps weigh alike."""
+    keep = min(DECAY, usual.seen / (usual.seen + 1))
+    log_norm = norm.clamp_min(torch.finfo(norm.dtype).tiny).log()
+    old = torch.zeros_like(log_norm) if usual.log_norm is None else usual.log_norm
+    usual.log_norm = keep * old + (1 - keep) * log_norm
+    usual.seen += 1
