@@ -3,7 +3,10 @@
 rank        plan(...) -> Plan.copy_into(buffer)          the only part a training step waits for
 sidecar     persist(buffer, index, blobs) -> part        beside it
 controller  assemble(...) -> manifest; newest_whole; to_drop
-rank        load(blobs, manifest, rank, world_size)
+rank        load(blobs, manifest, rank, world_size, onto)
+
+A distributed tensor (DTensor) is written by the ranks that hold it, each byte once, and loads at
+any other sharding, or whole.
 
 Importing this loads neither torch nor NumPy.
 """
@@ -20,7 +23,9 @@ from penstock.checkpoints.manifest import (
 )
 from penstock.checkpoints.reader import Loaded, State, load, load_newest
 from penstock.checkpoints.retain import to_drop
+from penstock.checkpoints.sharding import Sharding, is_distributed, sharding_of
 from penstock.checkpoints.sidecar import handle
+from penstock.checkpoints.state import shardings_in
 from penstock.checkpoints.writer import persist
 
 __all__ = [
@@ -29,9 +34,11 @@ __all__ = [
     "Loaded",
     "Manifest",
     "Plan",
+    "Sharding",
     "State",
     "assemble",
     "handle",
+    "is_distributed",
     "load",
     "load_newest",
     "newest_whole",
@@ -40,6 +47,8 @@ __all__ = [
     "plan",
     "read_manifest",
     "relabelled",
+    "sharding_of",
+    "shardings_in",
     "to_drop",
     "verify",
     "weights_digest",

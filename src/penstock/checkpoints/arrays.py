@@ -40,6 +40,8 @@ class Entry:
     nbytes  without padding
     stride  of a tensor that was dense but not row-major (channels_last), to restore its layout
     device  type of the device the tensor was on; loading always gives the CPU
+    mesh, placements  of a distributed tensor (DTensor), for people: shape and stored bytes are of
+            the whole, and a reader needs neither
     """
 
     name: str
@@ -49,6 +51,8 @@ class Entry:
     nbytes: int
     stride: tuple[int, ...] | None = None
     device: str = "cpu"
+    mesh: tuple[int, ...] | None = None
+    placements: tuple[str, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` is the way back. Defaults are left out."""
@@ -63,6 +67,8 @@ class Entry:
             data["stride"] = list(self.stride)
         if self.device != "cpu":
             data["device"] = self.device
+        if self.mesh is not None:
+            data["mesh"], data["placements"] = list(self.mesh), list(self.placements or ())
         return data
 
     @classmethod
@@ -76,6 +82,8 @@ class Entry:
             nbytes=data["nbytes"],
             stride=None if stride is None else tuple(stride),
             device=data.get("device", "cpu"),
+            mesh=tuple(data["mesh"]) if "mesh" in data else None,
+            placements=tuple(data["placements"]) if "placements" in data else None,
         )
 
 

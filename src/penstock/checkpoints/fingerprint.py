@@ -22,6 +22,8 @@ def weights_digest(state_dict: Mapping[str, Any]) -> str:
         encoded = encode(state_dict[name], name)
         if len(encoded.entries) != 1 or encoded.structure != {"entry": 0}:
             raise cannot_travel(name, "weights are tensors and arrays only")
+        if encoded.shardings:
+            raise cannot_travel(name, "it is distributed; gather it first: DTensor.full_tensor()")
         (entry,), (source,) = encoded.entries, encoded.sources
         hasher.update(canonical_json([name, entry.dtype, list(entry.shape)]) + b"\n")
         if entry.nbytes:

@@ -3,46 +3,82 @@
 The shared tree is one stream of bytes, its entries end to end; rank r writes the r-th of W equal
 spans. Every rank computes the same cuts from the same tree, without a word to the others. A cut
 moves to the nearest border of a tensor unless the tensor is large.
+
+Of distributed tensors each rank writes the part that it holds. Ranks that hold the same part take
+turns: a large part is cut into equal spans, a small one is written by one of them.
 """
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, Literal
 
 from penstock.base.errors import BadInput
-from penstock.checkpoints.arrays import numpy_bytes, torch_bytes
+from penstock.checkpoints.arrays import Entry, cannot_travel, numpy_bytes, torch_bytes
+from penstock.checkpoints.boxes import Box, Shape, is_run, run_boxes, span
+from penstock.checkpoints.sharding import Sharding
 from penstock.checkpoints.state import Encoded, encode
 
 ALIGNMENT = 64  # bytes; every piece begins on such a border, for SIMD and for memory-mapping
 SPLIT_ABOVE = 1 << 20  # bytes; a smaller tensor is never cut between two ranks
 FORMAT = 1  # of index, part and manifest
+BOXED = 2  # of a manifest whose pieces are boxes; one without them is written as format 1
 
 Tree = Literal["shared", "own"]
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes [start, start + nbytes) of an entry lie at [offset, offset + nbytes) of a part."""
+    """Bytes [start, start + nbytes) of an entry lie at [offset, offset + nbytes) of a part.
+
+    box  where it is given, `start` counts in the bytes of this box of the tensor, row-major
+    """
 
     tree: Tree
     entry: int
     start: int
     offset: int
     nbytes: int
+    box: Box | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return {
+        """JSON-able; `from_dict` is the way back."""
+        data: dict[str, Any] = {
             "tree": self.tree,
             "entry": self.entry,
             "start": self.start,
             "offset": self.offset,
             "nbytes": self.nbytes,
         }
+        if self.box is not None:
+            data["box"] = [list(self.box.offsets), list(self.box.sizes)]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Piece:
+        if "box" not in data:
+            return cls(**data)
+        offsets, sizes = data["box"]
+        return cls(**{**data, "box": Box(tuple(offsets), tuple(sizes))})
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Bytes that a rank writes, before they have a place in its part.
+
+    source  where they begin in the bytes of the leaf that the rank has
+    """
+
+    entry: int
+    start: int
+    nbytes: int
+    source: int
+    box: Box | None = None
 
 
 class Plan:
@@ -55,11 +91,18 @@ class Plan:
     """
 
     def __init__(
-        self, shared: Encoded, own: Encoded, pieces: list[Piece], rank: int, world_size: int
+        self,
+        shared: Encoded,
+        own: Encoded,
+        pieces: list[tuple[Piece, int]],  # with where each begins in its source
+        rank: int,
+        world_size: int,
     ) -> None:
-        self._shared, self._own, self._pieces = shared, own, pieces
+        self._shared, self._own = shared, own
+        self._pieces = [piece for piece, _ in pieces]
+        self._begins = [begin for _, begin in pieces]
         self._rank, self._world_size = rank, world_size
-        last = pieces[-1] if pieces else None
+        last = self._pieces[-1] if pieces else None
         self.nbytes = _aligned(last.offset + last.nbytes) if last else 0
 
     @cached_property
@@ -86,19 +129,19 @@ class Plan:
         waiting: list[tuple[Piece, Any]] = []  # copies from devices that may still be under way
         devices: set[Any] = set()
         end = 0
-        for piece in self._pieces:
+        for piece, begin in zip(self._pieces, self._begins, strict=True):
             if piece.offset > end:
                 target[end : piece.offset] = 0
             end = piece.offset + piece.nbytes
             source = sources[piece.tree][piece.entry]
-            stop = piece.start + piece.nbytes
+            stop = begin + piece.nbytes
             if not _is_tensor(source):
-                target[piece.offset : end] = numpy_bytes(source)[piece.start : stop]
+                target[piece.offset : end] = numpy_bytes(source)[begin:stop]
             elif source.device.type == "cpu":
-                target[piece.offset : end] = torch_bytes(source).numpy()[piece.start : stop]
+                target[piece.offset : end] = torch_bytes(source).numpy()[begin:stop]
             else:
                 devices.add(source.device)
-                flat = torch_bytes(source)[piece.start : stop]
+                flat = torch_bytes(source)[begin:stop]
                 waiting.append((piece, flat.to("cpu", non_blocking=True)))
         target[end : self.nbytes] = 0
         _synchronise(devices)
@@ -121,7 +164,8 @@ class Plan:
 def plan(shared: Any, own: Any, rank: int, world_size: int) -> Plan:
     """Plan this rank's part.
 
-    shared  tree that is equal on all ranks (model, optimiser); its bytes are spread over them
+    shared  tree that is equal on all ranks (model, optimiser); its bytes are spread over them, and
+            of distributed tensors (DTensor) each rank writes what it holds
     own     this rank's tree (random states, cursors)
     Raises CannotTravel, naming the path of a leaf that has no stored form; BadInput.
     """
@@ -132,12 +176,73 @@ def plan(shared: Any, own: Any, rank: int, world_size: int) -> Plan:
             rank=rank,
             world_size=world_size,
         )
-    both, mine = encode(shared, "shared"), encode(own, "own")
-    cuts = spans([entry.nbytes for entry in both.entries], world_size)[rank]
-    whole = [(n, 0, entry.nbytes) for n, entry in enumerate(mine.entries) if entry.nbytes]
+    return laid_out(encode(shared, "shared"), encode(own, "own"), rank, world_size)
+
+
+def laid_out(both: Encoded, mine: Encoded, rank: int, world_size: int) -> Plan:
+    """The plan of trees that are taken apart already. Raises CannotTravel."""
+    for number in mine.shardings:
+        name = mine.entries[number].name
+        raise cannot_travel(name, "it is distributed over the ranks, and this is one rank's own")
+    spread = [0 if n in both.shardings else e.nbytes for n, e in enumerate(both.entries)]
+    cuts = [
+        Cut(n, start, stop - start, start) for n, start, stop in spans(spread, world_size)[rank]
+    ]
+    for number, sharding in both.shardings.items():
+        cuts += held(number, both.entries[number], sharding)
+    cuts.sort(key=lambda cut: cut.entry)
+    whole = [Cut(n, 0, entry.nbytes, 0) for n, entry in enumerate(mine.entries) if entry.nbytes]
     pieces = _lay_out("shared", cuts, 0)
-    end = pieces[-1].offset + pieces[-1].nbytes if pieces else 0
+    end = pieces[-1][0].offset + pieces[-1][0].nbytes if pieces else 0
     return Plan(both, mine, pieces + _lay_out("own", whole, end), rank, world_size)
+
+
+def held(number: int, entry: Entry, sharding: Sharding) -> list[Cut]:
+    """What this rank writes of a distributed tensor: nothing, or one run of its part's bytes."""
+    box = sharding.box
+    if box is None or not box.volume:
+        return []
+    itemsize = entry.nbytes // math.prod(entry.shape)
+    total = box.volume * itemsize
+    low, high = 0, total
+    if total > SPLIT_ABOVE:
+        each = -(-_aligned(total) // sharding.replicas)
+        low = min(total, _aligned(each * sharding.replica))
+        high = min(total, _aligned(each * (sharding.replica + 1)))
+    elif number % sharding.replicas != sharding.replica:
+        return []
+    if low == high:
+        return []
+    if is_run(sharding.shape, box):
+        begin = span(sharding.shape, box)[0] * itemsize
+        return [Cut(number, begin + low, high - low, low)]
+    return [Cut(number, low, high - low, low, box)]
+
+
+def boxes_of(
+    piece: Piece, shape: Shape, itemsize: int, low: int = 0, high: int | None = None
+) -> Iterator[tuple[int, Box]]:
+    """The boxes of the tensor that bytes [low, high) of a piece are, all of them by default, each
+    with where in these bytes it begins. Both ends lie between elements."""
+    within = shape if piece.box is None else piece.box.sizes
+    begin = (piece.start + low) // itemsize
+    end = (piece.start + (piece.nbytes if high is None else high)) // itemsize
+    for at, box in run_boxes(within, begin, end):
+        yield at * itemsize, box if piece.box is None else box.moved(piece.box.offsets)
+
+
+def needed(piece: Piece, shape: Shape, itemsize: int, wanted: Box) -> tuple[int, int] | None:
+    """The bytes [low, high) of a piece among which are all that it has of a box; None if none."""
+    seen = wanted
+    if piece.box is not None:
+        met = wanted.meet(piece.box)
+        if met is None:
+            return None
+        shape, seen = piece.box.sizes, met.seen_from(piece.box.offsets)
+    first, end = span(shape, seen)
+    low = max(0, first * itemsize - piece.start)
+    high = min(piece.nbytes, end * itemsize - piece.start)
+    return (low, high) if low < high else None
 
 
 def spans(sizes: list[int], world_size: int) -> list[list[tuple[int, int, int]]]:
@@ -178,13 +283,14 @@ def _cut(borders: list[int], ideal: int) -> int:
     return low if ideal - low <= high - ideal else high
 
 
-def _lay_out(tree: Tree, parts: Iterable[tuple[int, int, int]], begin: int) -> list[Piece]:
-    """Give every (entry, start, stop) an aligned offset, one after the other."""
+def _lay_out(tree: Tree, cuts: Iterable[Cut], begin: int) -> list[tuple[Piece, int]]:
+    """Give every cut an aligned offset, one after the other."""
     pieces = []
-    for entry, start, stop in parts:
+    for cut in cuts:
         offset = _aligned(begin)
-        pieces.append(Piece(tree, entry, start, offset, stop - start))
-        begin = offset + stop - start
+        piece = Piece(tree, cut.entry, cut.start, offset, cut.nbytes, cut.box)
+        pieces.append((piece, cut.source))
+        begin = offset + cut.nbytes
     return pieces
 
 

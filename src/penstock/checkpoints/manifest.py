@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,9 @@ from penstock.base.errors import BadInput, Damaged, NewerSchema
 from penstock.base.hashing import canonical_json, is_digest
 from penstock.blobs import Blobs
 from penstock.checkpoints.arrays import Entry
+from penstock.checkpoints.boxes import covers, whole
 from penstock.checkpoints.chunks import Chunk
-from penstock.checkpoints.layout import FORMAT, Piece
+from penstock.checkpoints.layout import BOXED, FORMAT, Piece, boxes_of
 from penstock.checkpoints.state import decode, encode
 
 
@@ -80,7 +82,7 @@ def assemble(
     _check_cover(step, shared["entries"], ordered)
     data = {
         "kind": "checkpoint",
-        "format": FORMAT,
+        "format": BOXED if _has_boxes(ordered) else FORMAT,
         "run_id": run_id,
         "step": step,
         "generation": generation,
@@ -124,19 +126,38 @@ def _check_parts(step: int, world_size: int, ordered: list[dict[str, Any]]) -> N
 
 def _check_cover(step: int, entries: list[dict[str, Any]], ordered: list[dict[str, Any]]) -> None:
     """Every byte of every shared entry lies in exactly one part."""
-    covered = [0] * len(entries)
+    pieces: list[list[Piece]] = [[] for _ in entries]
     for part in ordered:
         for piece in part["pieces"]:
-            if piece["tree"] == "shared" and piece["start"] == covered[piece["entry"]]:
-                covered[piece["entry"]] += piece["nbytes"]
-    for entry, count in zip(entries, covered, strict=True):
-        if count != entry["nbytes"]:
+            if piece["tree"] == "shared":
+                pieces[piece["entry"]].append(Piece.from_dict(piece))
+    for entry, found in zip(entries, pieces, strict=True):
+        count = sum(piece.nbytes for piece in found)
+        if count != entry["nbytes"] or not _is_cover(entry, found):
             raise BadInput(
                 f"checkpoint {step} has {count} of {entry['nbytes']} bytes of {entry['name']}",
                 "Give parts whose plans were made from one and the same shared state.",
                 step=step,
                 tensor=entry["name"],
             )
+
+
+def _is_cover(entry: dict[str, Any], pieces: list[Piece]) -> bool:
+    """Whether the pieces, whose sizes add up to the entry's, have every byte of it once."""
+    if any(piece.box is not None for piece in pieces):
+        shape = tuple(entry["shape"])
+        itemsize = entry["nbytes"] // math.prod(shape)
+        return covers(shape, [box for each in pieces for _, box in boxes_of(each, shape, itemsize)])
+    end = 0
+    for piece in sorted(pieces, key=lambda piece: piece.start):
+        if piece.start != end:
+            return False
+        end += piece.nbytes
+    return True
+
+
+def _has_boxes(parts: Sequence[dict[str, Any]]) -> bool:
+    return any("box" in piece for part in parts for piece in part["pieces"])
 
 
 def _encode_extra(extra: dict[str, Any]) -> Any:
@@ -169,14 +190,14 @@ def parse_manifest(data: bytes, name: str = "a manifest") -> Manifest:
     try:
         raw = json.loads(data)
         kind, form = raw["kind"], raw["format"]
-        if kind == "checkpoint" and isinstance(form, int) and form > FORMAT:
+        if kind == "checkpoint" and isinstance(form, int) and form > BOXED:
             raise NewerSchema(
-                f"{name} is a checkpoint of format {form}; this Penstock knows {FORMAT}",
+                f"{name} is a checkpoint of format {form}; this Penstock knows {BOXED}",
                 "Upgrade Penstock to the version that wrote it; nothing was changed.",
                 format=form,
-                known=FORMAT,
+                known=BOXED,
             )
-        if kind != "checkpoint" or form != FORMAT:
+        if kind != "checkpoint" or form not in (FORMAT, BOXED):
             raise ValueError(f"kind {kind!r}, format {form!r}")
         return _manifest(raw)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -214,7 +235,7 @@ def _part(raw: dict[str, Any]) -> Part:
         blob=raw["blob"],
         nbytes=raw["nbytes"],
         own=_tree(raw["own"]),
-        pieces=tuple(Piece(**piece) for piece in raw["pieces"]),
+        pieces=tuple(Piece.from_dict(piece) for piece in raw["pieces"]),
         chunks=tuple(Chunk(**chunk) for chunk in raw["chunks"]),
     )
 
@@ -233,9 +254,18 @@ def _check_part(manifest: Manifest, part: Part) -> None:
     end = 0
     for piece in part.pieces:
         entry = {"shared": manifest.shared, "own": part.own}[piece.tree].entries[piece.entry]
-        inside = piece.start >= 0 and piece.start + piece.nbytes <= entry.nbytes
+        inside = piece.start >= 0 and piece.start + piece.nbytes <= _room(piece, entry)
         if piece.entry < 0 or piece.offset < end or piece.nbytes <= 0 or not inside:
             raise ValueError(f"part {part.rank} has bytes of {entry.name} where there are none")
         end = piece.offset + piece.nbytes
     if end > part.nbytes:
         raise ValueError(f"the pieces of part {part.rank} reach past its end")
+
+
+def _room(piece: Piece, entry: Entry) -> int:
+    """Bytes that a piece may lie in: those of its entry, or of its box. Raises ValueError."""
+    if piece.box is None:
+        return entry.nbytes
+    if whole(entry.shape).meet(piece.box) != piece.box:
+        raise ValueError(f"{entry.name} has no such box")
+    return piece.box.volume * (entry.nbytes // math.prod(entry.shape))

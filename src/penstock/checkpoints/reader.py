@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from penstock.base.errors import BadInput, Damaged
 from penstock.blobs import Blobs
-from penstock.checkpoints.arrays import allocate, disagrees
-from penstock.checkpoints.integrity import (
-    Damage,
-    newest_first,
-    open_manifest,
-    read_chunks,
-)
-from penstock.checkpoints.layout import Piece
-from penstock.checkpoints.manifest import Manifest, Part, TreeRecord
+from penstock.checkpoints.arrays import Entry
+from penstock.checkpoints.filling import Room, fill
+from penstock.checkpoints.integrity import Damage, newest_first, open_manifest
+from penstock.checkpoints.manifest import Manifest, TreeRecord
+from penstock.checkpoints.sharding import Sharding
 from penstock.checkpoints.state import decode
 from penstock.records import Checkpoint
+
+Onto = Callable[[Entry], Sharding | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +41,13 @@ class Loaded:
     damages: list[Damage]
 
 
-def load(blobs: Blobs, manifest: Manifest, rank: int, world_size: int) -> State:
+def load(
+    blobs: Blobs, manifest: Manifest, rank: int, world_size: int, onto: Onto | None = None
+) -> State:
     """Read the shared state and, at the world size that wrote it, this rank's own.
+
+    onto  says of an entry how this rank's tensor is distributed (`sharding_of`); only its part is
+          read then, however it was distributed when it was written. None: it comes whole
 
     Reads only the chunks it needs, each once, and gives nothing that was not verified.
     Raises Damaged (its fact `damage` is `Damage.as_dict()`), Unavailable, MissingExtra, BadInput.
@@ -52,13 +55,15 @@ def load(blobs: Blobs, manifest: Manifest, rank: int, world_size: int) -> State:
     if not 0 <= rank < world_size:
         raise BadInput(f"rank {rank} is not one of {world_size}", "Ranks count from 0.", rank=rank)
     mine = rank if world_size == manifest.world_size else None
-    shared = _Filling(manifest.shared)
+    shared = _Filling(manifest.shared, onto)
     own = _Filling(manifest.parts[rank].own) if mine is not None else None
     for part in manifest.parts:
         trees = {"shared": shared}
         if own is not None and part.rank == mine:
             trees["own"] = own
-        _fill(blobs, manifest.step, part, trees)
+        wanted = [piece for piece in part.pieces if piece.tree in trees]
+        takes = (trees[piece.tree].rooms[piece.entry].take(piece) for piece in wanted)
+        fill(blobs, manifest.step, part, takes)
     return State(shared.tree(), own.tree() if own is not None else None, manifest.extra)
 
 
@@ -87,58 +92,30 @@ def load_newest(
 class _Filling:
     """A tree whose leaves are allocated and wait for their bytes."""
 
-    def __init__(self, record: TreeRecord) -> None:
-        self._record = record
-        self._missing = [entry.nbytes for entry in record.entries]
-        rooms = [allocate(entry) for entry in record.entries]
-        self.rooms: list[memoryview] = [room for room, _ in rooms]
-        self._leaves: list[Callable[[], Any]] = [leaf for _, leaf in rooms]
-
-    def put(self, entry: int, at: int, data: memoryview) -> None:
-        self.rooms[entry][at : at + len(data)] = data
-        self._missing[entry] -= len(data)
+    def __init__(self, record: TreeRecord, onto: Onto | None = None) -> None:
+        self._structure = record.structure
+        shardings = [None if onto is None else _fitting(entry, onto) for entry in record.entries]
+        self.rooms = [
+            Room(entry, None if sharding is None else sharding.box)
+            for entry, sharding in zip(record.entries, shardings, strict=True)
+        ]
+        self._wraps = [None if each is None else each.wrap for each in shardings]
 
     def tree(self) -> Any:
-        for entry, missing in zip(self._record.entries, self._missing, strict=True):
-            if missing:
-                raise disagrees(entry)
-        return decode(self._record.structure, [leaf() for leaf in self._leaves])
+        leaves = [room.leaf() for room in self.rooms]
+        wrapped = [
+            leaf if wrap is None else wrap(leaf)
+            for leaf, wrap in zip(leaves, self._wraps, strict=True)
+        ]
+        return decode(self._structure, wrapped)
 
 
-def _fill(blobs: Blobs, step: int, part: Part, trees: dict[str, _Filling]) -> None:
-    """Read the chunks that hold bytes of `trees` and put each byte in its place."""
-    wanted = [piece for piece in part.pieces if piece.tree in trees]
-    numbers = _touched(part, wanted)
-    first = 0  # pieces before it end before the chunk begins
-    for number, data in read_chunks(blobs, step, part, numbers):
-        if isinstance(data, Damage):
-            raise data.as_error()
-        begin = part.chunks[number].offset
-        end = begin + len(data)
-        view = memoryview(data)
-        while wanted[first].offset + wanted[first].nbytes <= begin:
-            first += 1
-        for piece in wanted[first:]:
-            if piece.offset >= end:
-                break
-            low, high = max(begin, piece.offset), min(end, piece.offset + piece.nbytes)
-            at = piece.start + low - piece.offset
-            trees[piece.tree].put(piece.entry, at, view[low - begin : high - begin])
-
-
-def _touched(part: Part, pieces: Sequence[Piece]) -> list[int]:
-    """Numbers of the chunks that hold bytes of the pieces, ascending. Both are sorted."""
-    found: list[int] = []
-    waiting = iter(pieces)
-    piece = next(waiting, None)
-    for number, chunk in enumerate(part.chunks):
-        while piece is not None and piece.offset + piece.nbytes <= chunk.offset:
-            piece = next(waiting, None)
-        if piece is None:
-            break
-        if piece.offset < chunk.offset + chunk.nbytes:
-            found.append(number)
-    return found
+def _fitting(entry: Entry, onto: Onto) -> Sharding | None:
+    """How an entry is to be distributed. Of another shape than what it is for it is loaded whole,
+    so that whoever puts it there says what does not fit."""
+    sharding = onto(entry) if entry.kind == "tensor" else None
+    fits = sharding is not None and sharding.shape == entry.shape and sharding.box is not None
+    return sharding if fits else None
 
 
 def _as_damage(checkpoint: Checkpoint, error: Damaged) -> Damage:

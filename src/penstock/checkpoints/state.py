@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from penstock.base.errors import Damaged
+from penstock.checkpoints import sharding
 from penstock.checkpoints.arrays import (
     NUMPY_KINDS,
     TORCH_DTYPES,
@@ -48,12 +49,15 @@ _WIDE = 1 << 63
 class Encoded:
     """structure  JSON-able
     entries    descriptions of the leaves that travel as bytes
-    sources    those leaves themselves, in the same order: tensors, arrays, bytes
+    sources    those leaves themselves, in the same order: tensors, arrays, bytes; of a distributed
+               tensor this rank's local one
+    shardings  entry number -> how it is distributed; its entry describes the whole
     """
 
     structure: Any = None
     entries: list[Entry] = field(default_factory=list)
     sources: list[Any] = field(default_factory=list)
+    shardings: dict[int, sharding.Sharding] = field(default_factory=dict)
     known: dict[tuple[Any, ...], int] = field(default_factory=dict)
 
 
@@ -126,6 +130,8 @@ def _encode_array(value: Any, path: str, out: Encoded) -> Any:
     """Leaves of torch and NumPy."""
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
     if torch is not None:
+        if sharding.is_distributed(value):
+            return _add_distributed(out, value, path)
         if isinstance(value, torch.Tensor):
             return _add(out, value, tensor_entry(value, path))
         if isinstance(value, torch.Size):
@@ -154,6 +160,34 @@ def _add(out: Encoded, value: Any, entry: Entry) -> dict[str, int]:
     if same is not None:
         out.known[same] = number
     return {"entry": number}
+
+
+def _add_distributed(out: Encoded, value: Any, path: str) -> dict[str, int]:
+    same = sharding.identity(value)
+    if same in out.known:
+        return {"entry": out.known[same]}
+    number = out.known[same] = len(out.entries)
+    out.shardings[number] = sharding.sharding_of(value, path)
+    out.entries.append(sharding.entry_of(value, path))
+    out.sources.append(value.to_local().detach())
+    return {"entry": number}
+
+
+def shardings_in(tree: Any, name: str) -> dict[str, sharding.Sharding]:
+    """How the distributed tensors of a tree lie over the ranks, by the names of their entries.
+
+    Raises CannotTravel.
+    """
+    found: dict[str, sharding.Sharding] = {}
+    if sharding.is_distributed(tree):
+        found[name] = sharding.sharding_of(tree, name)
+    elif isinstance(tree, dict):
+        for key, item in tree.items():
+            found |= shardings_in(item, f"{name}.{_show(key)}")
+    elif isinstance(tree, list | tuple):
+        for number, item in enumerate(tree):
+            found |= shardings_in(item, f"{name}.{number}")
+    return found
 
 
 def decode(structure: Any, leaves: Sequence[Any]) -> Any:

@@ -29,7 +29,7 @@ def persist(buffer: memoryview, index: dict[str, Any], blobs: Blobs) -> dict[str
             f"the buffer has {buffer.nbytes} bytes and its index speaks of {nbytes}",
             "Give persist the buffer and the index of the same plan.",
         )
-    pieces = [Piece(**piece) for piece in index["pieces"]]
+    pieces = [Piece.from_dict(piece) for piece in index["pieces"]]
     chunks = cut(pieces, lambda piece: _name(index, piece), nbytes)
     # A run that met damage, fell back and computed the same step again comes with the same bytes,
     # and "already there" would then be the damaged blob: so what is there is read, and mended.
