@@ -60,6 +60,7 @@ ASKED: dict[str, tuple[str, ...]] = {
     "runs pids": ("whole",),
     "runs show": ("whole",),
     "runs stop": ("wild",),
+    "runs watch": ("whole",),
     "runs checkpoints": ("whole", "--verify"),
     "runs pin": ("whole@30",),
     "runs verify": ("whole",),

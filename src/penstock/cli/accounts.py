@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from penstock.base.units import show_count, show_seconds
@@ -61,6 +62,16 @@ def account(draw: Drawing, found: Account, ranks: bool) -> None:
                 for each in ledger.ranks
             ],
         )
+
+
+class Bar:
+    """The bar as wide as there is room."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds = seconds
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield bar(self._seconds, options.max_width)
 
 
 def by_size(seconds: dict[str, float]) -> list[tuple[str, float]]:

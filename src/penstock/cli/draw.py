@@ -37,6 +37,7 @@ _STYLES = {
     "blocked": "bold red",
     "damaged": "bold red",
 }
+_FRAME_WIDTH = 100
 _PIPED_WIDTH = 100_000  # columns; a table takes only what its content needs
 
 
@@ -84,6 +85,10 @@ class Drawing:
         for each in lines:
             table.add_row(*each)
         self.console.print(table)
+
+    def frame(self, what: RenderableType) -> None:
+        """Something as wide as the screen; piped: 100 columns."""
+        self.console.print(what, width=None if sys.stdout.isatty() else _FRAME_WIDTH)
 
     def indented(self, what: RenderableType) -> None:
         self.console.print(Padding(what, (0, 0, 0, 2)))

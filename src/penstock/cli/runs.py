@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from penstock.cli.frame import Answer, Stream, command, group, home
+from penstock.cli.frame import Answer, Stream, command, group, home, options
 
 if TYPE_CHECKING:
     from penstock.home import Home
@@ -107,6 +107,22 @@ def account(
     at = home()
     found = at.account(newest(at, run))
     return Answer(found, lambda draw: accounts.account(draw, found, ranks))
+
+
+@command(app, "watch", ["penstock runs watch base", "penstock runs watch base --once"])
+def watch(
+    run: MaybeRun = None,
+    once: Annotated[bool, typer.Option("--once", help="One frame, then leave.")] = False,
+) -> Answer | int:
+    """A training on one screen, live; Ctrl-C leaves, and the run goes on."""
+    from penstock.cli import watch as screen
+
+    at = home()
+    named = newest(at, run)
+    if options.json or once or not screen.is_person():
+        found = at.watch(named)
+        return Answer(found, lambda draw: draw.frame(screen.frame(found)))
+    return screen.follow(at, named)
 
 
 @command(app, "stop", ["penstock runs stop base"])

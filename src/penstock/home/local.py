@@ -25,8 +25,10 @@ from penstock.home.views import (
 if TYPE_CHECKING:
     from penstock.home.port import Home
     from penstock.jobs.stores import Stores
-    from penstock.monitoring import Account
+    from penstock.monitoring import Account, Accountant, Watched
     from penstock.records import Alias, Deployment, Evaluation, Event
+
+_ACCOUNTANTS = 4  # that are kept
 
 
 class LocalHome(LocalData):
@@ -41,6 +43,7 @@ class LocalHome(LocalData):
         self.layout = Layout(self.settings.home)
         self._stores: Stores | None = None
         self._opening = threading.Lock()
+        self._accountants: dict[str, Accountant] = {}
 
     @property
     def where(self) -> str:
@@ -61,6 +64,7 @@ class LocalHome(LocalData):
             if self._stores is not None:
                 self._stores.close()
                 self._stores = None
+            self._accountants.clear()
 
     # runs
 
@@ -82,9 +86,24 @@ class LocalHome(LocalData):
         return runs.metrics(self.stores, run, names)
 
     def account(self, run: str) -> Account:
+        return self._accountant(run).look()
+
+    def watch(self, run: str) -> Watched:
+        return self._accountant(run).watch()
+
+    def _accountant(self, run: str) -> Accountant:
+        """The one of this run, which knows what it has read; the last few are kept."""
         from penstock.monitoring import Accountant
 
-        return Accountant(self.stores, run).look()
+        run_id = self._id(run)
+        with self._opening:
+            found = self._accountants.pop(run_id, None)
+        found = found or Accountant(self.stores, run_id)
+        with self._opening:
+            self._accountants[run_id] = found
+            while len(self._accountants) > _ACCOUNTANTS:
+                del self._accountants[next(iter(self._accountants))]
+        return found
 
     def logs(
         self, run: str, rank: int | None = None, follow: bool = False, every: bool = False

@@ -23,7 +23,7 @@ from penstock.home.views import (
     VersionDetail,
     VersionView,
 )
-from penstock.monitoring import Account
+from penstock.monitoring import Account, Watched
 from penstock.records import Alias, Deployment, Evaluation, Event
 
 
@@ -52,6 +52,10 @@ class Home(DataHome, Protocol):
 
     def account(self, run: str) -> Account:
         """Where the seconds of a training went, up to now. Raises NotFound, BadInput (a map)."""
+        ...
+
+    def watch(self, run: str) -> Watched:
+        """A training at this moment, with its account; asked again, only what is new is read."""
         ...
 
     def logs(

@@ -1,7 +1,8 @@
 """What the signals of runs mean: where their seconds went. Reads them, emits none."""
 
-from penstock.monitoring.account import Account, Accountant
+from penstock.monitoring.account import Account, Accountant, Watched
 from penstock.monitoring.ledger import CLASSES, Ledger, RankLedger, ledger
+from penstock.monitoring.live import Live, RankNow, live
 from penstock.monitoring.told import Told, Tracks
 
 __all__ = [
@@ -9,8 +10,12 @@ __all__ = [
     "Account",
     "Accountant",
     "Ledger",
+    "Live",
     "RankLedger",
+    "RankNow",
     "Told",
     "Tracks",
+    "Watched",
     "ledger",
+    "live",
 ]

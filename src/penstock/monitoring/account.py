@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 from penstock.base.errors import BadInput
@@ -9,10 +10,13 @@ from penstock.jobs import control
 from penstock.jobs.stores import Stores
 from penstock.meta.port import Reader
 from penstock.monitoring.ledger import Ledger, ledger
+from penstock.monitoring.live import Live, live
 from penstock.monitoring.told import Tracks
-from penstock.records import Event
+from penstock.records import Attempt, Checkpoint, Event, Run
 
 _PAGE = 10_000  # events that are read at once
+_SHOWN = 8  # events and checkpoints that somebody who watches sees
+_UNSEEN = frozenset({"checkpoint.committed", "signals.kept"})
 ALIVE = frozenset({"pending", "running", "stopping"})
 
 
@@ -31,8 +35,23 @@ class Account:
     ledger: Ledger
 
 
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What `penstock runs watch` shows."""
+
+    account: Account
+    live: Live
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    run: Run
+    attempts: list[Attempt]
+    checkpoints: list[Checkpoint]
+
+
 class Accountant:
-    """Of one run; may be asked again and again, and reads only what came since.
+    """Of one run. Safe for threads; may be asked again and again, and reads only what came since.
 
     Raises NotFound for a run that is not there, BadInput for one that is no training.
     """
@@ -51,18 +70,35 @@ class Accountant:
         self._tracks = Tracks(stores.layout.signals(self.run_id))
         self._events: list[Event] = []
         self._cursor = 0
+        self._lock = threading.Lock()
 
     def look(self) -> Account:
-        """The account now. Rows are read before signals, so that no attempt is without its own."""
+        """The account now."""
+        with self._lock:
+            return self._look()[0]
+
+    def watch(self) -> Watched:
+        """The account with all that a person who watches wants to see."""
+        with self._lock:
+            account, seen = self._look()
+            alive = account.state in ALIVE
+            shown = [each for each in self._events if each.kind not in _UNSEEN][-_SHOWN:]
+            steps = seen.run.spec.get("steps")
+            told, at = self._tracks.told, account.at
+            now = live(steps, seen.attempts, shown, seen.checkpoints, told, at, alive)
+            return Watched(account, now)
+
+    def _look(self) -> tuple[Account, _Seen]:
+        """Rows are read before signals, so that no attempt is without its own."""
         with self._stores.meta.read() as db:
             run = db.get_run(self.run_id)
             now = db.now()
             state = control.state_of(run, db.find_lease(f"run/{run.id}"), now)
-            attempts = db.attempts(run.id)
+            seen = _Seen(run, db.attempts(run.id), db.checkpoints(run.id)[:_SHOWN])
             self._read_events(db)
         told = self._tracks.look()
-        found = ledger(run, attempts, self._events, told, now, state in ALIVE)
-        return Account(run.id, run.name, state, now, found)
+        found = ledger(run, seen.attempts, self._events, told, now, state in ALIVE)
+        return Account(run.id, run.name, state, now, found), seen
 
     def _read_events(self, db: Reader) -> None:
         while True:

@@ -4,6 +4,7 @@ since the last one. The names are those of `penstock.training.accounting`."""
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ _SPANS = {
     "penstock/comparing": "comparing",
 }
 _LOOP = "steps"
+_KEPT = 240  # points of a scalar
 
 
 @dataclass(slots=True)
@@ -36,6 +38,7 @@ class Told:
     since    when that began or, if it is "", when the last one ended
     loop     when the first loop began; None before
     looping  it is in a loop
+    series   scalar -> its newest (step, value), Penstock's own left out
     """
 
     began: float
@@ -48,6 +51,7 @@ class Told:
     since: float = 0.0
     loop: float | None = None
     looping: bool = False
+    series: dict[str, deque[tuple[int, float]]] = field(default_factory=dict)
 
     @property
     def last(self) -> float:
@@ -83,6 +87,9 @@ class Told:
             self.data.append(0.0)
         elif record.name == "penstock/data_seconds" and len(self.data):
             self.data[-1] = record.value
+        elif not record.name.startswith("penstock/"):
+            kept = self.series.setdefault(record.name, deque(maxlen=_KEPT))
+            kept.append((record.step, record.value))
 
 
 class Tracks:

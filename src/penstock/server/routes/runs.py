@@ -7,13 +7,14 @@ works for `GET /runs/{run}`; what is below a run wants its id.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
 
 from penstock.home.views import CheckpointVerdict, Process, RunDetail, RunView
-from penstock.monitoring import Account
+from penstock.monitoring import Account, Watched
 from penstock.server.routes.asked import AskedHome, Limit, Name
 
 router = APIRouter(tags=["runs"])
@@ -45,6 +46,17 @@ def metrics(
 def account(home: AskedHome, run: Run) -> Account:
     """Where the seconds of a training went, up to now; they add up to wall time."""
     return home.account(run)
+
+
+@router.get("/runs/{run}/watch")
+def watch(home: AskedHome, run: Run) -> Watched:
+    """A training at this moment: how far, how fast, each rank, newest metrics, and its account."""
+    found = home.watch(run)
+    series = {
+        name: [(step, value) for step, value in points if _finite(value) is not None]
+        for name, points in found.live.series.items()
+    }
+    return replace(found, live=replace(found.live, series=series))
 
 
 @router.get(
