@@ -59,6 +59,12 @@ class Settings(BaseModel):
         "ten times their longest recent step if that is more, before they are replaced; off: for "
         "ever.",
     )
+    grace_seconds: float = Field(
+        25.0,
+        ge=0.0,
+        description="How long the ranks of a training have to save and leave after a SIGTERM, "
+        "which schedulers send before they kill.",
+    )
     memory_tier_bytes: int | None = Field(
         None,
         ge=0,

@@ -10,6 +10,7 @@ from typing import Any
 from penstock.base import process
 from penstock.base.errors import BadInput, Conflict
 from penstock.jobs.handle import discard, read_processes
+from penstock.jobs.notices import KILL
 from penstock.jobs.stores import Stores
 from penstock.records import Lease, Run
 from penstock.records.runs import ENDED
@@ -81,7 +82,7 @@ def kill(stores: Stores, run_id: str) -> None:
         run = db.get_run(run_id)
         identity = owner(db.find_lease(f"run/{run.id}"), db.now())
     if identity is not None:
-        process.kill_quietly(identity.pid, signal.SIGTERM)
+        process.kill_quietly(identity.pid, KILL)
         process.kill_quietly(identity.pid, signal.SIGCONT)  # one that was stopped hears it too
 
 

@@ -9,7 +9,6 @@ interrupted, and whoever starts a controller next adopts it.
 from __future__ import annotations
 
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -51,6 +50,7 @@ class Controller:
         self._state: think.State = think.Starting(0, Budget())
         self._client: process.Identity | None = None
         self._stop: str | None = None
+        self._preempted = False
         self._kill = threading.Event()
         self._replaced = 0
         self._next_look = 0.0
@@ -83,6 +83,13 @@ class Controller:
     def stop(self, why: str) -> None:
         """Ask for a clean end, from any thread."""
         self._stop = self._stop or why
+
+    def preempt(self) -> None:
+        """Its place is taken away, from any signal handler: save in time, and leave the run to
+        whoever adopts it. Where it is to stop anyway, that holds."""
+        if self._stop is None:
+            self._preempted = self._work.shape == "gang"
+            self._stop = "preempted"
 
     def kill(self) -> None:
         """Ask for an end at once, from any thread or signal handler."""
@@ -121,6 +128,8 @@ class Controller:
             at=time.monotonic(),
             committed=self._work.committed(),
             stop=self._stop,
+            grace=self.stores.settings.grace_seconds if self._preempted else think.GRACE,
+            preempted=self._preempted,
             kill=self._kill.is_set(),
         )
         self._state = think.decide(before, poll)
@@ -200,6 +209,8 @@ class Controller:
             self._work.on_tell(body["rank"], body["kind"], body["payload"])
         elif kind == "holds" and body["to"] == self._adopting:
             self._compare(body["gang"])
+        elif kind == "preempted":
+            self.preempt()
         elif kind == "exited" and self._is_replaceable(body):
             self._replace(body)
         else:
@@ -380,10 +391,11 @@ class Controller:
 
         def change(tx: Writer) -> Run:
             old = tx.get_run(self.run_id)
+            over = ended.outcome != "preempted"  # else: one that goes on and that nobody owns
             run = tx.change_run(
                 self.run_id,
-                state=ended.outcome,
-                ended_at=tx.now(),
+                state=ended.outcome if over else old.state,
+                ended_at=tx.now() if over else None,
                 error=error,
                 step=max(step, self._work.committed()) or old.step,
                 result={**old.result, **result},
@@ -428,8 +440,3 @@ class Controller:
     def _send(self, **message: Any) -> None:
         if self._agent is not None:
             self._agent.send(**message)
-
-
-def kill_on_sigterm(controller: Controller) -> None:
-    """SIGTERM ends the gang at once; a polite stop goes through the run's row."""
-    signal.signal(signal.SIGTERM, lambda *_: controller.kill())

@@ -127,7 +127,7 @@ class Clearing:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    outcome: Literal["finished", "stopped", "failed"]
+    outcome: Literal["finished", "stopped", "failed", "preempted"]
     detail: dict[str, Any] = field(default_factory=dict)
 
 
@@ -144,6 +144,8 @@ class Poll:
     left       every rank drained or returned
     gone       no process of the gang is left
     stop       why the run should stop, if it should
+    grace      seconds that ranks then have to save and leave
+    preempted  it should stop because its place is taken away, not because somebody wants its end
     broken     why no gang can be started at all
     """
 
@@ -158,6 +160,8 @@ class Poll:
     gone: bool = False
     agent_lost: bool = False
     stop: str | None = None
+    grace: float = GRACE
+    preempted: bool = False
     kill: bool = False
     broken: dict[str, Any] | None = None
 
@@ -177,7 +181,7 @@ def decide(state: State, poll: Poll) -> State:
         case _ if poll.kill:
             return Clearing(state.attempt, state.budget, "stop", "killed on request")
         case Draining() if poll.left:
-            return Ended("stopped", {"why": state.why})
+            return _stopped(poll, state.why)
         case Draining() if poll.at > state.deadline or _is_troubled(poll):
             return Clearing(state.attempt, state.budget, "stop", state.why)
         case Draining():
@@ -198,7 +202,7 @@ def decide(state: State, poll: Poll) -> State:
         case _ if poll.hung is not None:
             return _failed(state, poll, "hang", poll.hung.cause, poll.hung.told)
         case _ if poll.stop is not None:
-            return Draining(state.attempt, state.budget, poll.stop, poll.at + GRACE)
+            return Draining(state.attempt, state.budget, poll.stop, poll.at + poll.grace)
         case Starting() if poll.started:
             return Running(state.attempt, state.budget)
         case _:
@@ -279,4 +283,9 @@ def _cleared(state: Clearing, poll: Poll) -> State:
         return Starting(state.attempt + 1, state.budget)
     if state.then == "fail":
         return Ended("failed", state.detail)
-    return Ended("stopped", {"why": poll.stop or state.cause})
+    return _stopped(poll, poll.stop or state.cause)
+
+
+def _stopped(poll: Poll, why: str) -> Ended:
+    kept = poll.preempted and not poll.kill
+    return Ended("preempted" if kept else "stopped", {"why": why})

@@ -78,7 +78,8 @@ class Facts:
         (t0, s0), (t1, s1) = self._pace[0], self._pace[-1]
         return max(0.0, (s1 - s0) / max(t1 - t0, 0.25))
 
-    def poll(self, at: float, committed: int, stop: str | None, kill: bool) -> Poll:
+    def poll(self, at: float, committed: int, **wishes: Any) -> Poll:
+        """wishes  those fields of Poll that tell what others want: stop, grace, kill, …"""
         everyone = self.world_size > 0
         return Poll(
             at=at,
@@ -91,7 +92,6 @@ class Facts:
             left=everyone and len(self.left) == self.world_size,
             gone=self.gone,
             agent_lost=self.agent_lost,
-            stop=stop,
-            kill=kill,
             broken=self.broken,
+            **wishes,
         )

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.base import process
+from penstock.jobs import notices
 from penstock.jobs.wire import Channel, Closed
 
 
@@ -51,6 +52,7 @@ def _wake_on_child() -> int:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    notices.ignore_sigterm()
     return reader
 
 
@@ -107,6 +109,7 @@ def _become(
     process.set_name(request["name"])
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    notices.leave_sigterm_to_the_controller()
     channel.close()
     os.close(wake)
     _redirect(Path(request["log"]))

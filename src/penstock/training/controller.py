@@ -8,7 +8,8 @@ import sys
 from penstock.base import log, process
 from penstock.base.errors import PenstockError
 from penstock.base.settings import load_settings
-from penstock.jobs.controller import Controller, kill_on_sigterm
+from penstock.jobs.controller import Controller
+from penstock.jobs.notices import listen
 from penstock.jobs.stores import open_stores, pinned
 from penstock.training.work import TrainingWork
 
@@ -28,7 +29,7 @@ def main(argv: list[str]) -> int:
             with stores.meta.read() as db:
                 run = db.get_run(run_id)
             controller = Controller(stores, run_id, TrainingWork(run), command(home, run_id))
-            kill_on_sigterm(controller)
+            listen(controller)
             with pinned(stores.meta):
                 controller.run()
     except PenstockError as error:

@@ -84,8 +84,11 @@ def _look_for_life(stores: Stores, run: Run, child: subprocess.Popen[bytes] | No
     with stores.meta.read() as db:
         now_run = db.get_run(run.id)
         owner = control.owner(db.find_lease(f"run/{run.id}"), db.now())
+        attempts = db.attempts(run.id)
     if now_run.state in ENDED or owner is not None:
         return
+    if attempts and attempts[-1].cause == "preempted":
+        raise _preempted(now_run)
     if read_processes(stores.layout.runtime(f"run/{run.id}", create=False)):
         return
     if shutil.disk_usage(stores.layout.root).free < _NO_ROOM:
@@ -128,6 +131,15 @@ def stopped(run: Run) -> RunStopped:
     return RunStopped(
         f'run "{run.name}" was stopped at step {run.step}',
         f"Run the script again to go on{on}",
+        run=run.id,
+        step=run.step,
+    )
+
+
+def _preempted(run: Run) -> RunStopped:
+    return RunStopped(
+        f'run "{run.name}" was preempted (SIGTERM) and saved at step {run.step}',
+        "Run the script again to go on; a detached run is adopted by penstock up.",
         run=run.id,
         step=run.step,
     )
@@ -207,6 +219,8 @@ def _line_of(event: Event) -> str | None:
         case "checkpoint.memory-degraded":
             wanted = units.show_bytes(body["wanted"])
             return f"no room in memory for checkpoints ({wanted}); they go through the disk"
+        case "run.preempted":
+            return "preempted: saved, to be gone on with"
         case "run.finished" | "run.stopped" | "run.failed":
             return event.kind.replace(".", " ")
     return None

@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
         log.logger("agent").warning("this agent is not wanted", extra=log.facts(why=str(reason)))
         return
     agent = Agent(spec)
-    signal.signal(signal.SIGTERM, lambda *_: agent.submit({"shutdown": {}}))
+    signal.signal(signal.SIGTERM, lambda *_: agent.submit({"preempted": {}}))
     server = rpc.serve(f"unix:{spec['socket']}", Sessions(agent).session)
     try:
         agent.run()

@@ -268,5 +268,8 @@ class Agent:
             answer = {key: body[key] for key in ("id", "payload", "error") if key in body}
             self._family.tell(child, {"reply": answer})
 
+    def _do_preempted(self, _: dict[str, Any]) -> None:
+        self.outbox.put("preempted", {"gang": self._gang})
+
     def _do_shutdown(self, _: dict[str, Any]) -> None:
         self._done = True
