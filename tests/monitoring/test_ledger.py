@@ -40,6 +40,8 @@ def told(began: float, *steps: tuple[int, float, float, float], loop: float | No
         made.ends.append(EPOCH + end)
         made.seconds.append(seconds)
         made.data.append(data)
+        for amounts in (made.samples, made.tokens, made.flops):
+            amounts.append(math.nan)
     if steps or loop is not None:
         made.loop = EPOCH + (steps[0][1] - steps[0][2] if loop is None else loop)
         made.looping = True
@@ -207,7 +209,7 @@ def histories(draw: st.DrawFn) -> tuple[Run, list[Attempt], list[Event], dict, f
     return run, attempts, events, tracks, EPOCH + clock, not ended and draw(st.booleans())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(histories())
 def test_every_second_has_one_class(history) -> None:
     run, attempts, events, tracks, now, alive = history

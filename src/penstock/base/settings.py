@@ -65,6 +65,12 @@ class Settings(BaseModel):
         description="How long the ranks of a training have to save and leave after a SIGTERM, "
         "which schedulers send before they kill.",
     )
+    peak_flops: float | None = Field(
+        None,
+        gt=0,
+        description="FLOPs a second that the device of one rank can do; default: known of common "
+        "GPUs.",
+    )
     memory_tier_bytes: int | None = Field(
         None,
         ge=0,

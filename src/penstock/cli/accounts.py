@@ -11,7 +11,7 @@ from penstock.base.units import show_count, show_seconds
 from penstock.cli.draw import Drawing, state
 
 if TYPE_CHECKING:
-    from penstock.monitoring import Account, Ledger
+    from penstock.monitoring import Account, Ledger, Throughput
 
 COLOURS = {
     "productive": "green",
@@ -40,6 +40,7 @@ def account(draw: Drawing, found: Account, ranks: bool) -> None:
             "ranks": len(ledger.ranks),
             "steps": _steps(ledger),
             "goodput": goodput(ledger),
+            "throughput": ", ".join(rates(found.throughput)),
         }
     )
     draw.console.print()
@@ -62,6 +63,25 @@ def account(draw: Drawing, found: Account, ranks: bool) -> None:
                 for each in ledger.ranks
             ],
         )
+
+
+def rates(found: Throughput) -> list[str]:
+    """What is known of samples, tokens, FLOPs and MFU."""
+    named = {"samples": found.samples, "tokens": found.tokens, "FLOP": found.flops}
+    lines = [f"{_large(value)} {name}/s" for name, value in named.items() if value is not None]
+    return lines + ([f"MFU {100 * found.mfu:.1f} %"] if found.mfu is not None else [])
+
+
+def _large(value: float) -> str:
+    """Four digits and a prefix.
+
+    >>> _large(12.3456), _large(123456.0), _large(9.89e14)
+    ('12.35', '123.5k', '989T')
+    """
+    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.4g}{prefix}"
+    return f"{value:.4g}"
 
 
 class Bar:

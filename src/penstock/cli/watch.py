@@ -84,14 +84,17 @@ def frame(found: Watched) -> RenderableType:
 
 def _progress(live: Live, ledger: Ledger) -> RenderableType:
     done = Text.assemble((f"{live.step:,}", "bold"), f" / {live.steps:,}" if live.steps else "")
-    facts = Table.grid(padding=(0, 3))
-    facts.add_row(
+    table = Table.grid(padding=(0, 3))
+    facts: RenderableType = table
+    table.add_row(
         Text.assemble(("step  ", "dim"), done),
         _fact("pace", None if live.pace is None else f"{_short(live.pace)} steps/s"),
         _fact("left", None if live.eta is None else show_seconds(live.eta)),
         _fact("time", show_seconds(ledger.wall)),
         _fact("goodput", accounts.goodput(ledger)),
     )
+    if lines := accounts.rates(live.throughput):
+        facts = Group(facts, Text("   ").join(Text(line) for line in lines))
     if not live.steps:
         return facts
     bar = ProgressBar(total=live.steps, completed=live.step, complete_style="cyan")

@@ -3,6 +3,7 @@
 from penstock.monitoring.account import Account, Accountant, Watched
 from penstock.monitoring.ledger import CLASSES, Ledger, RankLedger, ledger
 from penstock.monitoring.live import Live, RankNow, live
+from penstock.monitoring.throughput import Throughput, throughput
 from penstock.monitoring.told import Told, Tracks
 
 __all__ = [
@@ -13,9 +14,11 @@ __all__ = [
     "Live",
     "RankLedger",
     "RankNow",
+    "Throughput",
     "Told",
     "Tracks",
     "Watched",
     "ledger",
     "live",
+    "throughput",
 ]

@@ -11,6 +11,7 @@ from penstock.jobs.stores import Stores
 from penstock.meta.port import Reader
 from penstock.monitoring.ledger import Ledger, ledger
 from penstock.monitoring.live import Live, live
+from penstock.monitoring.throughput import Throughput, throughput
 from penstock.monitoring.told import Tracks
 from penstock.records import Attempt, Checkpoint, Event, Run
 
@@ -26,6 +27,7 @@ class Account:
 
     state  as shown: `interrupted` where nobody carries it out
     at     seconds since 1970
+    throughput  over all steps
     """
 
     run: str
@@ -33,6 +35,7 @@ class Account:
     state: str
     at: float
     ledger: Ledger
+    throughput: Throughput
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,8 @@ class Accountant:
             shown = [each for each in self._events if each.kind not in _UNSEEN][-_SHOWN:]
             steps = seen.run.spec.get("steps")
             told, at = self._tracks.told, account.at
-            now = live(steps, seen.attempts, shown, seen.checkpoints, told, at, alive)
+            peak = self._stores.settings.peak_flops
+            now = live(steps, seen.attempts, shown, seen.checkpoints, told, at, alive, peak)
             return Watched(account, now)
 
     def _look(self) -> tuple[Account, _Seen]:
@@ -98,7 +102,8 @@ class Accountant:
             self._read_events(db)
         told = self._tracks.look()
         found = ledger(run, seen.attempts, self._events, told, now, state in ALIVE)
-        return Account(run.id, run.name, state, now, found), seen
+        through = throughput(told, self._stores.settings.peak_flops)
+        return Account(run.id, run.name, state, now, found, through), seen
 
     def _read_events(self, db: Reader) -> None:
         while True:

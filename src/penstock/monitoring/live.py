@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from penstock.monitoring.throughput import Throughput, throughput
 from penstock.monitoring.told import Told
 from penstock.records import Attempt, Checkpoint, Event
 
@@ -33,6 +34,7 @@ class RankNow:
 class Live:
     """steps     in all; None where nobody knows. eta: seconds to the last one, at this pace
     pace      steps per second, of late; None before there are any
+    throughput  of late
     attempt   its number; 0 before the first
     series    scalar -> its newest (step, value), as rank 0 told them, the oldest first
     events    the newest, the oldest first; checkpoints: the newest first
@@ -42,6 +44,7 @@ class Live:
     steps: int | None
     pace: float | None
     eta: float | None
+    throughput: Throughput
     attempt: int
     ranks: list[RankNow]
     series: dict[str, list[tuple[int, float]]]
@@ -57,10 +60,12 @@ def live(
     told: Mapping[tuple[int, int], Told],
     now: float,
     alive: bool,
+    peak_flops: float | None = None,
 ) -> Live:
     """Pure. Of ranks those of the newest attempt; nothing is said of their pace once it is over."""
     generation = attempts[-1].generation if attempts else -1
-    own = {rank: each for (g, rank), each in sorted(told.items()) if g == generation}
+    newest = {key: each for key, each in sorted(told.items()) if key[0] == generation}
+    own = {rank: each for (_, rank), each in newest.items()}
     reached = {rank: int(t.steps[-1]) if len(t.steps) else None for rank, t in own.items()}
     furthest = max((step for step in reached.values() if step is not None), default=0)
     ranks = [
@@ -76,6 +81,7 @@ def live(
         steps=steps,
         pace=slowest,
         eta=left / slowest if left is not None and slowest else None,
+        throughput=throughput(newest if alive else {}, peak_flops, _WINDOW),
         attempt=attempts[-1].number if attempts else 0,
         ranks=ranks,
         series=_series(told),

@@ -3,6 +3,7 @@ since the last one. The names are those of `penstock.training.accounting`."""
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import deque
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ _SPANS = {
     "penstock/publishing": "publishing",
     "penstock/comparing": "comparing",
 }
+_AMOUNTS = ("samples", "tokens", "flops")
 _LOOP = "steps"
 _KEPT = 240  # points of a scalar
 
@@ -38,6 +40,10 @@ class Told:
     since    when that began or, if it is "", when the last one ended
     loop     when the first loop began; None before
     looping  it is in a loop
+    samples, tokens, flops
+             float64 [n], of each step on this rank; NaN where it was not told
+    device, dtype
+             of its products, as CUDA names it; "" where FLOPs are of no interest
     series   scalar -> its newest (step, value), Penstock's own left out
     """
 
@@ -51,6 +57,12 @@ class Told:
     since: float = 0.0
     loop: float | None = None
     looping: bool = False
+    samples: Any = field(default_factory=lambda: array("d"))
+    tokens: Any = field(default_factory=lambda: array("d"))
+    flops: Any = field(default_factory=lambda: array("d"))
+    device: str = ""
+    dtype: str = "float32"
+    amounts: dict[str, float] = field(default_factory=dict)
     series: dict[str, deque[tuple[int, float]]] = field(default_factory=dict)
 
     @property
@@ -76,6 +88,8 @@ class Told:
             if record.text == _LOOP:
                 self.looping, self.loop = True, self.loop or record.at
             self.inside, self.since = _SPANS.get(record.text, record.text), record.at
+        elif record.name == "penstock/device":
+            self.device, self.dtype = record.text.rsplit("|", 1)
         elif record.name == "penstock/over":
             self.looping, self.inside, self.since = False, "", record.at
 
@@ -85,9 +99,14 @@ class Told:
             self.ends.append(record.at)
             self.seconds.append(record.value)
             self.data.append(0.0)
+            for name in _AMOUNTS:
+                getattr(self, name).append(self.amounts.get(name, math.nan))
         elif record.name == "penstock/data_seconds" and len(self.data):
             self.data[-1] = record.value
-        elif not record.name.startswith("penstock/"):
+        elif record.name.startswith("penstock/"):
+            if (name := record.name.removeprefix("penstock/")) in _AMOUNTS:
+                self.amounts[name] = record.value  # told when it changes, before its step
+        else:
             kept = self.series.setdefault(record.name, deque(maxlen=_KEPT))
             kept.append((record.step, record.value))
 

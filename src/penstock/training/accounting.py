@@ -16,6 +16,7 @@ from typing import Any
 
 from penstock.jobs.pulse import Pulse
 from penstock.jobs.words import CHECKPOINT, COMPUTE, EVALUATE, PUBLISH
+from penstock.training.amounts import Amounts
 
 _SPANS = {
     CHECKPOINT: "penstock/checkpoint",
@@ -30,6 +31,7 @@ class Accounts:
     """One rank's. `timed` and `step_done` belong to the loop, `during` to all else."""
 
     def __init__(self, emitter: Any, pulse: Pulse) -> None:
+        self.amounts = Amounts(emitter)
         self._emitter = emitter
         self._pulse = pulse
         self._step = 0
@@ -45,10 +47,12 @@ class Accounts:
         for item in source:
             self._waited = time.perf_counter() - self._began
             self._pulse.enter(COMPUTE)
+            self.amounts.begin(item)
             yield item
 
     def step_done(self, step: int) -> None:
         """The step is complete with all that belongs to it: the next one begins now."""
+        self.amounts.end(step)
         now = time.perf_counter()
         self._emitter.scalars(
             step,
@@ -62,6 +66,7 @@ class Accounts:
 
     def over(self) -> None:
         """The loop came to its end, or was left."""
+        self.amounts.leave()
         self._emitter.text(self._step, OVER, "steps")
 
     @contextmanager
@@ -75,9 +80,10 @@ class Accounts:
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
-        began = time.time()
+        began, counted = time.time(), self.amounts.counted()
         self._emitter.text(self._step, BEGAN, name)
         try:
             yield
         finally:
+            self.amounts.put_aside(self.amounts.counted() - counted)
             self._emitter.span(name, began, time.time(), self._step)

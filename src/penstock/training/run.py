@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
 
@@ -15,7 +15,7 @@ from penstock.base.nearest import did_you_mean
 from penstock.blobs import Blobs
 from penstock.jobs.link import Link
 from penstock.jobs.words import CHECKPOINT, EVALUATE, PUBLISH
-from penstock.training import group, hyperparameters, randomness
+from penstock.training import amounts, group, hyperparameters, randomness
 from penstock.training.accounting import COMPARING, Accounts
 from penstock.training.comparing import compare
 from penstock.training.data import Reading
@@ -130,6 +130,17 @@ class Run:
             raise BadInput("run.track was called inside the loop", "Call it before run.steps.")
         self._tracked.add(**objects)
 
+    def flops(self, per_step: float | Literal["count"], dtype: amounts.Dtype | None = None) -> None:
+        """Say what a step computes, so that the account has FLOPs per second and MFU.
+
+        per_step  FLOPs of one optimiser step of all ranks together; or "count": each rank counts
+                  its own in the first step of each attempt, which makes that step slower
+        dtype     of its products, where they are not those of float32 parameters: under autocast,
+                  say; the peak of a GPU depends on it
+        Raises BadInput.
+        """
+        self._accounts.amounts.flops(per_step, self.world_size, self.device, dtype)
+
     # -- the loop -------------------------------------------------------------------------------
 
     def steps(
@@ -140,6 +151,7 @@ class Run:
         compare_every: int = 1000,
         spikes: float | None = None,
         patience: int = 10,
+        tokens: Callable[[Any], int] | None = None,
     ) -> Iterator[Any]:
         """Iterate over a loader's batches, or over `range(n)` when given a number.
 
@@ -156,6 +168,7 @@ class Run:
                        one; None: only one that is not finite
         patience       so many steps left out in a row, and the run goes back to a checkpoint before
                        them and drops the batches in between; 0: never
+        tokens         how many a batch of this rank has, where tokens per second are of interest
         Raises BadInput, RanksDiverged, GradientsUnhealthy.
         """
         if not self._tracked.objects:
@@ -176,6 +189,7 @@ class Run:
                 "Say micro_batches=, a number that stays when the ranks change.",
             )
         self._compare_every = compare_every
+        self._accounts.amounts.tokens = tokens
         self._health = Health(spikes, patience)
         self._constructed = hyperparameters.constructed(self._tracked.objects)
         self._restore()
