@@ -25,9 +25,11 @@ if TYPE_CHECKING:
         promote,
         serve,
         train,
+        tune,
     )
     from penstock.home.verbs import open_data as open
     from penstock.training import Run
+    from penstock.training.tuning import space
 
     __version__: str
 
@@ -50,7 +52,9 @@ __all__ = [
     "prepare",
     "promote",
     "serve",
+    "space",
     "train",
+    "tune",
 ]
 
 # name -> module, or module:name where it is called otherwise there; "" ends with the module itself
@@ -72,7 +76,9 @@ _HOMES = {
     "prepare": "penstock.home.verbs",
     "promote": "penstock.home.verbs",
     "serve": "penstock.home.verbs",
+    "space": "penstock.training.tuning.space:",
     "train": "penstock.home.verbs",
+    "tune": "penstock.home.verbs",
 }
 
 

@@ -1,7 +1,8 @@
-"""`penstock runs`: list, show, logs, stop, resume, fork, pids, verify, checkpoints, pin, unpin."""
+"""`penstock runs`: list, show, study, logs, stop, resume, fork, pids, verify, checkpoints, pin."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -123,6 +124,29 @@ def watch(
         found = at.watch(named)
         return Answer(found, lambda draw: draw.frame(screen.frame(found)))
     return screen.follow(at, named)
+
+
+@command(
+    app,
+    "study",
+    ["penstock runs study search", "penstock runs study search --plot search.html"],
+)
+def study(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the study.")],
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also draw it: FILE.svg, or FILE.html with a table."),
+    ] = None,
+) -> Answer:
+    """A search over a config's values: its trials, which are runs, and the best of them."""
+    from penstock.cli import studying
+
+    if plot is not None:
+        studying.check_plot(plot)
+    found = home().study(name)
+    if plot is not None:
+        studying.write_plot(found, plot)
+    return Answer(found, lambda draw: studying.study(draw, found, plot))
 
 
 @command(app, "stop", ["penstock runs stop base"])

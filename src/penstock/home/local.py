@@ -18,6 +18,7 @@ from penstock.home.views import (
     Process,
     RunDetail,
     RunView,
+    StudyView,
     VersionDetail,
     VersionView,
 )
@@ -111,6 +112,11 @@ class LocalHome(LocalData):
         from penstock.home import runs
 
         return runs.logs(self.stores, self._id(run), rank, follow, every)
+
+    def study(self, name: str) -> StudyView:
+        from penstock.home import studies
+
+        return studies.one(self.stores, name)
 
     def stop_run(self, run: str) -> RunView:
         from penstock.home import runs

@@ -20,6 +20,7 @@ from penstock.home.views import (
     Process,
     RunDetail,
     RunView,
+    StudyView,
     VersionDetail,
     VersionView,
 )
@@ -65,6 +66,10 @@ class Home(DataHome, Protocol):
 
         every  also the lines of controller, agent, image and sidecars
         """
+        ...
+
+    def study(self, name: str) -> StudyView:
+        """A search with its trials, the newest of that name. Raises NotFound."""
         ...
 
     def stop_run(self, run: str) -> RunView:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from penstock.records import Alias, Deployment
     from penstock.registry import LoadedModel
     from penstock.training import Trained
+    from penstock.training.tuning.tune import Tuned
 
 OnChange = Literal["continue", "refuse", "fork"]
 
@@ -190,11 +191,7 @@ def train(
     """
     only_in_scripts("train")
     explaining.ends_at("train")
-    if importlib.util.find_spec("torch") is None:
-        raise MissingExtra(
-            "training needs torch, which is not installed",
-            "pip install 'penstock[torch]', or the torch build that your machine needs.",
-        )
+    _needs_torch()
     from penstock import training
 
     with _watching() if on_progress is None else nullcontext(on_progress) as watch:
@@ -213,6 +210,81 @@ def train(
             init_from=init_from,
             say=say,
             on_progress=watch,
+        )
+
+
+def tune(
+    function: Callable[..., None],
+    space: Mapping[str, Any],
+    config: Any = None,
+    *,
+    metric: str,
+    direction: Literal["minimize", "maximize"],
+    trials: int | None = None,
+    name: str | None = None,
+    value: Literal["last", "best"] = "last",
+    sampler: Literal["tpe", "random", "grid", "qmc", "cmaes"] = "tpe",
+    pruner: Literal["none", "median", "halving", "hyperband"] = "none",
+    warmup: int | None = None,
+    parallel: int = 1,
+    workers: int = 1,
+    threads: int | None = None,
+    timeout: float | str | None = None,
+    max_failures: int | None = None,
+    seed: int = 0,
+    checkpoint_every: int | str = "30s",
+    fresh: bool = False,
+    on_change: OnChange = "continue",
+    on_progress: Callable[..., None] | None = None,
+) -> Tuned:
+    """Search over a config's values. Each trial is an ordinary run, NAME/0, NAME/1, …
+
+    function          as for `train`; it must `run.log` the metric
+    space             path in the config -> what it may be: `ps.space.uniform(1e-5, 1, log=True)`,
+                      `ps.space.integers(16, 256, step=16)`, `ps.space.choice(["a", "b"])`, a list
+    config            dataclass, pydantic model or dict: all that does not vary
+    metric            name of a scalar that the function logs
+    direction         "minimize" or "maximize" it
+    trials            how many in all; a grid has its own end
+    name              of the study; default: the function's name
+    value             what of the metric counts: the "last" value that was logged, or the "best"
+    sampler           "tpe", "cmaes" (both by the extra `tune`), "random", "qmc" (Sobol), "grid"
+    pruner            stops trials early by what they log: "median", "halving", "hyperband"
+    warmup            steps in which none is stopped; with halving also the first rung
+    parallel          trials at once, each with its own ranks
+    workers, threads  ranks of each trial, and threads of each rank
+    timeout           seconds, or text such as "2h": no trial begins after it in this call
+    max_failures      trials that may fail; None: the study fails only when all did
+    seed              of what is tried, and of each trial's training
+    checkpoint_every  as for `train`; a killed trial goes on from its last checkpoint
+    fresh, on_change  as for `train`; another space, metric, direction or seed is a new study
+    on_progress       called with `.step` (trials done), `.steps`, `.values` (the best so far)
+    returns           `.best_params`, `.best_value`, `.best_run`, `.model`, `.trials`, `.reused`
+
+    The same call again goes on with what is missing. Raises BadInput, MissingExtra, RunFailed,
+    RunStopped, LeaseHeld, Refused, CannotTravel.
+    """
+    only_in_scripts("tune")
+    explaining.ends_at("tune")
+    _needs_torch()
+    from penstock.training.tuning.tune import tune
+
+    with _watching() if on_progress is None else nullcontext(on_progress) as watch:
+        return tune(
+            current().stores, function, space, config,
+            metric=metric, direction=direction, trials=trials, name=name, value=value,
+            sampler=sampler, pruner=pruner, warmup=warmup, parallel=parallel, workers=workers,
+            threads=threads, timeout=timeout, max_failures=max_failures, seed=seed,
+            checkpoint_every=checkpoint_every, fresh=fresh, on_change=on_change, say=say,
+            on_progress=watch,
+        )  # fmt: skip
+
+
+def _needs_torch() -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtra(
+            "training needs torch, which is not installed",
+            "pip install 'penstock[torch]', or the torch build that your machine needs.",
         )
 
 

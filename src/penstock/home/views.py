@@ -73,6 +73,46 @@ class ForkView:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialView:
+    """One trial of a study; it is a run.
+
+    state   waiting, running, complete, pruned or failed
+    value   of the study's metric, so far
+    model   reference of what it published
+    reason  why it failed or was pruned
+    """
+
+    number: int
+    name: str
+    run: str
+    state: str
+    params: dict[str, Any]
+    value: float | None
+    step: int
+    model: str | None
+    reason: str | None
+    created_at: float
+    ended_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyView:
+    """A search over a config's values.
+
+    run     its row: step and steps are trials, begun and in all
+    search  space, sampler, pruner and the rest of what was asked for
+    best    name of the best complete trial; None without one
+    """
+
+    run: RunView
+    metric: str
+    direction: str
+    search: dict[str, Any]
+    best: str | None
+    trials: list[TrialView]
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """One process of a run.
 

@@ -60,8 +60,11 @@ def start_controller(stores: Stores, run: Run) -> subprocess.Popen[bytes]:
         )
 
 
-def stop(stores: Stores, run_id: str) -> Run:
-    """Ask for a clean end: save, leave, resumable. An interrupted run is only marked."""
+def stop(stores: Stores, run_id: str, why: str | None = None) -> Run:
+    """Ask for a clean end: save, leave, resumable. An interrupted run is only marked.
+
+    why  kept in the run's spec as "stopping" until it goes on, and told as the attempt's end
+    """
     with stores.meta.write() as tx:
         run = tx.get_run(run_id)
         if run.state in ENDED:
@@ -69,8 +72,10 @@ def stop(stores: Stores, run_id: str) -> Run:
         alive = owner(tx.find_lease(f"run/{run.id}"), tx.now()) is not None
         if alive and run.state == "stopping":
             return run  # it was asked already
-        run = tx.change_run(run.id, state="stopping" if alive else "stopped")
-        tx.event(f"run/{run.id}", "run.stopping" if alive else "run.stopped", {"by": os.getpid()})
+        spec = {**run.spec, "stopping": why}
+        run = tx.change_run(run.id, state="stopping" if alive else "stopped", spec=spec)
+        body = {"by": os.getpid(), **({"why": why} if why else {})}
+        tx.event(f"run/{run.id}", "run.stopping" if alive else "run.stopped", body)
     if not alive:
         discard(stores.layout.runtime(f"run/{run.id}", create=False))
     return run
@@ -99,7 +104,8 @@ def resume(stores: Stores, run_id: str, detached: bool = True) -> Run:
                 f"Watch it: penstock runs logs -f {run.name}",
             )
         controller_command(run)
-        spec = {**run.spec, "client": None if detached else run.spec.get("client")}
+        client = None if detached else run.spec.get("client")
+        spec = {**run.spec, "client": client, "stopping": None}
         run = tx.change_run(
             run.id, state="pending", error=None, ended_at=None, detached=detached, spec=spec
         )

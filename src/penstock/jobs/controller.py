@@ -287,7 +287,7 @@ class Controller:
         with self.stores.meta.read() as db:
             run = db.get_run(self.run_id)
         if run.state == "stopping":
-            self.stop("stopped on request")
+            self.stop(run.spec.get("stopping") or "stopped on request")
         step = min(self._facts.steps, default=0)
         if step > run.step and now > self._next_step_write:
             self._next_step_write = now + 1.0

@@ -3,8 +3,9 @@
 Here values are only emitted, kept and read back; what they mean is understood higher up.
 """
 
+from penstock.signals.curve import Curve
 from penstock.signals.emitter import Emitter
 from penstock.signals.reader import read_scalars, read_spans, read_texts, reduce_scalars
 from penstock.signals.sealing import seal
 
-__all__ = ["Emitter", "read_scalars", "read_spans", "read_texts", "reduce_scalars", "seal"]
+__all__ = ["Curve", "Emitter", "read_scalars", "read_spans", "read_texts", "reduce_scalars", "seal"]

@@ -76,32 +76,49 @@ def _interrupt(stores: Stores, run: Run, count: int, say: Callable[[str], None])
         control.kill(stores, run.id)
 
 
-def _look_for_life(stores: Stores, run: Run, child: subprocess.Popen[bytes] | None) -> None:
-    """A controller that died is started again by its agent; when both are gone, say so."""
-    if child is None or child.poll() is None:
-        return
+def is_orphan(stores: Stores, run: Run, child: subprocess.Popen[bytes] | None) -> bool:
+    """Whether nobody carries an unfinished run on: a controller that died is started again by its
+    agent, and both are gone.
+
+    child  its controller as this process started it; None: another process did
+    """
+    if child is not None and child.poll() is None:
+        return False
     time.sleep(0.05)
     with stores.meta.read() as db:
         now_run = db.get_run(run.id)
         owner = control.owner(db.find_lease(f"run/{run.id}"), db.now())
         attempts = db.attempts(run.id)
     if now_run.state in ENDED or owner is not None:
-        return
+        return False
     if attempts and attempts[-1].cause == "preempted":
-        raise _preempted(now_run)
-    if read_processes(stores.layout.runtime(f"run/{run.id}", create=False)):
-        return
+        return True
+    return not read_processes(stores.layout.runtime(f"run/{run.id}", create=False))
+
+
+def _look_for_life(stores: Stores, run: Run, child: subprocess.Popen[bytes] | None) -> None:
+    """Say so when nobody carries it on."""
+    if child is not None and is_orphan(stores, run, child):
+        raise interrupted(stores, run, child.returncode)
+
+
+def interrupted(stores: Stores, run: Run, code: int | None) -> DiskFull | RunFailed | RunStopped:
+    """The error that says so, with what can be known of the cause."""
+    with stores.meta.read() as db:
+        now_run, attempts = db.get_run(run.id), db.attempts(run.id)
+    if attempts and attempts[-1].cause == "preempted":
+        return _preempted(now_run)
     if shutil.disk_usage(stores.layout.root).free < _NO_ROOM:
-        raise DiskFull(
+        return DiskFull(
             f'run "{run.name}" was interrupted: the disk of {stores.layout.root} is full',
             "Free some room and run the script again; it goes on from the last checkpoint.",
             run=run.id,
         )
-    raise RunFailed(
+    return RunFailed(
         f'run "{run.name}" was interrupted: {_last_words(stores.layout.logs(run.id))}',
         "Run the script again; it goes on from the last checkpoint.",
         run=run.id,
-        code_of_controller=child.returncode,
+        code_of_controller=code,
     )
 
 

@@ -84,6 +84,8 @@ def _new_run(stores: Stores, found: Origin, config: dict[str, Any]) -> Run:
         "config": config,
         "workers": max(1, int(parent.spec["workers"])),
         "client": None,
+        "study": None,  # a fork of a trial is none
+        "stopping": None,
         "controller": controller.command(str(stores.layout.root), run_id),
         "forked_from": {
             "run": parent.id,

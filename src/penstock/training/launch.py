@@ -60,7 +60,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class Wanted:
     """What the call asks for, in the form in which a run's row keeps it."""
 
     name: str
@@ -74,11 +74,11 @@ class _Wanted:
     def compared(self) -> dict[str, Any]:
         return _compared(self.spec)
 
-    def beginning(self, record: initial.Record | None) -> _Wanted:
+    def beginning(self, record: initial.Record | None) -> Wanted:
         """With the weights that a new run begins with."""
         return replace(self, spec={**self.spec, "init_from": record})
 
-    def going_on_from(self, last: Run) -> _Wanted:
+    def going_on_from(self, last: Run) -> Wanted:
         """Threads that nobody asked for stay: another number of them adds in another order."""
         if self.threads_given or "threads" not in last.spec:
             return self
@@ -135,7 +135,7 @@ def train(
     counting = ExitStack()  # from the first row on, an exception at any line could leave it behind
     try:
         with pinned(stores.meta):
-            wanted = _wanted(
+            wanted = ask(
                 stores, function, config, name, workers, detach, checkpoint_every, seed, threads
             )
             with stores.meta.read() as db:
@@ -197,7 +197,7 @@ def _carry_out(
     return follow(stores, run, child, cursor, say, on_progress, interrupts)
 
 
-def _wanted(
+def ask(
     stores: Stores,
     function: Callable[..., None],
     config: Any,
@@ -207,7 +207,8 @@ def _wanted(
     checkpoint_every: int | str,
     seed: int,
     threads: int | None,
-) -> _Wanted:
+) -> Wanted:
+    """What a call asks for. Raises CannotTravel, BadInput."""
     cores = len(os.sched_getaffinity(0))
     _check_workers(workers, cores, detach)
     here = workers == 0
@@ -249,19 +250,19 @@ def _wanted(
     }
     name = check_name(name or entry.qualname, "run name")
     known = refs(source, stores.blobs) if source else []
-    return _Wanted(name, spec, code, source, known, detach, threads is not None)
+    return Wanted(name, spec, code, source, known, detach, threads is not None)
 
 
 def _with_weights(
-    stores: Stores, wanted: _Wanted, init_from: str | None, last: Run | None
-) -> tuple[_Wanted, list[str]]:
+    stores: Stores, wanted: Wanted, init_from: str | None, last: Run | None
+) -> tuple[Wanted, list[str]]:
     """Where the weights come from, and what is to be said of it. Resolved once: a run that was
     asked the same, and goes on or is only returned, keeps what it got."""
     if init_from is None:
         return wanted.beginning(None), []
     if last is not None and initial.asked(last) == init_from:
         same = wanted.beginning(last.spec["init_from"])
-        if last.state != "finished" or not _changes(last, same.going_on_from(last)):
+        if last.state != "finished" or not changes_of(last, same.going_on_from(last)):
             return same, []
     record, notes = initial.resolve(stores, init_from)
     return wanted.beginning(record), notes
@@ -292,19 +293,19 @@ def _check_workers(workers: int, cores: int, detach: bool) -> None:
 
 
 def _decide(
-    tx: Writer, wanted: _Wanted, fresh: bool, on_change: OnChange, stores: Stores
+    tx: Writer, wanted: Wanted, fresh: bool, on_change: OnChange, stores: Stores
 ) -> tuple[Run, str, list[str], bool]:
     """(run, why, what changed, nothing to do)."""
     last = None if fresh else tx.newest_run(wanted.name, "train")
     if last is None:
         why = "fresh=True" if fresh else f'there is no run named "{wanted.name}" yet'
-        return _create(tx, wanted, stores), why, [], False
+        return create(tx, wanted, stores), why, [], False
     wanted = wanted.going_on_from(last)
-    changed = _changes(last, wanted)
+    changed = changes_of(last, wanted)
     if last.state == "finished":
         if not changed:
             return last, "it finished, and code and config are unchanged", [], True
-        return _create(tx, wanted, stores), "it finished, and then changed", changed, False
+        return create(tx, wanted, stores), "it finished, and then changed", changed, False
     if changed and on_change == "refuse":
         raise Refused(
             f'run "{last.name}" is unfinished and its code or config changed: '
@@ -313,16 +314,18 @@ def _decide(
             changed=changed,
         )
     if changed and on_change == "fork":
-        return _create(tx, wanted, stores), "it is unfinished, and changed", changed, False
-    return _continue(tx, last, wanted, changed, stores)
+        return create(tx, wanted, stores), "it is unfinished, and changed", changed, False
+    return go_on(tx, last, wanted, changed, stores)
 
 
-def _changes(last: Run, wanted: _Wanted) -> list[str]:
+def changes_of(last: Run, wanted: Wanted) -> list[str]:
+    """What of code and config differs from a run, a line each."""
     lines = difference(last.spec.get("parts", {}), wanted.spec["parts"])
     return lines + configuring.changes(_compared(last.spec), wanted.compared())
 
 
-def _create(tx: Writer, wanted: _Wanted, stores: Stores) -> Run:
+def create(tx: Writer, wanted: Wanted, stores: Stores) -> Run:
+    """A new run's row, with what it refers to."""
     run = Run(
         id=ids.new_id("run"),
         name=wanted.name,
@@ -340,9 +343,11 @@ def _create(tx: Writer, wanted: _Wanted, stores: Stores) -> Run:
     return run
 
 
-def _continue(
-    tx: Writer, last: Run, wanted: _Wanted, changed: list[str], stores: Stores
+def go_on(
+    tx: Writer, last: Run, wanted: Wanted, changed: list[str], stores: Stores
 ) -> tuple[Run, str, list[str], bool]:
+    """The row of an unfinished run as its next attempt wants it; as `_decide` gives. Raises
+    LeaseHeld."""
     owner = control.owner(tx.find_lease(f"run/{last.id}"), tx.now())
     if owner is not None:
         if last.detached and not changed:

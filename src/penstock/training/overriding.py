@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, get_type_hints
 
 from penstock.base.errors import BadInput
@@ -30,14 +30,37 @@ def override(config: Any, path: Sequence[str], text: str, whole: str) -> Any:
 
     text  converted to the field's type: "1e-3" for a float, "true" for a bool, "[1,2]" for a list
     """
+    return _replaced(config, path, whole, lambda kind: convert(text, kind, whole))
+
+
+def put(config: Any, path: str, value: Any) -> Any:
+    """The config with a value at a dotted path, checked against the field's type; what was given
+    is not changed. Raises BadInput, which names the nearest key."""
+    from pydantic import TypeAdapter, ValidationError
+
+    def checked(kind: Any) -> Any:
+        try:
+            return TypeAdapter(kind).validate_python(value)
+        except ValidationError as error:
+            raise BadInput(
+                f"{path}={value!r} does not fit: {error.errors()[0]['msg']}",
+                f"{path} is of type {getattr(kind, '__name__', str(kind))}.",
+                key=path,
+            ) from None
+
+    return _replaced(config, path.split("."), path, checked)
+
+
+def _replaced(config: Any, path: Sequence[str], whole: str, value_for: Callable[[Any], Any]) -> Any:
+    """value_for  gives the new value for the declared type of the field"""
     name, rest = path[0], path[1:]
     values = fields(config)
     if name not in values:
         raise BadInput(f'the config has no "{whole}"', did_you_mean(name, values), key=whole)
     if rest:
-        new = override(values[name], rest, text, whole)
+        new = _replaced(values[name], rest, whole, value_for)
     else:
-        new = convert(text, _type_of(config, name, values[name]), whole)
+        new = value_for(_type_of(config, name, values[name]))
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return dataclasses.replace(config, **{name: new})
     if isinstance(config, dict):

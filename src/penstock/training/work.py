@@ -293,7 +293,12 @@ class TrainingWork:
         if all(self._spec.get(key) == value for key, value in changes.items()):
             return
         self._spec = {**self._spec, **changes}
-        self._control.commit(lambda tx: tx.change_run(self._control.run_id, spec=self._spec))
+        run_id = self._control.run_id
+
+        def change(tx: Writer) -> None:  # others change it too: why it is to stop
+            tx.change_run(run_id, spec={**tx.get_run(run_id).spec, **changes})
+
+        self._control.commit(change)
 
     # -- publishing -----------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ _NEEDED = {
     "onnx": ("onnxruntime", "onnxruntime", "no serving, no loading of models as ONNX"),
 }
 _OPTIONAL = {  # whoever uses one gets an error that names it
+    "tune": ("optuna", "optuna", "no TPE in searches"),
     "tensorboard": ("tensorboard", "tensorboard", "no forwarding of scalars to TensorBoard"),
     "images": ("PIL", "pillow", "no decoding of pictures"),
     "hdf5": ("h5py", "h5py", "no reading of HDF5"),
