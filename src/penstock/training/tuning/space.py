@@ -32,7 +32,7 @@ class Uniform:
     def at(self, share: float) -> float:
         """The value at a share of 0..1 of the interval.
 
-        >>> Uniform(1.0, 100.0, log=True).at(0.5)
+        >>> round(Uniform(1.0, 100.0, log=True).at(0.5), 6)
         10.0
         """
         if self.log:
