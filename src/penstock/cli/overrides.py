@@ -11,15 +11,24 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from penstock.base.errors import BadInput
+from penstock.cli.sweeps import axes, is_grid
 from penstock.training.overriding import applied, fields
+from penstock.training.tuning.pruning import PRUNERS
+from penstock.training.tuning.sampling import SAMPLERS
+
+_SWEEP = ("sweep", "parallel", "trials", "minimize", "maximize", "sampler", "pruner")
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """config: with the overrides applied; options: those keyword arguments of `ps.train` said."""
+    """config   with the overrides applied
+    options  those keyword arguments of `ps.train` said; with a space, of `ps.tune`
+    space    what varies, where --sweep says so
+    """
 
     config: Any
     options: dict[str, Any]
+    space: dict[str, Any] | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,9 +66,60 @@ def parse(function: Callable[..., Any], config: Any, arguments: Sequence[str]) -
         default=None,
         help="when code or config changed since an unfinished run",
     )
+    _add_sweep(parser)
     said = vars(parser.parse_intermixed_args(list(arguments)))
     config = applied(config, said.pop("overrides"))
-    return Given(config, {key: value for key, value in said.items() if value is not None})
+    options = {key: value for key, value in said.items() if value is not None}
+    sweep = {name: options.pop(name) for name in _SWEEP if name in options}
+    if "sweep" not in sweep:
+        if sweep:
+            raise BadInput(
+                f"--{next(iter(sweep))} is for a sweep, and nothing varies",
+                "Add --sweep lr=1e-4,1e-3, say.",
+            )
+        return Given(config, options)
+    space = axes(config, sweep.pop("sweep"))
+    return Given(config, {**_searched(space, sweep), **_without(options)}, space)
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
+    more = parser.add_argument_group("sweeps: one run for each of some values")
+    more.add_argument(
+        "--sweep",
+        nargs="+",
+        metavar="KEY=VALUES",
+        default=None,
+        help="lr=1e-4,1e-3 width=32,64: every combination; lr=1e-4:1e-2:log with --trials",
+    )
+    more.add_argument("--parallel", type=int, default=None, help="runs at once")
+    more.add_argument("--trials", type=int, default=None, help="how many runs in all")
+    which = more.add_mutually_exclusive_group()
+    which.add_argument("--minimize", metavar="METRIC", default=None, help="what is logged")
+    which.add_argument("--maximize", metavar="METRIC", default=None, help="what is logged")
+    more.add_argument("--sampler", choices=SAMPLERS, default=None, help="default: grid, or tpe")
+    more.add_argument("--pruner", choices=PRUNERS, default=None, help="stops runs early")
+
+
+def _searched(space: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of `ps.tune` that a sweep says."""
+    found: dict[str, Any] = {
+        key: said[key] for key in ("parallel", "trials", "pruner") if key in said
+    }
+    for direction in ("minimize", "maximize"):
+        if direction in said:
+            found |= {"metric": said[direction], "direction": direction}
+    return {**found, "sampler": said.get("sampler", "grid" if is_grid(space) else "tpe")}
+
+
+def _without(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a single run that a sweep has too. Raises BadInput for the others."""
+    for name in ("detach", "init_from"):
+        if name in options:
+            raise BadInput(
+                f"--{name.replace('_', '-')} does not go with --sweep",
+                "Leave it out; a sweep goes on when the same line is run again.",
+            )
+    return options
 
 
 def _instance(config: Any) -> Any:

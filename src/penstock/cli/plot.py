@@ -41,7 +41,7 @@ def svg(study: StudyView) -> str:
 def html(study: StudyView) -> str:
     """The pictures, and all trials as a table."""
     paths = list(study.search["space"])
-    columns = ["trial", "state", study.metric, "step", *paths]
+    columns = ["trial", "state", str(study.metric), "step", *paths]
     cells = [
         [each.name, each.state, _number(each.value), each.step, *(each.params[p] for p in paths)]
         for each in study.trials

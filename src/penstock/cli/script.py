@@ -26,10 +26,11 @@ def main(
     class or instance) the command line is
 
         python train.py lr=1e-3 model.width=64 --workers 2 --name base --detach
+        python train.py --sweep lr=1e-4,1e-3 model.width=32,64 --parallel 2
     """
     only_in_scripts("main")
     try:
-        from penstock.home.verbs import train, watched
+        from penstock.home.verbs import train, tune, watched
 
         with watched(watching.training):
             if config is None:
@@ -37,6 +38,8 @@ def main(
             from penstock.cli.overrides import parse
 
             given = parse(function, config, sys.argv[1:] if arguments is None else arguments)
+            if given.space is not None:
+                return tune(function, given.space, given.config, **given.options)
             return train(function, given.config, **given.options)
     except (PenstockError, KeyboardInterrupt) as error:
         code = failure.report(error)

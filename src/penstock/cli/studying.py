@@ -17,11 +17,11 @@ _KINDS = {".svg": pictures.svg, ".html": pictures.html}
 
 def study(draw: Drawing, found: StudyView, plot: Path | None) -> None:
     """The study in a few facts, its trials one line each, the best one marked."""
-    run, search = found.run, found.search
+    run, search, metric = found.run, found.search, found.metric
     draw.line(Text(run.name, style="bold"), "  ", state(run.state), "  ", run.id)
     draw.facts(
         {
-            "metric": f"{found.metric} ({search['value']}), {found.direction}",
+            "metric": metric and f"{metric} ({search['value']}), {found.direction}",
             "trials": f"{run.step} of {run.steps} begun",
             "sampler": search["sampler"],
             "pruner": None if search["pruner"] == "none" else search["pruner"],
@@ -34,7 +34,7 @@ def study(draw: Drawing, found: StudyView, plot: Path | None) -> None:
     paths = list(search["space"])
     draw.title("trials")
     draw.table(
-        ("run", "state", f"> {found.metric}", "> step", "> took", *paths, ""),
+        ("run", "state", f"> {metric or 'value'}", "> step", "> took", *paths, ""),
         [
             (
                 Text(each.name, style="bold" if each.name == found.best else ""),
@@ -60,6 +60,11 @@ def check_plot(path: Path) -> None:
 
 
 def write_plot(found: StudyView, path: Path) -> None:
-    """Raises BadInput, DiskFull, ReadOnly."""
+    """Raises BadInput (nothing to draw), DiskFull, ReadOnly."""
+    if found.metric is None:
+        raise BadInput(
+            f'the trials of "{found.run.name}" are not compared by a metric',
+            "Name one: metric=, or --minimize or --maximize on the command line of the script.",
+        )
     with os_errors(f"writing {path}", path):
         path.write_text(_KINDS[path.suffix](found), encoding="utf-8")

@@ -218,8 +218,8 @@ def tune(
     space: Mapping[str, Any],
     config: Any = None,
     *,
-    metric: str,
-    direction: Literal["minimize", "maximize"],
+    metric: str | None = None,
+    direction: Literal["minimize", "maximize"] | None = None,
     trials: int | None = None,
     name: str | None = None,
     value: Literal["last", "best"] = "last",
@@ -243,8 +243,9 @@ def tune(
     space             path in the config -> what it may be: `ps.space.uniform(1e-5, 1, log=True)`,
                       `ps.space.integers(16, 256, step=16)`, `ps.space.choice(["a", "b"])`, a list
     config            dataclass, pydantic model or dict: all that does not vary
-    metric            name of a scalar that the function logs
-    direction         "minimize" or "maximize" it
+    metric            name of a scalar that the function logs; None: trials are not compared, which
+                      is for "grid", "random" and "qmc"
+    direction         "minimize" or "maximize" the metric
     trials            how many in all; a grid has its own end
     name              of the study; default: the function's name
     value             what of the metric counts: the "last" value that was logged, or the "best"

@@ -105,7 +105,7 @@ class StudyView:
     """
 
     run: RunView
-    metric: str
+    metric: str | None
     direction: str
     search: dict[str, Any]
     best: str | None

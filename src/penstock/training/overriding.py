@@ -68,6 +68,17 @@ def _replaced(config: Any, path: Sequence[str], whole: str, value_for: Callable[
     return config.model_copy(update={name: new})
 
 
+def kind_of(config: Any, path: str) -> Any:
+    """The declared type of the field at a dotted path. Raises BadInput, which names the nearest."""
+    kind: Any = None
+    for name in path.split("."):
+        values = fields(config)
+        if name not in values:
+            raise BadInput(f'the config has no "{path}"', did_you_mean(name, values), key=path)
+        kind, config = _type_of(config, name, values[name]), values[name]
+    return kind
+
+
 def convert(text: str, kind: Any, key: str) -> Any:
     """Text as a value of `kind`: as it stands, else as JSON."""
     from pydantic import TypeAdapter, ValidationError

@@ -179,7 +179,10 @@ def test_a_study_that_goes_on_elsewhere_is_not_touched(stores):
         ({"trials": None}, "how many trials is not said"),
         ({"trials": 0}, "tries nothing"),
         ({"warmup": 0}, "no number of steps"),
-        ({"metric": ""}, "no metric is named"),
+        ({"metric": ""}, "is good when it is large"),
+        ({"direction": None}, "is good when it is large"),
+        ({"metric": None}, "the direction needs one"),
+        ({"metric": None, "direction": None, "sampler": "tpe"}, "tpe needs one"),
         ({"sampler": "grid"}, "a grid has no points along lr"),
     ],
 )
@@ -212,6 +215,14 @@ def test_a_trials_values_go_into_nested_places_and_leave_the_config_alone():
     found = setup.with_params(CONFIG, params)
     assert found == {"lr": 0.5, "width": 64, "model": {"depth": 4}, "name": "x"}
     assert CONFIG["model"] == {"depth": 2}
+
+
+def test_without_a_metric_a_trial_that_finished_is_complete(stores):
+    row = decided(stores, wanted(), asked(metric=None, direction=None)).study
+    add_trial(stores, row, 0)
+    with stores.meta.read() as db:
+        [found] = reading.trials(stores, db.get_run(row.id))
+    assert (found.state, found.value) == ("complete", None)
 
 
 def test_an_unknown_study_names_those_there_are(stores):

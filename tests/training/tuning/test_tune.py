@@ -241,3 +241,20 @@ def test_commands_look_at_a_study_and_at_its_trials(searching):
     [[step, value]] = asked("runs", "metrics", best["name"], "loss")["loss"][-1:]
     assert (step, value) == (20, pytest.approx(best["value"]))
     assert asked("runs", "show", best["name"])["run"]["state"] == "finished"
+
+
+@pytest.mark.long
+def test_a_sweep_from_the_command_line_goes_on_after_sigkill(searching):
+    searching.edit(("ps.main(main)", "ps.main(fit, Config)"))
+    line = ("--sweep", "lr=0.1,0.2", "model.width=4,8", "--parallel", "2", "--name", "search")
+    script = searching.start(*line)
+    searching.until("three runs", lambda: len(runs_of(searching)) == 3)
+    script.send_signal(signal.SIGKILL)
+    script.communicate()
+    searching.run(*line)
+    found = trials_of(searching)
+    values = [(each.params["lr"], each.params["model.width"]) for each in found]
+    assert values == [(0.1, 4), (0.1, 8), (0.2, 4), (0.2, 8)]
+    assert {each.state for each in found} == {"complete"}
+    assert all(len(ids) == 1 for ids in runs_of(searching).values())
+    assert "reused study search, because all 4 trials are done" in searching.run(*line)

@@ -240,11 +240,12 @@ class Driver:
     def _look_at_failure(self, live: Live) -> None:
         """Raises BadInput where no trial could do better, RunFailed where too many failed."""
         complete = any(each.state == "complete" for each in self.trials.values())
-        if live.run.state == "finished" and live.trial.value is None and not complete:
+        metric = self._setup.metric
+        if live.run.state == "finished" and live.trial.value is None and metric and not complete:
             raise BadInput(
-                f'{live.run.name} finished without logging "{self._setup.metric}"',
-                did_you_mean(self._setup.metric, [n for n in live.names if "penstock/" not in n]),
-                metric=self._setup.metric,
+                f'{live.run.name} finished without logging "{metric}"',
+                did_you_mean(metric, [n for n in live.names if "penstock/" not in n]),
+                metric=metric,
             )
         failed = sum(each.state == "failed" for each in self.trials.values())
         if self._limits.failures is not None and failed > self._limits.failures:

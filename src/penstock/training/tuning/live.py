@@ -46,7 +46,7 @@ class Live:
         self._setup = setup
         self._cursor = cursor
         self._curve = Curve(
-            stores.layout.signals(run.id), setup.metric, int(run.spec["world_size"])
+            stores.layout.signals(run.id), setup.metric or "", int(run.spec["world_size"])
         )
         told = self._curve.look()
         self._judged = told[-1][0] if told else -1

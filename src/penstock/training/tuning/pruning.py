@@ -23,6 +23,7 @@ from penstock.training.tuning.history import (
 )
 
 Pruner = Literal["none", "median", "halving", "hyperband"]
+PRUNERS: tuple[Pruner, ...] = ("none", "median", "halving", "hyperband")
 STARTUP = 5  # complete trials before the median counts
 FACTOR = 3  # one of so many gets to the next rung
 _RUNGS = 3  # below the longest trial, where nobody said how long the first one is

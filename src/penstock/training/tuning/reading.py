@@ -75,7 +75,7 @@ def trial(
     if memory is not None:
         curve = [(int(step), float(value)) for step, value in memory["curve"]]
         return trial_with(setup, run, state, curve, float(memory["value"]))
-    reader = Curve(stores.layout.signals(run.id), setup.metric, int(run.spec["world_size"]))
+    reader = Curve(stores.layout.signals(run.id), setup.metric or "", int(run.spec["world_size"]))
     return trial_with(setup, run, state, reader.look(final=run.state in ENDED))
 
 
@@ -130,10 +130,12 @@ def _is_of(run: Run, study: Run) -> bool:
     return ((run.spec.get("study") or {}).get("run")) == study.id
 
 
-def _how(run: Run, state: str, metric: str, value: float | None) -> tuple[State, str | None]:
+def _how(run: Run, state: str, metric: str | None, value: float | None) -> tuple[State, str | None]:
     """(state of the trial, reason)."""
     why = run.spec.get("stopping") or ""
     if state == "finished":
+        if metric is None:
+            return "complete", None
         if value is None:
             return "failed", f"it never logged {metric}"
         if math.isnan(value):

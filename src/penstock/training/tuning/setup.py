@@ -24,10 +24,13 @@ ANEW = ("space", "metric", "direction", "value", "seed")
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """See `tune` for what each means; `trials` is how many there will be."""
+    """See `tune` for what each means; `trials` is how many there will be.
+
+    metric  None: trials are run and not compared
+    """
 
     space: Space
-    metric: str
+    metric: str | None
     direction: Direction
     value: Taken
     sampler: Sampler
@@ -55,8 +58,8 @@ def checked(
     space: Mapping[str, Any],
     config: Any,
     *,
-    metric: str,
-    direction: str,
+    metric: str | None,
+    direction: str | None,
     value: str,
     trials: int | None,
     sampler: str,
@@ -65,14 +68,12 @@ def checked(
     seed: int,
 ) -> Setup:
     """Raises BadInput (the nearest word is offered), MissingExtra; nothing has changed then."""
-    _one_of("direction", direction, get_args(Direction))
     _one_of("value", value, get_args(Taken))
     _one_of("sampler", sampler, get_args(Sampler))
     _one_of("pruner", pruner, get_args(Pruner))
     if not isinstance(space, Mapping) or not space:
         raise BadInput("the space is empty", 'Write {"lr": ps.space.uniform(1e-5, 1e-2)}.')
-    if not metric:
-        raise BadInput("no metric is named", 'Name what run.log tells: metric="val/accuracy".')
+    direction = _check_metric(metric, direction, sampler, pruner)
     if warmup is not None and warmup < 1:
         raise BadInput(f"warmup={warmup} is no number of steps", "Give 1 or more, or leave it out.")
     dimensions = {path: _dimension(path, each) for path, each in space.items()}
@@ -90,6 +91,26 @@ def checked(
         seed=seed,
         trials=_count(trials, sampler, dimensions),
     )
+
+
+def _check_metric(metric: str | None, direction: str | None, sampler: str, pruner: str) -> str:
+    """The direction. Without a metric nothing may need one."""
+    if metric is None:
+        needs = [sampler] if sampler in ("tpe", "cmaes") else []
+        needs += [pruner] if pruner != "none" else []
+        if needs or direction is not None:
+            raise BadInput(
+                f"no metric is named, and {' and '.join(needs) or 'the direction'} needs one",
+                'Name what run.log tells: metric="val/accuracy", direction="maximize".',
+            )
+        return "minimize"
+    if not metric or direction is None:
+        raise BadInput(
+            f'whether "{metric}" is good when it is large is not said',
+            'Give metric="val/accuracy", direction="maximize", say.',
+        )
+    _one_of("direction", direction, get_args(Direction))
+    return direction
 
 
 def with_params(config: Any, params: Mapping[str, Any]) -> Any:
@@ -115,10 +136,12 @@ def _count(trials: int | None, sampler: str, space: Space) -> int:
 
 
 def _dimension(path: str, given: Any) -> Dimension:
-    if isinstance(given, Uniform | Integers | Choice):
-        return given
     if isinstance(given, list | tuple | range):
-        return vocabulary.choice(given)
+        given = vocabulary.choice(given)
+    if isinstance(given, Choice):
+        return Choice(tuple(_plain(path, each) for each in given.options))
+    if isinstance(given, Uniform | Integers):
+        return given
     raise BadInput(
         f"what {path} may be is given as {given!r}",
         "Use ps.space.uniform(low, high), ps.space.integers(low, high), or a list of values.",
@@ -126,7 +149,7 @@ def _dimension(path: str, given: Any) -> Dimension:
 
 
 def _check_path(config: Any, path: str, dimension: Dimension) -> None:
-    """Values of each kind fit the field, and can be kept with the run."""
+    """Values of each kind fit the field."""
     if config is None:
         raise BadInput(
             f'there is no config in which "{path}" could vary',
@@ -134,8 +157,12 @@ def _check_path(config: Any, path: str, dimension: Dimension) -> None:
         )
     values = dimension.options if isinstance(dimension, Choice) else map(dimension.at, (0, 0.37, 1))
     for value in values:
-        try:
-            configuring.values({path: value})
-        except PenstockError as error:
-            raise BadInput(f"a choice of {path} cannot be kept: {error.what}", error.fix) from None
         put(config, path, value)
+
+
+def _plain(path: str, value: Any) -> Any:
+    """As the run's row keeps it. Raises BadInput."""
+    try:
+        return configuring.values({path: value})[path]
+    except PenstockError as error:
+        raise BadInput(f"a choice of {path} cannot be kept: {error.what}", error.fix) from None

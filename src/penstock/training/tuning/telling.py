@@ -16,10 +16,12 @@ def params(values: Mapping[str, Any]) -> str:
     return " ".join(f"{path}={_short(value)}" for path, value in values.items())
 
 
-def ended(trial: Trial, metric: str, best: Trial | None) -> str:
+def ended(trial: Trial, metric: str | None, best: Trial | None) -> str:
     """What became of a trial."""
     head = f"trial {trial.number}"
-    if trial.state == "complete" and trial.value is not None:
+    if trial.state == "complete" and (metric is None or trial.value is None):
+        return f"{head}: finished"
+    if trial.state == "complete":
         if best is not None and best.number == trial.number:
             more = ", the best so far"
         else:

@@ -32,45 +32,54 @@ class Tuned:
     study   its row
     trials  all of them, by number: `.number`, `.state`, `.value`, `.params`, `.run`, `.name`,
             `.step`, `.model`, `.reason`
-    best    the best complete trial
+    best    the best complete trial; None where no metric was named
     reused  nothing ran: all trials were done before
     """
 
     study: Run
     trials: list[Trial]
-    best: Trial
+    best: Trial | None
     reused: bool
     why: str
     changed: list[str] = field(default_factory=list)
 
     @property
     def best_params(self) -> dict[str, Any]:
-        return self.best.params
+        return self._best.params
 
     @property
     def best_value(self) -> float:
-        assert self.best.value is not None
-        return self.best.value
+        assert self._best.value is not None
+        return self._best.value
 
     @property
     def best_run(self) -> str:
         """The name of the best trial's run."""
-        return self.best.name
+        return self._best.name
 
     @property
     def model(self) -> str | None:
         """Reference of what the best trial published; None without one."""
-        return self.best.model
+        return None if self.best is None else self.best.model
+
+    @property
+    def _best(self) -> Trial:
+        if self.best is None:
+            raise NotFound(
+                f'study "{self.study.name}" has no best trial: no metric was named',
+                'Name what run.log tells: metric="val/accuracy", direction="maximize".',
+            )
+        return self.best
 
     @property
     def reference(self) -> str:
         """The model's reference. Raises NotFound when the best trial published none."""
-        if self.best.model is None:
+        if self._best.model is None:
             raise NotFound(
-                f'run "{self.best.name}" published no model',
+                f'run "{self._best.name}" published no model',
                 "Call run.publish(NAME, model, example=…) in the training function.",
             )
-        return self.best.model
+        return self._best.model
 
 
 def tune(
@@ -79,8 +88,8 @@ def tune(
     space: Mapping[str, Any],
     config: Any = None,
     *,
-    metric: str,
-    direction: str,
+    metric: str | None = None,
+    direction: str | None = None,
     trials: int | None = None,
     name: str | None = None,
     value: str = "last",
@@ -171,7 +180,7 @@ def _carry_out(
     done = sum(each.state in SETTLED for each in trials)
     state = "finished" if done >= setup.trials else "stopped"
     ended = _end(holding, row, setup, trials, state, None)
-    if best_of(trials, setup.direction) is None:
+    if not any(each.state == "complete" for each in trials):
         raise driver.stopped()
     return ended
 
@@ -205,11 +214,11 @@ def _tuned(
 ) -> Tuned:
     trials = reading.trials(stores, row)
     best = best_of(trials, setup.direction)
-    assert best is not None, "a study that ended well has a complete trial"
     open_ones = sum(each.state not in SETTLED for each in trials) + setup.trials - len(trials)
     if open_ones > 0 and not reused:
         say(f"{units.show_count(open_ones, 'trial')} left; the same call goes on with them")
-    say(f"best: {best.name}, {setup.metric} {best.value:.6g}, {telling.params(best.params)}")
+    if best is not None:
+        say(f"best: {best.name}, {setup.metric} {best.value:.6g}, {telling.params(best.params)}")
     return Tuned(row, trials, best, reused, why, changed)
 
 
