@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from penstock.base.errors import BadInput
 from penstock.cli.sweeps import axes, is_grid
+from penstock.training import dictconfig
 from penstock.training.overriding import applied, fields
 from penstock.training.tuning.pruning import PRUNERS
 from penstock.training.tuning.sampling import SAMPLERS
@@ -138,7 +139,7 @@ def _leaves(config: Any, prefix: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for name, value in fields(config).items():
         nested = dataclasses.is_dataclass(value) or isinstance(value, dict)
-        nested = nested or hasattr(value, "model_copy")
+        nested = nested or hasattr(value, "model_copy") or dictconfig.is_dict(value)
         if nested and value:
             found += _leaves(value, f"{prefix}{name}.")
         else:

@@ -171,7 +171,7 @@ def train(
     """Train under a name; survives the death of any process, and of the machine.
 
     function          fit(run, config), or fit(run), at the top level of a file
-    config            dataclass, pydantic model or dict
+    config            dataclass, pydantic model, dict, or DictConfig of OmegaConf
     name              of the run; default: the function's name
     workers           ranks; 0: in this process
     detach            return at once; the run goes on without the script
@@ -242,7 +242,7 @@ def tune(
     function          as for `train`; it must `run.log` the metric
     space             path in the config -> what it may be: `ps.space.uniform(1e-5, 1, log=True)`,
                       `ps.space.integers(16, 256, step=16)`, `ps.space.choice(["a", "b"])`, a list
-    config            dataclass, pydantic model or dict: all that does not vary
+    config            as for `train`: all that does not vary
     metric            name of a scalar that the function logs; None: trials are not compared, which
                       is for "grid", "random" and "qmc"
     direction         "minimize" or "maximize" the metric

@@ -9,6 +9,7 @@ from typing import Any
 
 from penstock.base.errors import BadInput, CannotTravel
 from penstock.jobs.source import load, locate
+from penstock.training import dictconfig
 
 
 def pack(config: Any, here: bool = False) -> dict[str, Any]:
@@ -24,6 +25,8 @@ def pack(config: Any, here: bool = False) -> dict[str, Any]:
             f"Pass {config.__name__}().",
         )
     value = values(config)
+    if dictconfig.is_one(config):
+        return {"type": dictconfig.TYPE, "value": value}
     return {"type": locate(type(config), here).text, "value": value}
 
 
@@ -36,11 +39,13 @@ def values(config: Any) -> Any:
             field.name: _plain(getattr(config, field.name), f"config.{field.name}")
             for field in dataclasses.fields(config)
         }
+    if dictconfig.is_dict(config):
+        return _plain(config, "config")
     if hasattr(config, "model_dump"):
         return config.model_dump(mode="json")
     raise CannotTravel(
         f"a config of type {type(config).__name__} cannot be kept",
-        "Use a dataclass, a pydantic model or a dict.",
+        "Use a dataclass, a pydantic model, a dict or a DictConfig of OmegaConf.",
     )
 
 
@@ -50,6 +55,8 @@ def _plain(value: Any, path: str) -> Any:
             field.name: _plain(getattr(value, field.name), f"{path}.{field.name}")
             for field in dataclasses.fields(value)
         }
+    if dictconfig.is_one(value):
+        value = dictconfig.plain(value, path)
     if isinstance(value, dict):
         return {str(key): _plain(item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -68,9 +75,12 @@ def _plain(value: Any, path: str) -> Any:
 
 
 def unpack(packed: dict[str, Any]) -> Any:
-    """The configuration as the function expects it. Raises BadInput when the type changed."""
+    """The configuration as the function expects it. Raises BadInput when the type changed,
+    MissingExtra."""
     if packed["type"] is None:
         return packed["value"]
+    if packed["type"] == dictconfig.TYPE:
+        return dictconfig.made(packed["value"])
     from pydantic import TypeAdapter, ValidationError
 
     kind = load(packed["type"])

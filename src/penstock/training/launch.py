@@ -112,7 +112,7 @@ def train(
     """Train under a name; survives the death of any process, and of the machine.
 
     function          fit(run, config), or fit(run) without a config; at the top level of a file
-    config            dataclass, pydantic model or dict
+    config            dataclass, pydantic model, dict, or DictConfig of OmegaConf
     name              of the run; default: the function's name
     workers           ranks; 0: in this process
     detach            return at once; the run goes on without the script

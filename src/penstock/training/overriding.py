@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 from penstock.base.errors import BadInput
 from penstock.base.nearest import did_you_mean
+from penstock.training import dictconfig
 
 
 def applied(config: Any, overrides: Iterable[str]) -> Any:
@@ -65,6 +66,8 @@ def _replaced(config: Any, path: Sequence[str], whole: str, value_for: Callable[
         return dataclasses.replace(config, **{name: new})
     if isinstance(config, dict):
         return {**config, name: new}
+    if dictconfig.is_dict(config):
+        return dictconfig.replaced(config, name, new, whole)
     return config.model_copy(update={name: new})
 
 
@@ -103,17 +106,21 @@ def fields(config: Any) -> dict[str, Any]:
         return {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
     if isinstance(config, dict):
         return config
+    if dictconfig.is_dict(config):
+        return dictconfig.fields(config)
     if hasattr(config, "model_copy"):
         return {name: getattr(config, name) for name in type(config).model_fields}
     raise BadInput(
         f"a value of type {type(config).__name__} has no fields to override",
-        "Use a dataclass, a pydantic model or a dict as the config.",
+        "Use a dataclass, a pydantic model, a dict or a DictConfig as the config.",
     )
 
 
 def _type_of(config: Any, name: str, value: Any) -> Any:
     """The declared type of a field; of a dict, the type of what is there."""
-    if isinstance(config, dict):
+    if dictconfig.is_one(value):
+        return list if type(value).__name__ == "ListConfig" else dict
+    if isinstance(config, dict) or dictconfig.is_dict(config):
         return Any if value is None else type(value)
     try:
         return get_type_hints(type(config), include_extras=True)[name]
