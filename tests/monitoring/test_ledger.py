@@ -151,6 +151,21 @@ def test_what_nobody_carried_out_is_idle() -> None:
     }
 
 
+def test_a_preempted_run_lost_nothing_and_waited_for_whoever_went_on_with_it() -> None:
+    first, second = told(0, (1, 2, 1, 0)), told(20, (2, 23, 1, 0))
+    first.looping = second.looping = False
+    events = [event("run.preempted", 2.75)]
+    rows = [attempt(1, 0, 2.5, "preempted"), attempt(2, 20, 23)]
+    tracks = {(1, 0): first, (2, 0): second}
+    found = ledger(run_of(ended=23), rows, events, tracks, EPOCH, alive=False)
+    adds_up(found)
+    again = {"start-up": 3, "productive": 2, "ending": 0.75, "idle": 17.25}
+    assert seconds(found) == again
+    waiting = ledger(run_of(), rows[:1], events, tracks, EPOCH + 9, alive=False)
+    adds_up(waiting)
+    assert seconds(waiting) == {"start-up": 1, "productive": 1, "ending": 0.75, "idle": 6.25}
+
+
 def test_while_it_goes_on_the_step_at_hand_is_work_and_an_open_evaluation_is_known() -> None:
     one = told(0, (1, 2, 1, 0))
     live = ledger(run_of(), [attempt(1, 0, None)], [], {(1, 0): one}, EPOCH + 5, alive=True)

@@ -53,6 +53,9 @@ def account(draw: Drawing, found: Account, ranks: bool) -> None:
             for name, value in by_size(ledger.seconds)
         ],
     )
+    for line in slow(found):
+        draw.console.print()
+        draw.line(line)
     if ranks:
         names = [name for name, _ in by_size(ledger.seconds)]
         draw.title("by rank, seconds")
@@ -63,6 +66,16 @@ def account(draw: Drawing, found: Account, ranks: bool) -> None:
                 for each in ledger.ranks
             ],
         )
+
+
+def slow(found: Account) -> list[Text]:
+    """A line for each rank that keeps the others waiting."""
+    from penstock.jobs.stragglers import said
+
+    return [
+        Text(said(s.rank, s.part, s.seconds, s.others, s.slowdown, s.waited), style="yellow")
+        for s in found.stragglers
+    ]
 
 
 def rates(found: Throughput) -> list[str]:

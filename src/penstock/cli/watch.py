@@ -60,6 +60,7 @@ def frame(found: Watched) -> RenderableType:
     parts: list[RenderableType] = [_progress(live, account.ledger), Text(), _ledger(account.ledger)]
     if live.ranks and account.state not in ENDED:
         parts += [Text(), _ranks(live.ranks, account.state != "interrupted")]
+        parts += accounts.slow(account)
     if live.series:
         parts += [Text(), _metrics(live)]
     if live.checkpoints:

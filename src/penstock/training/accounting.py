@@ -10,14 +10,19 @@ be. Clocks are read and memory is written, a few microseconds a step; nothing is
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from penstock.jobs.pulse import Pulse
 from penstock.jobs.words import CHECKPOINT, COMPUTE, EVALUATE, PUBLISH
 from penstock.training.amounts import Amounts
 
+T = TypeVar("T")
 _SPANS = {
     CHECKPOINT: "penstock/checkpoint",
     EVALUATE: "penstock/evaluation",
@@ -38,6 +43,31 @@ class Accounts:
         self._began = 0.0
         self._waited = 0.0
         self._saving = 0.0
+        self._standing: float | None = None  # in collective operations; None: nobody can know
+
+    def exchanging(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call what may wait for other ranks. On a CPU such a wait is what the clock shows and the
+        thread's own CPU time does not."""
+        if self._standing is None:
+            return function(*arguments)
+        began, worked = time.perf_counter(), time.thread_time()
+        given = function(*arguments)
+        wall, work = time.perf_counter() - began, time.thread_time() - worked
+        self._standing += max(0.0, wall - work)
+        return given
+
+    def watch(self, model: torch.nn.Module, device: torch.device) -> None:
+        """From now on collective waits are told, where this model has any on a CPU: in backward,
+        and where DDP gives rank 0's buffers to all before a forward."""
+        if device.type != "cpu" or not isinstance(model, DistributedDataParallel):
+            return
+        self.collectives()
+        if (sync := getattr(model, "_sync_buffers", None)) is not None:
+            model._sync_buffers = partial(self.exchanging, sync)  # type: ignore[method-assign]
+
+    def collectives(self) -> None:
+        """From now on each step tells how long it stood in them."""
+        self._standing = 0.0
 
     def timed(self, source: Iterable[Any], step: int) -> Iterator[Any]:
         """The source's items, with how long each was waited for. step: completed so far."""
@@ -54,14 +84,15 @@ class Accounts:
         """The step is complete with all that belongs to it: the next one begins now."""
         self.amounts.end(step)
         now = time.perf_counter()
-        self._emitter.scalars(
-            step,
-            {
-                "penstock/step_seconds": now - self._began,
-                "penstock/data_seconds": self._waited,
-                "penstock/checkpoint_seconds": self._saving,
-            },
-        )
+        told = {
+            "penstock/step_seconds": now - self._began,
+            "penstock/checkpoint_seconds": self._saving,
+        }
+        if self._standing is not None:
+            told["penstock/collective_seconds"] = self._standing
+            self._standing = 0.0
+        told["penstock/data_seconds"] = self._waited  # the last one: then the step is told
+        self._emitter.scalars(step, told)
         self._step, self._began, self._waited, self._saving = step, now, 0.0, 0.0
 
     def over(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from penstock.base import units
 from penstock.base.errors import Conflict, DiskFull, NotFound, RunFailed, RunStopped, from_dict
 from penstock.base.interrupts import Interrupts
-from penstock.jobs import control
+from penstock.jobs import control, stragglers
 from penstock.jobs.handle import read_processes
 from penstock.jobs.stores import Stores
 from penstock.records import Event, Run
@@ -208,6 +208,9 @@ def _line_of(event: Event) -> str | None:
                 more = f"; it waits for the others, and they for it: {who}"
             silent = f"no sign of life for {body['seconds']:.0f} s"
             return f"rank {body['rank']} hangs at step {body['step']} ({where}), {silent}{more}"
+        case "rank.straggling":
+            shown = ("rank", "part", "seconds", "others", "slowdown", "waited")
+            return stragglers.said(**{name: body[name] for name in shown})
         case "attempt.ended" if "raised" in body:
             return f"{body['cause']}: {body['raised']}; trying again"
         case "window.left-out":

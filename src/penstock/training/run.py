@@ -87,6 +87,7 @@ class Run:
         """The model on this rank's device; with several ranks in DistributedDataParallel."""
         wrapped = group.distribute(model, self.device, self.world_size)
         self._models.append(wrapped)
+        self._accounts.watch(wrapped, self.device)
         return wrapped
 
     def data(
@@ -220,7 +221,7 @@ class Run:
         """Back-propagate the mean loss of the batch at hand."""
         if self._micro is not None:
             loss = self._micro.scaled(loss)
-        loss.backward()  # type: ignore[no-untyped-call]
+        self._accounts.exchanging(loss.backward)
 
     def step(self, optimizer: torch.optim.Optimizer, clip: float | None = None) -> bool:
         """Apply the gradients, then clear them; skipped, and counted, when they are unhealthy.
@@ -234,7 +235,9 @@ class Run:
                 "run.step got an optimiser that is not tracked: a restart would forget it",
                 "Add it to run.track(optimizer=optimizer).",
             )
-        if self._micro is not None and not self._micro.complete(optimizer):
+        if self._micro is not None and not self._accounts.exchanging(
+            self._micro.complete, optimizer
+        ):
             return False
         parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         limit = math.inf if clip is None else clip

@@ -15,6 +15,7 @@ from penstock.meta import Writer
 from penstock.records import Checkpoint, Run, Version
 from penstock.training import windows
 from penstock.training.forwarding import Forwarding, keep
+from penstock.training.straggling import Straggling
 from penstock.training.windows import Window
 
 _SETTLE = 5.0  # seconds to wait for checkpoints of the gang that died
@@ -49,6 +50,7 @@ class TrainingWork:
         self._control = control
         with control.stores.meta.read() as db:
             rows = db.checkpoints(control.run_id)
+            attempts = db.attempts(control.run_id)
         self._committed = max((row.step for row in rows), default=0)
         self._paths: list[str] = []
         if self._source:  # none of a function that was typed into a notebook
@@ -56,6 +58,10 @@ class TrainingWork:
             folder = materialise(self._source, stores.blobs, stores.layout.sources)
             found = import_paths(self._source, stores.blobs, folder)
             self._paths = [str(path) for path in found]
+        self._straggling = Straggling(control.stores.layout.signals(control.run_id))
+        if attempts and attempts[-1].ended_at is None:  # it may go on under this controller
+            last = attempts[-1]
+            self._straggling.begin(last.number, last.generation, self._world, adopted=True)
         self._forwarding = Forwarding(control.stores, control.run_id, self._name)
 
     def committed(self) -> int:
@@ -65,6 +71,7 @@ class TrainingWork:
         self._chosen = None
         self._asked = []
         self._waiting_published = []
+        self._straggling.begin(self._control.attempt, self._control.generation, self._world)
         self._started_at = time.monotonic()
         self._last_save = time.monotonic()
         stores = self._control.stores
@@ -230,6 +237,8 @@ class TrainingWork:
             asked, self._asked = self._asked, []
             for call in asked:
                 self._control.reply(call, self._choose())
+        for slow in self._straggling.news():
+            self._control.event("rank.straggling", slow)
         seconds = self._spec["every_seconds"]
         if seconds is None or not steps or time.monotonic() - self._last_save < seconds:
             return None
@@ -368,6 +377,7 @@ class TrainingWork:
     def close(self) -> None:
         """Signals leave the run's folder: the rest to TensorBoard, all into the blob store."""
         if self._forwarding is not None:
+            self._straggling.close()
             self._forwarding.close()
         control = self._control
         if kept := keep(control.stores, control.run_id):
