@@ -1,6 +1,7 @@
 """State of a training step to durable, verifiable bytes, and back.
 
-rank        plan(...) -> Plan.copy_into(buffer)          the only part a training step waits for
+rank        plan(...), Copy(plan, buffer, later).now()   the only part a training step waits for
+            Copy.take_turn                               beside the next step
 sidecar     persist(buffer, index, blobs) -> part        beside it
 controller  assemble(...) -> manifest; newest_whole; to_drop
 rank        load(blobs, manifest, rank, world_size, onto)
@@ -11,6 +12,7 @@ any other sharding, or whole.
 Importing this loads neither torch nor NumPy.
 """
 
+from penstock.checkpoints.copying import Copy
 from penstock.checkpoints.fingerprint import weights_digest
 from penstock.checkpoints.integrity import Damage, Found, newest_whole, verify
 from penstock.checkpoints.layout import Plan, plan
@@ -29,6 +31,7 @@ from penstock.checkpoints.state import shardings_in
 from penstock.checkpoints.writer import persist
 
 __all__ = [
+    "Copy",
     "Damage",
     "Found",
     "Loaded",

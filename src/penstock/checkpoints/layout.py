@@ -11,7 +11,6 @@ turns: a large part is cut into equal spans, a small one is written by one of th
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,8 +18,9 @@ from itertools import accumulate
 from typing import Any, Literal
 
 from penstock.base.errors import BadInput
-from penstock.checkpoints.arrays import Entry, cannot_travel, numpy_bytes, torch_bytes
+from penstock.checkpoints.arrays import Entry, cannot_travel
 from penstock.checkpoints.boxes import Box, Shape, is_run, run_boxes, span
+from penstock.checkpoints.copying import Copy, Span
 from penstock.checkpoints.sharding import Sharding
 from penstock.checkpoints.state import Encoded, encode
 
@@ -118,47 +118,21 @@ class Plan:
             "pieces": [piece.as_dict() for piece in self._pieces],
         }
 
+    def spans(self) -> Iterator[Span]:
+        """This rank's bytes in the order of their offsets, with the leaves that they come from."""
+        trees = {"shared": self._shared, "own": self._own}
+        for piece, begin in zip(self._pieces, self._begins, strict=True):
+            tree = trees[piece.tree]
+            name, source = tree.entries[piece.entry].name, tree.sources[piece.entry]
+            yield Span(name, source, begin, piece.offset, piece.nbytes)
+
     def copy_into(self, buffer: memoryview) -> None:
-        """Copy this rank's bytes; nothing else, because the training step waits for it.
+        """Copy this rank's bytes, all at once; `copying.Copy` does it beside a step.
 
         buffer  writable, at least `nbytes` long; what lies behind `nbytes` is left alone
         Padding is zeroed, so that equal states give equal bytes. Raises BadInput.
         """
-        target = self._check(buffer)
-        sources = {"shared": self._shared.sources, "own": self._own.sources}
-        waiting: list[tuple[Piece, Any]] = []  # copies from devices that may still be under way
-        devices: set[Any] = set()
-        end = 0
-        for piece, begin in zip(self._pieces, self._begins, strict=True):
-            if piece.offset > end:
-                target[end : piece.offset] = 0
-            end = piece.offset + piece.nbytes
-            source = sources[piece.tree][piece.entry]
-            stop = begin + piece.nbytes
-            if not _is_tensor(source):
-                target[piece.offset : end] = numpy_bytes(source)[begin:stop]
-            elif source.device.type == "cpu":
-                target[piece.offset : end] = torch_bytes(source).numpy()[begin:stop]
-            else:
-                devices.add(source.device)
-                flat = torch_bytes(source)[begin:stop]
-                waiting.append((piece, flat.to("cpu", non_blocking=True)))
-        target[end : self.nbytes] = 0
-        _synchronise(devices)
-        for piece, flat in waiting:
-            target[piece.offset : piece.offset + piece.nbytes] = flat.numpy()
-
-    def _check(self, buffer: memoryview) -> Any:
-        import numpy as np
-
-        if buffer.readonly or buffer.nbytes < self.nbytes:
-            raise BadInput(
-                f"a buffer of {buffer.nbytes} bytes cannot take a part of {self.nbytes} bytes",
-                "Give a writable buffer of at least plan.nbytes.",
-                wanted=self.nbytes,
-                got=buffer.nbytes,
-            )
-        return np.frombuffer(buffer, dtype=np.uint8)
+        Copy(self, buffer).now()
 
 
 def plan(shared: Any, own: Any, rank: int, world_size: int) -> Plan:
@@ -302,17 +276,3 @@ def tree_dict(encoded: Encoded) -> dict[str, Any]:
 
 def _aligned(offset: int) -> int:
     return -(-offset // ALIGNMENT) * ALIGNMENT
-
-
-def _is_tensor(source: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(source, torch.Tensor)
-
-
-def _synchronise(devices: set[Any]) -> None:
-    """Wait for copies to the CPU; only CUDA's are asynchronous."""
-    for device in devices:
-        if device.type == "cuda":
-            import torch
-
-            torch.cuda.synchronize(device)

@@ -36,6 +36,7 @@ class Link(Protocol):
     attempt: int
     generation: int
     pulse: Pulse  # signs of life, for the agent to see
+    beside: bool  # whether `hand` gives work to a process beside this one; else it does it
 
     def call(self, kind: str, payload: dict[str, Any]) -> dict[str, Any]:
         """Ask the controller and wait. Raises the error that it answers with."""
@@ -51,7 +52,8 @@ class Link(Protocol):
         ...
 
     def hand(self, sidecar: str, buffer: Buffer, step: int, message: dict[str, Any]) -> None:
-        """Give a filled buffer to a sidecar; it is not free until the sidecar is done."""
+        """Give a filled buffer to a sidecar; it is not free until the sidecar is done. Where that
+        is `beside` this process: in any thread."""
         ...
 
     def fork(self, name: str, entry: str, payload: dict[str, Any]) -> socket.socket:
@@ -73,6 +75,8 @@ class Link(Protocol):
 
 class AgentLink:
     """The link of a forked rank."""
+
+    beside = True
 
     def __init__(self, channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
         self.run_id: str = payload["run_id"]

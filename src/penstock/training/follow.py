@@ -236,6 +236,11 @@ def _line_of(event: Event) -> str | None:
             return f"{body.get('what', 'a checkpoint is damaged')}"
         case "checkpoint.failed":
             return f"checkpoint {body['step']} was not saved: {body['error']['what']}"
+        case "checkpoint.torn":
+            what = f"{body['tensor']} changed outside of optimizer.step() (rank {body['rank']})"
+            return (
+                f"{what}: checkpoint {body['step']} is left out, and later ones are copied at once"
+            )
         case "checkpoint.memory-degraded":
             wanted = units.show_bytes(body["wanted"])
             return f"no room in memory for checkpoints ({wanted}); they go through the disk"

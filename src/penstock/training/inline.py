@@ -35,6 +35,7 @@ class Inline:
 
     rank = 0
     world_size = 1
+    beside = False
     pulse = Pulse()  # nobody watches: a breakpoint may take its time
 
     def __init__(self, stores: Stores, run: Run, say: Callable[[str], None]) -> None:

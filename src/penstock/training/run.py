@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
@@ -66,9 +67,10 @@ class Run:
         self._models: list[torch.nn.Module] = []
         self._loaders: list[Any] = []
         self._reading = Reading(link, blobs, layout, self.seed, self.device, payload["paths"])
-        self._saver = Saver(link, payload["every_steps"])
         self._deferred = Deferred(emitter)
         self._accounts = Accounts(emitter, link.pulse)
+        waiting = partial(self._accounts.during, CHECKPOINT)
+        self._saver = Saver(link, payload["every_steps"], waiting)
         self._best: dict[str, float] = {}
         self._best_now: str | None = None
         self._last: dict[str, tuple[int, Any]] = {}
@@ -199,6 +201,7 @@ class Run:
             total = source if counted else (self.global_step + len(source) - _position(source))
             self._link.tell("total", {"steps": int(total)})
         self._inside = True
+        self._saver.begin(self._tracked.optimizers())
         try:
             items = range(self.global_step, total) if counted else source
             for batch in self._accounts.timed(items, self.global_step):
@@ -211,14 +214,16 @@ class Run:
                 self._end_step()
         finally:
             self._link.pulse.over()  # also where the loop was left early
+            self._saver.end()
             self._accounts.over()
         self._inside = False
         if not self._saver.saved(self.global_step):
-            self._save()
+            self._save(at_once=True)
         self._settle()
 
     def backward(self, loss: torch.Tensor) -> None:
         """Back-propagate the mean loss of the batch at hand."""
+        self._saver.poll()
         if self._micro is not None:
             loss = self._micro.scaled(loss)
         self._accounts.exchanging(loss.backward)
@@ -359,8 +364,9 @@ class Run:
         self._deferred.flush()
         drain_at = self._link.drain_at()
         draining = 0 < drain_at <= self.global_step
-        if draining or self._best_now is not None or self._saver.is_due(self.global_step):
-            self._save()
+        exactly = draining or self._best_now is not None  # no later step's will do
+        if exactly or self._saver.is_due(self.global_step):
+            self._save(at_once=exactly)
         if draining:
             self._settle()
         self._accounts.step_done(self.global_step)
@@ -369,14 +375,15 @@ class Run:
 
     _first = True
 
-    def _save(self) -> None:
+    def _save(self, at_once: bool = False) -> None:
         with self._accounts.during(CHECKPOINT):
             group.equal_buffers(self._tracked.models(), self.world_size)
             extra = {"best": self._best_now, "metrics": self._metrics()}
             told = {"best": dict(self._best), "skipped": self.skipped}
             told["health"] = self._health.state()
             shared = {"tracked": self._tracked.state(), "constructed": self._constructed, **told}
-            self._saver.save(self.global_step, shared, {"random": randomness.capture()}, extra)
+            own = {"random": randomness.capture()}
+            self._saver.save(self.global_step, shared, own, extra, at_once)
         self._best_now = None
 
     def _settle(self) -> None:

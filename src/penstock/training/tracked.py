@@ -40,6 +40,9 @@ class Tracked:
     def models(self) -> list[torch.nn.Module]:
         return [each for each in self.objects.values() if isinstance(each, torch.nn.Module)]
 
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        return [each for each in self.objects.values() if isinstance(each, torch.optim.Optimizer)]
+
     def holds(self, value: Any) -> bool:
         return any(_plain(each) is _plain(value) for each in self.objects.values())
 

@@ -43,6 +43,7 @@ class TrainingWork:
         self._died_at: float | None = None
         self._waiting_published: list[Call] = []
         self._last_save = time.monotonic()
+        self._torn = False  # a rank's last copy could not be used: another is wanted at once
         self._forwarding: Forwarding | None = None
         self._gone_back: _Step = (0, 0)  # the newest attempt that was; to which step
 
@@ -240,6 +241,9 @@ class TrainingWork:
         for slow in self._straggling.news():
             self._control.event("rank.straggling", slow)
         seconds = self._spec["every_seconds"]
+        if self._torn and steps:
+            self._torn, self._last_save = False, time.monotonic()
+            return {"save": True}
         if seconds is None or not steps or time.monotonic() - self._last_save < seconds:
             return None
         self._last_save = time.monotonic()
@@ -265,6 +269,9 @@ class TrainingWork:
             self._go_back(payload["error"]["facts"])
         elif kind == "damaged":
             self._control.event("checkpoint.damaged", {**payload["error"]["facts"], "rank": rank})
+        elif kind == "torn":
+            self._control.event("checkpoint.torn", {**payload, "rank": rank})
+            self._torn = self._world > 1  # a single rank saves after its next step anyway
         elif kind == "memory-degraded":
             self._control.event("checkpoint.memory-degraded", {**payload, "rank": rank})
             _log.warning("no room in memory for checkpoints; they go through the disk")

@@ -1,0 +1,90 @@
+"""A thread that copies state beside the training step.
+
+The loop's thread begins a copy at the end of a step and finishes it before an optimiser changes
+what is being read; in between, it is this thread's. Only the loop's thread can say whether what
+was copied had changed meanwhile: an operation that is under way has not been counted yet. So the
+copy waits for its word before it is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from penstock.checkpoints import Copy
+
+_NICE = 10  # lower priority than the threads that compute the step, which may need every core
+
+
+class Job:
+    """One copy. `good` is the loop's word: None until it is spoken.
+
+    prepare  called in the copier's thread once the copy is complete
+    use      called there with what that gave, if the copy is good
+    """
+
+    def __init__(self, copy: Copy, prepare: Callable[[], Any], use: Callable[[Any], None]) -> None:
+        self.copy = copy
+        self.good: bool | None = None
+        self.error: BaseException | None = None
+        self._prepare = prepare
+        self._use = use
+        self._spoken = threading.Event()
+        self._over = threading.Event()
+
+    def speak(self, good: bool) -> None:
+        self.good = good
+        self._spoken.set()
+
+    def carry_out(self) -> None:
+        """In the copier's thread."""
+        try:
+            while self.copy.take_turn():
+                pass
+            self.copy.complete()
+            prepared = self._prepare()
+            self._spoken.wait()
+            if self.good:
+                self._use(prepared)
+        except BaseException as error:  # noqa: BLE001 - it is raised in the loop's thread
+            self.error = error
+        finally:
+            self._over.set()
+
+    def join(self) -> None:
+        """Until it is over; raises what went wrong."""
+        self._over.wait()
+        if self.error is not None:
+            raise self.error
+
+
+class Copier:
+    """One rank's. One copy at a time. Its thread is started with the first, and ends by `close`."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, job: Job) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="checkpoint-copy", daemon=True)
+            self._thread.start()
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """The thread ends after what it has."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _work(self) -> None:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        while (job := self._jobs.get()) is not None:
+            job.carry_out()
+            del job  # it holds the state's tensors
