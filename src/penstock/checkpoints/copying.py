@@ -165,6 +165,14 @@ class Copy:
                     self._moved.notify_all()
         return True
 
+    def is_still_so(self) -> bool:
+        """Whether the state that was copied still is what the buffer holds, byte by byte: for a
+        thread that cannot ask whether an operation is under way. False when it is not known."""
+        if self._staged is not None or self.changed() is not None:
+            return False
+        same = all(_is_equal(self._target, span) for span in self._later)
+        return same and self.changed() is None
+
     def complete(self) -> None:
         """After the last turn, in one thread: wait for the others', and for what a GPU sends."""
         with self._moved:
@@ -192,6 +200,15 @@ def _copy(target: Any, span: Span) -> None:
     source, stop = span.source, span.begin + span.nbytes
     flat = torch_bytes(source).numpy() if _is_tensor(source) else numpy_bytes(source)
     target[span.offset : span.offset + span.nbytes] = flat[span.begin : stop]
+
+
+def _is_equal(target: Any, span: Span) -> bool:
+    import numpy as np
+
+    flat = torch_bytes(span.source).numpy()[span.begin : span.begin + span.nbytes]
+    copied = target[span.offset : span.offset + span.nbytes]
+    turns = range(0, span.nbytes, TURN)
+    return all(np.array_equal(flat[at : at + TURN], copied[at : at + TURN]) for at in turns)
 
 
 def _copy_all(target: Any, spans: list[Span]) -> None:

@@ -1,9 +1,10 @@
 """A thread that copies state beside the training step.
 
 The loop's thread begins a copy at the end of a step and finishes it before an optimiser changes
-what is being read; in between, it is this thread's. Only the loop's thread can say whether what
-was copied had changed meanwhile: an operation that is under way has not been counted yet. So the
-copy waits for its word before it is used.
+what is being read; in between, it is this thread's. Only the loop's thread can say at once whether
+what was copied had changed meanwhile: an operation that is under way has not been counted yet. So
+the copy waits for its word before it is used. A step may take long, or never end: then, after a
+while, the copy is compared with the state byte by byte, and used if nothing differs.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from typing import Any
 
 from penstock.checkpoints import Copy
 
+_PATIENCE = 1.0  # seconds for the loop's word
 _NICE = 10  # lower priority than the threads that compute the step, which may need every core
 
 
 class Job:
-    """One copy. `good` is the loop's word: None until it is spoken.
+    """One copy. `good`: whether it may be used; None until that is known.
 
     prepare  called in the copier's thread once the copy is complete
     use      called there with what that gave, if the copy is good
@@ -35,10 +37,15 @@ class Job:
         self._use = use
         self._spoken = threading.Event()
         self._over = threading.Event()
+        self._speaking = threading.Lock()
 
-    def speak(self, good: bool) -> None:
-        self.good = good
+    def speak(self, good: bool) -> bool:
+        """The loop's word, or that of the comparison: the first one counts, and is given back."""
+        with self._speaking:
+            if self.good is None:
+                self.good = good
         self._spoken.set()
+        return self.good
 
     def carry_out(self) -> None:
         """In the copier's thread."""
@@ -47,6 +54,8 @@ class Job:
                 pass
             self.copy.complete()
             prepared = self._prepare()
+            if not self._spoken.wait(_PATIENCE) and self.copy.is_still_so():
+                self.speak(True)
             self._spoken.wait()
             if self.good:
                 self._use(prepared)

@@ -125,8 +125,7 @@ class Saver:
     def _judge(self, job: Job) -> None:
         job.copy.release()  # also: a GPU's queue waits from here on
         changed = job.copy.changed()
-        job.speak(changed is None)
-        if changed is None or self._under_way is None:
+        if job.speak(changed is None) or changed is None or self._under_way is None:
             return
         step, buffer = self._under_way
         job.join()
