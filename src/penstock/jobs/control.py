@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from typing import Any
+from typing import Any, Protocol
 
 from penstock.base import process
 from penstock.base.errors import BadInput, Conflict
 from penstock.jobs.handle import discard, read_processes
 from penstock.jobs.notices import KILL
+from penstock.jobs.nursery import owner as nursery
 from penstock.jobs.stores import Stores
 from penstock.records import Lease, Run
 from penstock.records.runs import ENDED
@@ -45,11 +46,27 @@ def controller_command(run: Run) -> list[str]:
     return [str(part) for part in command]
 
 
-def start_controller(stores: Stores, run: Run) -> subprocess.Popen[bytes]:
-    """Start a controller in a session of its own. It outlives its starter unless told otherwise."""
+class Started(Protocol):
+    """A controller that this process started, itself or through its nursery."""
+
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+
+    def wait(self) -> int | None: ...
+
+
+def start_controller(stores: Stores, run: Run) -> Started:
+    """Start a controller in a session of its own: forked from this process's nursery, where one
+    serves the run and is ready, else cold. It outlives its starter unless told otherwise."""
     logs = stores.layout.logs(run.id)
     logs.mkdir(parents=True, exist_ok=True)
-    with (logs / "controller.log").open("ab") as out:
+    log = logs / "controller.log"
+    if nursery.serves(stores.layout.runtime(f"run/{run.id}", create=False)):
+        found = nursery.start(controller_command(run), log)
+        if found is not None:
+            return found
+    with log.open("ab") as out:
         return subprocess.Popen(
             controller_command(run),
             stdin=subprocess.DEVNULL,

@@ -16,6 +16,7 @@ from typing import Any
 from penstock.base import log, process
 from penstock.base.errors import Unavailable
 from penstock.jobs.agent.sessions import end_session
+from penstock.jobs.nursery.asking import ask_for_agent
 from penstock.jobs.rpc import Message, Session
 
 _ATTACH = 20.0  # seconds for a new agent to answer
@@ -88,7 +89,8 @@ class AgentHandle:
         return True
 
     def start(self, generation: int) -> None:
-        """Start a new agent, after making sure that nothing of an old one is left."""
+        """Start a new agent, after making sure that nothing of an old one is left: forked from the
+        script's nursery, or cold."""
         facts = {"controller_pid": os.getpid(), "generation": generation}
         spec = self._runtime / "agent-spec.json"
         draft = spec.with_suffix(".new")
@@ -98,8 +100,13 @@ class AgentHandle:
         (self._runtime / "agent.sock").unlink(missing_ok=True)
         logs = Path(self._spec["logs"])
         logs.mkdir(parents=True, exist_ok=True)
-        with (logs / "agent.log").open("ab") as out:
-            self._child = subprocess.Popen(
+        if not ask_for_agent(self._runtime, self._spec, spec, logs / "agent.log"):
+            self._child = self._start_cold(spec, logs / "agent.log")
+        self._attach(generation, _ATTACH)
+
+    def _start_cold(self, spec: Path, log_file: Path) -> subprocess.Popen[bytes]:
+        with log_file.open("ab") as out:
+            return subprocess.Popen(
                 [sys.executable, "-m", "penstock.jobs.agent", str(spec)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -107,7 +114,6 @@ class AgentHandle:
                 cwd=self._spec["cwd"],
                 start_new_session=True,
             )
-        self._attach(generation, _ATTACH)
 
     def _attach(self, generation: int, timeout: float) -> None:
         session = Session(f"unix:{self._spec['socket']}", self.inbox)

@@ -35,11 +35,40 @@ def main(argv: list[str]) -> None:
     process.die_with_parent(int(argv[1]))
     process.set_name("penstock-image")
     channel = Channel(socket.socket(fileno=int(argv[0])))
-    wake = _wake_on_child()
-    for module in argv[2:]:
+    wake = wake_on_child()
+    warm(argv[2:])
+    _be(channel, wake, began)
+
+
+def be_forked(theirs: socket.socket, parent: int, log: Path, environment: dict[str, str]) -> None:
+    """In a fork of a process that is warm: be its image. Never returns.
+
+    parent       the agent, with which it dies
+    environment  of the images; what is read at import was set before the import
+    """
+    began = time.monotonic()
+    process.die_with_parent(parent)
+    os.setsid()
+    process.set_name("penstock-image")
+    wake = wake_on_child()
+    redirect(log)
+    os.environ.update(environment)
+    gc.freeze()
+    _be(Channel(theirs), wake, began)
+
+
+def warm(modules: list[str]) -> None:
+    """Import what forks are to have. The collector would look, a hundred times over, at objects
+    that all stay: without it an import of torch takes four fifths of its time."""
+    gc.disable()
+    for module in modules:
         importlib.import_module(module)
+    gc.enable()
     gc.collect()
     gc.freeze()  # children share these pages; the collector must not touch them
+
+
+def _be(channel: Channel, wake: int, began: float) -> None:
     try:
         channel.send({"ready": time.monotonic() - began})
         _serve(channel, wake)
@@ -47,7 +76,8 @@ def main(argv: list[str]) -> None:
         os._exit(0)
 
 
-def _wake_on_child() -> int:
+def wake_on_child() -> int:
+    """A descriptor that can be read when a child has ended. Ctrl-C is not for such processes."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -61,7 +91,7 @@ def _serve(channel: Channel, wake: int) -> None:
         ready, _, _ = select.select([channel.fileno(), wake], [], [])
         if wake in ready:
             os.read(wake, 4096)
-            _reap(channel)
+            reap(channel)
         if channel.fileno() in ready:
             waiting = channel.drain()
             while waiting:
@@ -70,7 +100,8 @@ def _serve(channel: Channel, wake: int) -> None:
                 _fork(channel, message["fork"], fds, others, wake)
 
 
-def _reap(channel: Channel) -> None:
+def reap(channel: Channel) -> None:
+    """Collect the children that ended, and tell how. Raises Closed."""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -107,12 +138,11 @@ def _become(
     process.die_with_parent(parent)
     os.setsid()
     process.set_name(request["name"])
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    forget_signals()
     notices.leave_sigterm_to_the_controller()
     channel.close()
     os.close(wake)
-    _redirect(Path(request["log"]))
+    redirect(Path(request["log"]))
     os.environ.update(request["env"])
     random.seed()
     code = 1
@@ -130,7 +160,16 @@ def _become(
     os._exit(code)  # not sys.exit: the image's frames and exit handlers are not this process's
 
 
-def _redirect(log: Path) -> None:
+def forget_signals() -> None:
+    """In a child: what `wake_on_child` set up is not its own."""
+    writer = signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if writer >= 0:
+        os.close(writer)
+
+
+def redirect(log: Path) -> None:
+    """Standard input from nowhere, output and errors to the end of a file."""
     null = os.open(os.devnull, os.O_RDONLY)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(null, 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,7 @@ _NO_ROOM = 64 << 10  # bytes
 def follow(
     stores: Stores,
     run: Run,
-    child: subprocess.Popen[bytes] | None,
+    child: control.Started | None,
     cursor: int,
     say: Callable[[str], None],
     on_progress: OnProgress | None,
@@ -76,7 +75,7 @@ def _interrupt(stores: Stores, run: Run, count: int, say: Callable[[str], None])
         control.kill(stores, run.id)
 
 
-def is_orphan(stores: Stores, run: Run, child: subprocess.Popen[bytes] | None) -> bool:
+def is_orphan(stores: Stores, run: Run, child: control.Started | None) -> bool:
     """Whether nobody carries an unfinished run on: a controller that died is started again by its
     agent, and both are gone.
 

@@ -1,5 +1,6 @@
 """`python -m penstock.jobs.agent SPEC`: start one agent and run until it is told to end.
 
+A nursery calls `main` in a fork of itself, which is warm: the agent's first image is forked here.
 Its generation comes from the spec; see `seat.py` for what happens when two are started."""
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from penstock.base import log, process
 from penstock.jobs import rpc
 from penstock.jobs.agent import seat
 from penstock.jobs.agent.loop import Agent
+from penstock.jobs.agent.warm import fork_image
 
 
 class Sessions:
@@ -64,17 +66,20 @@ class Sessions:
             return  # the stream ended; the agent sees its controller's death by itself
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], warm: bool = False) -> None:
+    """warm  this process has imported what its image is to have, and has no thread"""
     process.become_subreaper()
     process.set_name("penstock-agent")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     spec = json.loads(Path(argv[0]).read_text())
     log.set_up(form="json")
     try:
-        seat.take(Path(spec["runtime"]), spec["generation"])
+        held = seat.take(Path(spec["runtime"]), spec["generation"])
     except seat.Superseded as reason:
         log.logger("agent").warning("this agent is not wanted", extra=log.facts(why=str(reason)))
         return
+    if warm:
+        fork_image(spec, held)
     agent = Agent(spec)
     signal.signal(signal.SIGTERM, lambda *_: agent.submit({"preempted": {}}))
     server = rpc.serve(f"unix:{spec['socket']}", Sessions(agent).session)
