@@ -73,6 +73,11 @@ class Layout:
         return self.root / "cache" / "source"
 
     @property
+    def starts(self) -> Path:
+        """What scripts note of how their last run began."""
+        return self.root / "cache" / "starts"
+
+    @property
     def tmp(self) -> Path:
         return self.root / "tmp"
 

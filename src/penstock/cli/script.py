@@ -6,6 +6,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def main(
     """
     only_in_scripts("main")
     try:
+        _begin_early()
         from penstock.home.verbs import train, tune, watched
 
         with watched(watching.training):
@@ -46,6 +48,17 @@ def main(
         if isinstance(error, PenstockError) and (place := _place(error)):
             sys.stderr.write(f"  at:  {place}\n")
         sys.exit(code)
+
+
+def _begin_early() -> None:
+    """Torch for the ranks is imported beside all else; where settings are wrong, they are told by
+    whoever needs them."""
+    from penstock.base.layout import Layout
+    from penstock.base.settings import load_settings
+    from penstock.training import early
+
+    with suppress(PenstockError):
+        early.begin(Layout(load_settings().home))
 
 
 def _place(error: PenstockError) -> str | None:

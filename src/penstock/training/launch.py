@@ -22,7 +22,7 @@ from penstock.meta import Writer
 from penstock.records import Run
 from penstock.records.references import check_name
 from penstock.records.runs import ENDED
-from penstock.training import configuring, controller, initial
+from penstock.training import configuring, controller, early, initial
 from penstock.training.follow import follow, stop_early, tell_skipped
 from penstock.training.watching import OnProgress
 
@@ -183,6 +183,7 @@ def _carry_out(
             raise KeyboardInterrupt
         from penstock.training.inline import Inline
 
+        early.note(stores.layout, None)
         with pinned(stores.meta):
             return Inline(stores, run, say).run()
     with stores.meta.read() as db:
@@ -191,7 +192,10 @@ def _carry_out(
     child = None
     if not going_on:
         runtime = stores.layout.runtime(f"run/{run.id}")
-        nursery.serve(surroundings(run.spec), runtime, begin=not detach)
+        if not detach:  # else the script is about to end
+            nursery.begin(surroundings(run.spec), early.LATER)
+            early.note(stores.layout, surroundings(run.spec))
+        nursery.serve(surroundings(run.spec), runtime, only_ready=detach)
         child = control.start_controller(stores, run)
     if detach:
         if interrupts.count:

@@ -13,7 +13,8 @@ thread, no gRPC channel, no open store, and runs no operator. Messages:
     controller  -> {"agent": {spec, log}, **surroundings}           on a listener
                 <- {"forked": pid} | {"refused": why}
 
-surroundings: preload, image_env, cwd; the script's also environment, of what is forked.
+surroundings: preload, image_env, cwd; the script's also environment, of what is forked, and later,
+modules that only controllers need.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from penstock.base import process
 from penstock.jobs import image
 from penstock.jobs.wire import Channel, Closed
 
-_ALSO = "penstock.jobs.agent.__main__"
+_AGENT = "penstock.jobs.agent.__main__"
+_STORES = ["penstock.meta.preload", "penstock.blobs.local"]
+_IDLE = 0.5  # seconds without a request, after which it imports what controllers need
 _PATIENCE = 1.0  # seconds for a controller that has connected to say what it wants
 
 
@@ -46,6 +49,8 @@ class Nursery:
         self._channel = channel
         self._wake = wake
         self._environment = begin.pop("environment")
+        self._later = [*_STORES, *begin.pop("later")]  # the first run's controller is not from here
+        self._used = False
         self._surroundings = begin
         self._listeners: dict[int, tuple[socket.socket, str]] = {}
 
@@ -54,7 +59,10 @@ class Nursery:
         self._hear_all()  # what came with the first message
         while True:
             watched = [self._channel.fileno(), self._wake, *self._listeners]
-            ready, _, _ = select.select(watched, [], [])
+            waiting = _IDLE if self._used and self._later else None
+            ready, _, _ = select.select(watched, [], [], waiting)
+            if not ready:
+                self._import_the_rest()
             if self._wake in ready:
                 os.read(self._wake, 4096)
                 image.reap(self._channel)
@@ -63,6 +71,11 @@ class Nursery:
                     self._answer(self._listeners[fd][0])
             if self._channel.fileno() in ready:
                 self._hear_all()
+
+    def _import_the_rest(self) -> None:
+        if self._later:
+            image.warm(self._later)
+        self._later = []
 
     def _hear_all(self) -> None:
         for message, fds in self._channel.drain():
@@ -77,6 +90,7 @@ class Nursery:
             self._listeners[fds[0]] = socket.socket(fileno=fds[0]), message["serve"]
         elif "fork" in message:
             wanted = message["fork"]
+            self._import_the_rest()
             module, *arguments = wanted["command"]
             pid = self._fork(wanted["log"], lambda: _main_of(module)(arguments))
             self._channel.send({"forked": pid})
@@ -95,7 +109,7 @@ class Nursery:
                 return
             if select.select([channel.fileno()], [], [], 0)[0]:
                 return  # the controller is gone
-            main = _main_of(_ALSO)
+            main = _main_of(_AGENT)
             pid = self._fork(wanted["log"], lambda: main([wanted["spec"]], warm=True), channel)
             channel.send({"forked": pid})
         except Closed:
@@ -104,6 +118,7 @@ class Nursery:
             channel.close()
 
     def _fork(self, log: str, call: Callable[[], Any], *others: Channel) -> int:
+        self._used = True
         pid = os.fork()
         if pid:
             return pid
@@ -152,7 +167,7 @@ def main(argv: list[str]) -> None:
     wake = image.wake_on_child()
     try:
         found = channel.receive()
-        image.warm([*argv[2:], _ALSO])
+        image.warm([*argv[2:], _AGENT])
         if threading.active_count() > 1:  # a fork of it would be half a process
             sys.exit("a module that was imported started a thread; nothing is forked from here")
         channel.send({"ready": True})

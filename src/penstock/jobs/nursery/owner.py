@@ -29,7 +29,7 @@ _UNKNOWN = -1  # return code of a process whose nursery died before it could tel
 class ScriptsNursery:
     """One nursery process, owned by this one until `close`."""
 
-    def __init__(self, surroundings: dict[str, Any]) -> None:
+    def __init__(self, surroundings: dict[str, Any], later: list[str]) -> None:
         self.key = _key(surroundings)
         self.ready = False
         self.serving: set[Path] = set()
@@ -48,14 +48,18 @@ class ScriptsNursery:
                 env={**os.environ, **surroundings["image_env"]},
                 start_new_session=True,  # Ctrl-C is this process's
             )
-        self._channel.send({"begin": {**surroundings, "environment": dict(os.environ)}})
+        also = {"environment": dict(os.environ), "later": later}
+        self._channel.send({"begin": {**surroundings, **also}})
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def serve(self, runtime: Path) -> None:
+    def serve(self, runtime: Path, only_ready: bool) -> None:
         """Fork agents for the run with this folder, as soon as it is ready. Raises Closed."""
+        self._listen(0)
+        if only_ready and not self.ready:
+            return
         path = runtime / SOCKET
         path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
@@ -143,20 +147,28 @@ _gate = threading.Lock()
 _own: ScriptsNursery | None = None
 
 
-def serve(surroundings: dict[str, Any], runtime: Path, begin: bool = True) -> None:
-    """Have a nursery for a run, if need be a new one.
+def begin(surroundings: dict[str, Any], later: tuple[str, ...]) -> None:
+    """Have a nursery that fits, if need be a new one.
 
-    begin  start one where there is none that fits; False for scripts that are about to end
+    later  modules that controllers import
     """
     global _own
     with _gate:
         if _own is not None and not _own.is_of(surroundings):
             _own.close()
             _own = None
-        if _own is None and begin:
-            _own = ScriptsNursery(surroundings)
-        if _own is not None:
-            _close_if_gone(_own.serve, runtime)
+        if _own is None:
+            _own = _close_if_gone(ScriptsNursery, surroundings, [*later])
+
+
+def serve(surroundings: dict[str, Any], runtime: Path, only_ready: bool = False) -> None:
+    """Have this process's nursery, where it fits, fork agents for a run.
+
+    only_ready  not one that still imports; for scripts that are about to end
+    """
+    with _gate:
+        if _own is not None and _own.is_of(surroundings):
+            _close_if_gone(_own.serve, runtime, only_ready)
 
 
 def serves(runtime: Path) -> bool:

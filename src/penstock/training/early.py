@@ -1,0 +1,63 @@
+"""A script that trained before begins its nursery at once, beside its own imports and data.
+
+What an image depends on, its threads above all, is known for certain only by `ps.train`. So each
+script leaves a note of what its last run had, and `ps.main` begins with that. A note that has
+become wrong costs the time of an import in another process: `ps.train` compares and replaces.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from penstock.base.layout import Layout
+from penstock.jobs.nursery import owner
+
+LATER = ("penstock.training.controller",)  # what only controllers import
+
+
+def note(layout: Layout, surroundings: dict[str, Any] | None) -> None:
+    """Leave word for the next start of this script; None: it is to begin nothing."""
+    path = _path(layout)
+    if path is None:
+        return
+    with suppress(OSError):  # only a hint
+        if surroundings is None:
+            path.unlink(missing_ok=True)
+        elif _read(path) != surroundings:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_suffix(".new")
+            draft.write_text(json.dumps(surroundings))
+            draft.replace(path)
+
+
+def begin(layout: Layout) -> bool:
+    """Begin what the note of this script's last run says; False where there is none."""
+    path = _path(layout)
+    found = None if path is None else _read(path)
+    if found is None or found["cwd"] != str(Path.cwd()):
+        return False
+    owner.begin(found, LATER)
+    return True
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(found, dict) and found.keys() == {"preload", "image_env", "cwd"}
+    return found if whole else None
+
+
+def _path(layout: Layout) -> Path | None:
+    """One note a script; None for what is no script, such as a prompt."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if script is None:
+        return None
+    name = hashlib.sha256(str(Path(script).resolve()).encode()).hexdigest()[:20]
+    return layout.starts / f"{name}.json"
