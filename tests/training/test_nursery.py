@@ -47,6 +47,8 @@ SCRIPT = """
                 os.kill(owner._own.pid, signal.SIGKILL)
             elif name == "stop":
                 os.kill(owner._own.pid, signal.SIGSTOP)
+            elif name == "begun?":
+                print("BEGUN", owner._own is not None)
             elif name == "wait":
                 time.sleep(600)
             else:
@@ -97,10 +99,13 @@ def states(script: Project, *names: str) -> list[str]:
 
 
 def test_three_runs_of_a_script_import_torch_once(script):
-    """Controllers and agents of all, and by them the images, are forked from one process."""
-    script.run("one", "two", "three")
+    """Controllers and agents of all, and by them the images, are forked from one process; the next
+    time it begins before the script does anything."""
+    assert "BEGUN False" in script.run("begun?", "one", "two", "three")
     assert states(script, "one", "two", "three") == ["finished"] * 3
     assert imports_of_torch(script) == 1
+    assert "BEGUN True" in script.run("begun?", "four")
+    assert imports_of_torch(script) == 2
     script.nothing_left()
 
 
