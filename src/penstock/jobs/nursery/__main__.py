@@ -143,6 +143,7 @@ def _become(log: str, environment: dict[str, str], call: Callable[[], Any]) -> N
     os.setsid()
     image.forget_signals()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     image.redirect(Path(log))
     os.environ.clear()
     os.environ.update(environment)
