@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import sysconfig
 import traceback
@@ -55,8 +56,11 @@ def _begin_early() -> None:
     whoever needs them."""
     from penstock.base.layout import Layout
     from penstock.base.settings import load_settings
+    from penstock.home import explaining
     from penstock.training import early
 
+    if explaining.VARIABLE in os.environ:
+        return  # it only tells what it would do
     with suppress(PenstockError):
         early.begin(Layout(load_settings().home))
 

@@ -1,8 +1,8 @@
 """The script's side of its nursery: started with the first run, used while nothing that an image
 depends on has changed, ended with the script.
 
-A script has at most one. It is replaced when the interpreter, the modules to import, the images'
-environment, the working directory, or the script's own environment are others than it began with;
+A script has at most one. It is replaced when the interpreter, the cores, the modules to import, the
+images' environment, the working directory, or the script's own environment are no longer the same;
 also when it died, or when this process is a fork of its owner. What it forked needs it no more.
 """
 
@@ -83,14 +83,15 @@ class ScriptsNursery:
         return Forked(self, self._forked.pop())
 
     def status_of(self, pid: int) -> int:
-        """The exit code of a process that has ended."""
+        """The exit code of a process that has ended; -1 where nobody can tell it any more."""
         deadline = time.monotonic() + 0.2
         try:
             while pid not in self._statuses and time.monotonic() < deadline:
                 self._listen(0.05)
-        except Closed:
+        except (Closed, OSError, ValueError):  # it died, or was replaced and closed
             return _UNKNOWN
-        return os.waitstatus_to_exitcode(self._statuses.get(pid, _UNKNOWN & 0xFF))
+        status = self._statuses.pop(pid, None)
+        return _UNKNOWN if status is None else os.waitstatus_to_exitcode(status)
 
     def _listen(self, timeout: float) -> None:
         if not select.select([self._channel.fileno()], [], [], max(0.0, timeout))[0]:
@@ -203,4 +204,5 @@ def end() -> None:
 
 
 def _key(surroundings: dict[str, Any]) -> tuple[Any, ...]:
-    return os.getpid(), sys.executable, sorted(os.environ.items()), surroundings
+    cores = sorted(os.sched_getaffinity(0))
+    return os.getpid(), sys.executable, cores, sorted(os.environ.items()), surroundings
