@@ -1,8 +1,9 @@
-"""A script that trained before begins its nursery at once, beside its own imports and data.
+"""How a script's runs start from its nursery, and how a nursery begins early.
 
-What an image depends on, its threads above all, is known for certain only by `ps.train`. So each
-script leaves a note of what its last run had, and `ps.main` begins with that. A note that has
-become wrong costs the time of an import in another process: `ps.train` compares and replaces.
+A script that trained before begins its nursery at once, beside its own imports and data. What an
+image depends on, its threads above all, is known for certain only by `ps.train`. So each script
+leaves a note of what its last run had, and `ps.main` begins with that. A note that has become wrong
+costs the time of an import in another process: `ps.train` compares and replaces.
 """
 
 from __future__ import annotations
@@ -12,26 +13,47 @@ import json
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock.base.layout import Layout
 from penstock.jobs.nursery import owner
+from penstock.jobs.nursery.asking import surroundings
+
+if TYPE_CHECKING:
+    from penstock.jobs.control import Started
+    from penstock.jobs.stores import Stores
+    from penstock.records import Run
 
 LATER = ("penstock.training.controller",)  # what only controllers import
 
 
-def note(layout: Layout, surroundings: dict[str, Any] | None) -> None:
+def start(stores: Stores, run: Run, alone: bool = False) -> Started:
+    """Start a run's controller, from this script's nursery where there is one.
+
+    alone  the script is about to end: no nursery is begun for it
+    """
+    from penstock.jobs import control  # not before the nursery has begun: it takes a while
+
+    wanted = surroundings(run.spec)
+    if not alone:
+        owner.begin(wanted, LATER)
+        note(stores.layout, wanted)
+    owner.serve(wanted, stores.layout.runtime(f"run/{run.id}"), only_ready=alone)
+    return control.start_controller(stores, run)
+
+
+def note(layout: Layout, wanted: dict[str, Any] | None) -> None:
     """Leave word for the next start of this script; None: it is to begin nothing."""
     path = _path(layout)
     if path is None:
         return
     with suppress(OSError):  # only a hint
-        if surroundings is None:
+        if wanted is None:
             path.unlink(missing_ok=True)
-        elif _read(path) != surroundings:
+        elif _read(path) != wanted:
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = path.with_suffix(".new")
-            draft.write_text(json.dumps(surroundings))
+            draft.write_text(json.dumps(wanted))
             draft.replace(path)
 
 

@@ -95,7 +95,7 @@ def is_orphan(stores: Stores, run: Run, child: control.Started | None) -> bool:
     return not read_processes(stores.layout.runtime(f"run/{run.id}", create=False))
 
 
-def _look_for_life(stores: Stores, run: Run, child: subprocess.Popen[bytes] | None) -> None:
+def _look_for_life(stores: Stores, run: Run, child: control.Started | None) -> None:
     """Say so when nobody carries it on."""
     if child is not None and is_orphan(stores, run, child):
         raise interrupted(stores, run, child.returncode)

@@ -13,8 +13,6 @@ from penstock.base import ids, process, units
 from penstock.base.errors import BadInput, CannotTravel, LeaseHeld, NotFound, Refused
 from penstock.base.interrupts import Interrupts, counted
 from penstock.jobs import control
-from penstock.jobs.nursery import owner as nursery
-from penstock.jobs.nursery.asking import surroundings
 from penstock.jobs.source import CodeIdentity, difference, git_commit, identity, locate, refs
 from penstock.jobs.source import snapshot as take_snapshot
 from penstock.jobs.stores import Stores, pinned
@@ -189,14 +187,7 @@ def _carry_out(
     with stores.meta.read() as db:
         cursor = db.last_event()
         going_on = control.owner(db.find_lease(f"run/{run.id}"), db.now()) is not None
-    child = None
-    if not going_on:
-        runtime = stores.layout.runtime(f"run/{run.id}")
-        if not detach:  # else the script is about to end
-            nursery.begin(surroundings(run.spec), early.LATER)
-            early.note(stores.layout, surroundings(run.spec))
-        nursery.serve(surroundings(run.spec), runtime, only_ready=detach)
-        child = control.start_controller(stores, run)
+    child = None if going_on else early.start(stores, run, alone=detach)
     if detach:
         if interrupts.count:
             raise KeyboardInterrupt

@@ -16,6 +16,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +39,20 @@ class ScriptsNursery:
         self._forked: list[int] = []
         self._channel, theirs = Channel.pair()
         command = [sys.executable, "-m", "penstock.jobs.nursery", str(theirs.fileno())]
+        self._over = threading.Event()
         with theirs:
-            self._process = subprocess.Popen(
-                [*command, str(os.getpid()), *surroundings["preload"]],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # what fails here fails again, and is told, without it
-                cwd=surroundings["cwd"],
-                env={**os.environ, **surroundings["image_env"]},
-                start_new_session=True,  # Ctrl-C is this process's
+            self._process = _by_a_lasting_thread(
+                lambda: subprocess.Popen(
+                    [*command, str(os.getpid()), *surroundings["preload"]],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,  # what fails here is told by who goes without it
+                    cwd=surroundings["cwd"],
+                    env={**os.environ, **surroundings["image_env"]},
+                    start_new_session=True,  # Ctrl-C is this process's
+                ),
+                self._over,
             )
         also = {"environment": dict(os.environ), "later": later}
         self._channel.send({"begin": {**surroundings, **also}})
@@ -108,10 +114,32 @@ class ScriptsNursery:
         return self.key == _key(surroundings) and self._process.poll() is None
 
     def close(self) -> None:
+        self._over.set()
         self._channel.close()
         if self.key[0] == os.getpid() and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+
+
+def _by_a_lasting_thread(
+    start: Callable[[], subprocess.Popen[bytes]], over: threading.Event
+) -> subprocess.Popen[bytes]:
+    """PDEATHSIG comes when the thread ends that started a process, not only when its process does:
+    so not by whichever thread trains first."""
+    if threading.current_thread() is threading.main_thread():
+        return start()
+    made: Future[subprocess.Popen[bytes]] = Future()
+
+    def stay() -> None:
+        try:
+            made.set_result(start())
+        except OSError as error:
+            made.set_exception(error)
+        else:
+            over.wait()
+
+    threading.Thread(target=stay, name="nursery", daemon=True).start()
+    return made.result()
 
 
 class Forked:
@@ -127,12 +155,10 @@ class Forked:
             self._pidfd = None
 
     def poll(self) -> int | None:
-        return self._wait(0)
+        return self.wait(0)
 
-    def wait(self) -> int | None:
-        return self._wait(None)
-
-    def _wait(self, timeout: float | None) -> int | None:
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Its exit code; None when it has not ended after `timeout` seconds."""
         if self.returncode is None:
             if self._pidfd is not None:
                 if not select.select([self._pidfd], [], [], timeout)[0]:

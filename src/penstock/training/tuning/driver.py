@@ -17,12 +17,11 @@ from penstock.base.errors import BadInput, LeaseHeld, RunFailed, RunStopped
 from penstock.base.interrupts import Interrupts
 from penstock.base.nearest import did_you_mean
 from penstock.base.units import show_count
-from penstock.jobs import control
 from penstock.jobs.holding import Holding
 from penstock.jobs.stores import Stores
 from penstock.meta import Writer
 from penstock.records import Run
-from penstock.training import launch
+from penstock.training import early, launch
 from penstock.training.tuning import pruning, reading, sampling, telling
 from penstock.training.tuning.history import SETTLED, Trial, best_of, thinned
 from penstock.training.tuning.live import Live
@@ -182,7 +181,7 @@ class Driver:
     def _start(self, run: Run) -> None:
         with self._stores.meta.read() as db:
             cursor = db.last_event()
-        child = control.start_controller(self._stores, run)
+        child = early.start(self._stores, run)
         live = Live(self._stores, self._setup, run, child, cursor)
         self._live[live.number] = live
         self.trials[live.number] = live.trial
@@ -198,7 +197,7 @@ class Driver:
         elif how == "orphan" and not self._stopping:
             with suppress(LeaseHeld):
                 run = self._next_attempt(live.trial)
-                live.revive(control.start_controller(self._stores, run), run)
+                live.revive(early.start(self._stores, run), run)
                 self._say(f"trial {live.number} was interrupted, and goes on at step {run.step}")
         elif how == "orphan":
             live.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from bisect import bisect_right
 from contextlib import suppress
@@ -37,7 +36,7 @@ class Live:
         stores: Stores,
         setup: Setup,
         run: Run,
-        child: subprocess.Popen[bytes] | None,
+        child: control.Started | None,
         cursor: int,
     ) -> None:
         self.run = run
@@ -98,7 +97,7 @@ class Live:
             events = db.events(after=self._cursor, subject=f"run/{self.run.id}")
         return any(each.kind.startswith("run.stop") and "by" in each.body for each in events)
 
-    def revive(self, child: subprocess.Popen[bytes], run: Run) -> None:
+    def revive(self, child: control.Started, run: Run) -> None:
         """Follow another controller of the same run. Raises RunFailed, DiskFull after too many."""
         if run.step > self._revived_at:
             self._revivals, self._revived_at = 0, run.step
