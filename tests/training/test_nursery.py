@@ -109,6 +109,7 @@ def test_three_runs_of_a_script_import_torch_once(script):
     script.nothing_left()
 
 
+@pytest.mark.long
 def test_a_nursery_that_was_killed_is_replaced_and_one_whose_surroundings_changed_too(script):
     script.run("one", "kill", "two", "change", "three")
     assert states(script, "one", "two", "three") == ["finished"] * 3
@@ -153,6 +154,7 @@ def nurseries(script: Project, name: str) -> list[str]:
     return [line for line in found if int(line.split()[0]) not in forked]
 
 
+@pytest.mark.long
 def test_an_attached_run_from_a_nursery_stops_when_the_script_is_killed(script):
     process = script.start("one", "two+slow")
     script.until("a checkpoint", lambda: script.committed("two") >= 5)
