@@ -9,7 +9,7 @@ from typing import Any
 from penstock.jobs.wire import Channel, Closed
 
 SOCKET = "warm.sock"  # in the run's runtime folder, which is private; goes with the folder
-_PATIENCE = 20.0  # seconds; a nursery that still imports torch answers when it has
+_PATIENCE = 60.0  # seconds; a nursery that still imports torch answers when it has
 
 
 def surroundings(spec: dict[str, Any]) -> dict[str, Any]:
