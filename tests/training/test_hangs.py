@@ -7,6 +7,8 @@ import sys
 import pytest
 from tests.training.conftest import STEPS
 
+from penstock.monitoring import Accountant
+
 pytestmark = [pytest.mark.torch, pytest.mark.faults, pytest.mark.timeout(120)]
 
 HANGS = """
@@ -112,4 +114,8 @@ def test_a_rank_that_was_stopped_is_named_though_it_has_no_stack(made, undisturb
     (ended, *_) = project.events("run", "attempt.ended")
     assert ended["cause"] == f"rank 1 hung at step {told['step']} (stopped by SIGSTOP)"
     assert stopped not in project.pids("run", "rank")
+    with project.stores() as stores:
+        ledger = Accountant(stores, "run").look().ledger
+    assert all(rank.seconds["hang"] >= 2 for rank in ledger.ranks)  # what nobody could see sooner
+    assert all(abs(sum(r.seconds.values()) - r.wall) < 1e-6 for r in ledger.ranks)
     ended_well(project, undisturbed)
