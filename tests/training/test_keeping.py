@@ -50,6 +50,24 @@ def test_a_run_without_the_tensorboard_package_says_so_once_and_goes_on(tmp_path
     assert not (tmp_path / "boards").exists()
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("missing", ["package", "place"])
+def test_a_run_whose_mlflow_cannot_be_had_says_so_once_and_goes_on(tmp_path, made, missing):
+    project = made(mlflow=str(tmp_path / "file" / "folder"))
+    (tmp_path / "file").write_text("no folder")
+    tracking = project.folder / "mlflow" / "tracking"
+    tracking.mkdir(parents=True)
+    (tracking.parent / "__init__.py").touch()
+    broken = "raise ImportError('not here')"
+    text = broken if missing == "package" else "class MlflowClient: pass"
+    (tracking / "__init__.py").write_text(text)
+    project.environment["PYTHONPATH"] = str(project.folder)
+    project.run("run", "1")
+    log = project.home / "runs" / project.newest("run").id / "logs" / "controller.log"
+    says = "needs the package mlflow" if missing == "package" else "did not take scalars"
+    assert log.read_text().count(says) == 1
+
+
 @pytest.mark.parametrize("workers", [pytest.param("0", marks=pytest.mark.long), "1"])
 def test_nothing_of_a_run_is_garbage_while_it_goes_on_and_afterwards(project, workers):
     script = project.start("run", workers)

@@ -104,6 +104,11 @@ class Settings(BaseModel):
     tensorboard: Path | None = Field(
         None, description="Folder to which scalars of every run are forwarded as TensorBoard files."
     )
+    mlflow: str | None = Field(
+        None,
+        description="Tracking URI of MLflow, or a folder, to which scalars of every run are "
+        "forwarded.",
+    )
     token: str | None = Field(
         None, description="Bearer token that `penstock up` asks for; needed beyond loopback."
     )

@@ -1,26 +1,32 @@
-"""A run's scalars on their way out of the run folder: to TensorBoard files while it goes on, into
-the blob store at its end."""
+"""A run's scalars on their way out of the run folder: to TensorBoard files and MLflow while it goes
+on, into the blob store at its end."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 
-from penstock.base import log
+from penstock.base import log, process
 from penstock.base.errors import PenstockError
 from penstock.jobs.stores import Stores
 from penstock.signals import seal
+from penstock.training import forwarder
 
 _POLL = 1.0  # seconds
+_LAST = 30.0  # seconds for a tracker to take the rest, once the run has ended
 _log = log.logger("controller")
 
 
 class Forwarding:
-    """To TensorBoard, where the settings name a folder; otherwise nothing.
+    """To TensorBoard and MLflow, where the settings name them; otherwise nothing.
 
-    Owns one daemon thread, so that the controller's loop never waits for files; `close` ends it
-    after it has written what is left. What goes wrong is said once and never touches the run:
-    its segments have everything, and the next forwarder continues from what the files hold.
+    Owns a daemon thread for files and a process for MLflow, so that the controller's loop never
+    waits for them; `close` ends both after they have written what is left. What goes wrong is said
+    once and never touches the run: its segments have everything, and the next forwarder continues
+    from what the other side holds.
     """
 
     def __init__(self, stores: Stores, run_id: str, name: str) -> None:
@@ -35,10 +41,18 @@ class Forwarding:
                 daemon=True,
             )
             self._thread.start()
+        self._child: subprocess.Popen[bytes] | None = None
+        if (target := stores.settings.mlflow) is not None:
+            self._child = _start(forwarder.command(self._segments, target, run_id, name))
 
-    def close(self) -> None:
-        """Nothing more will come: write all there is."""
+    def close(self, finished: bool = False) -> None:
+        """Nothing more will come: write all there is.
+
+        finished  the run did; otherwise it was stopped, failed, or goes on another time
+        """
         self._over.set()
+        if self._child is not None:
+            _end(self._child, b"f" if finished else b"s")
         if self._thread is not None:
             self._thread.join()
 
@@ -52,6 +66,35 @@ class Forwarding:
                 forwarder.poll(final=True)
         except PenstockError as error:
             _log.warning("no TensorBoard files: %s", error, extra=log.facts(code=error.code))
+
+
+def _start(command: list[str]) -> subprocess.Popen[bytes] | None:
+    me = os.getpid()
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=lambda: process.die_with_parent(me),
+        )
+    except OSError as error:
+        _log.warning("nothing to MLflow: its process cannot be started: %s", error)
+        return None
+
+
+def _end(child: subprocess.Popen[bytes], word: bytes) -> None:
+    """Let it write the rest, for a while."""
+    assert child.stdin is not None
+    with suppress(OSError):  # it ended already, and said why
+        child.stdin.write(word)
+        child.stdin.close()
+    try:
+        child.wait(_LAST)
+    except subprocess.TimeoutExpired:
+        _log.warning("MLflow did not take the last scalars within %.0f s", _LAST)
+        child.kill()
+        child.wait()
 
 
 def keep(stores: Stores, run_id: str) -> list[str]:

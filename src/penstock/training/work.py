@@ -45,6 +45,7 @@ class TrainingWork:
         self._last_save = time.monotonic()
         self._torn = False  # a rank's last copy could not be used: another is wanted at once
         self._forwarding: Forwarding | None = None
+        self._finished = False
         self._gone_back: _Step = (0, 0)  # the newest attempt that was; to which step
 
     def open(self, control: Control) -> None:
@@ -379,13 +380,14 @@ class TrainingWork:
         """Ranks see it in their shared words, after the same step."""
 
     def finish(self, results: dict[int, dict[str, Any]]) -> dict[str, Any]:
+        self._finished = True
         return {"steps": results[0]["step"], "skipped": results[0]["skipped"]}
 
     def close(self) -> None:
-        """Signals leave the run's folder: the rest to TensorBoard, all into the blob store."""
+        """Signals leave the run's folder: the rest to trackers, all into the blob store."""
         if self._forwarding is not None:
             self._straggling.close()
-            self._forwarding.close()
+            self._forwarding.close(self._finished)
         control = self._control
         if kept := keep(control.stores, control.run_id):
             self._control.commit(lambda tx: _refer(tx, control.run_id, kept))

@@ -20,6 +20,7 @@ _NEEDED = {
 _OPTIONAL = {  # whoever uses one gets an error that names it
     "tune": ("optuna", "optuna", "no TPE in searches"),
     "tensorboard": ("tensorboard", "tensorboard", "no forwarding of scalars to TensorBoard"),
+    "mlflow": ("mlflow", "mlflow-skinny", "no forwarding of scalars to MLflow"),
     "images": ("PIL", "pillow", "no decoding of pictures"),
     "hdf5": ("h5py", "h5py", "no reading of HDF5"),
     "zarr": ("zarr", "zarr", "no reading of Zarr"),
