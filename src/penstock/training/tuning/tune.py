@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from penstock.base import units
@@ -145,8 +146,8 @@ def tune(
         for line in changed:
             say(f"  changed: {line}")
         wanted = wanted.going_on_from(row)
-        driver_of = lambda holding: Driver(  # noqa: E731
-            stores, row, setup, wanted, config, limits, say, on_progress, interrupts, holding
+        driver_of = partial(
+            Driver, stores, row, setup, wanted, config, limits, say, on_progress, interrupts
         )
         row = _carry_out(stores, row, setup, driver_of)
         return _tuned(stores, row, setup, False, why, changed, say)
