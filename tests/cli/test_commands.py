@@ -98,6 +98,19 @@ def test_a_damaged_checkpoint_is_news_for_the_exit_code(home, terminal):
     assert [(each["step"], each["whole"]) for each in verdicts] == [(180, False)]
 
 
+def test_a_run_with_a_range_is_asked_for_another_number(home, terminal):
+    terminal("runs", "resize", "wild", "4", expect=2)
+    assert "fixed number of ranks, 2" in terminal.err
+    with open_stores(load_settings()) as stores, stores.meta.write() as tx:
+        spec = tx.get_run("run-bbb2").spec
+        tx.change_run("run-bbb2", spec={**spec, "elastic": {"low": 1, "high": 4}})
+    assert terminal.json("runs", "resize", "wild", "4")["workers"] == 2  # until it goes on
+    terminal("runs", "resize", "wild", "5", expect=2)
+    assert "cannot have 5 ranks" in terminal.err
+    with open_stores(load_settings()) as stores, stores.meta.read() as db:
+        assert db.get_run("run-bbb2").spec["wanted"] == 4
+
+
 def test_an_interrupted_run_that_is_stopped_is_stopped(home, terminal):
     assert terminal.json("runs", "stop", "wild")["state"] == "stopped"
     terminal("runs", "stop", "wild", expect=4)

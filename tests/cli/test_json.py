@@ -72,6 +72,7 @@ ELSEWHERE = {
     "runs fork": "training/test_forks.py::"
     "test_a_fork_ends_as_its_parent_did_and_one_with_another_rate_differs_and_tells_why",
     "runs unpin": "cli/test_commands.py::test_a_checkpoint_is_pinned_listed_and_unpinned",
+    "runs resize": "cli/test_commands.py::test_a_run_with_a_range_is_asked_for_another_number",
     "runs resume": "cli/test_live_run.py::test_a_detached_run_is_steered_from_another_terminal",
     "runs study": "training/tuning/test_studies.py::test_the_command_answers_in_json_and_draws",
     "up": "cli/test_json.py::test_up_says_where_it_listens_and_ends_with_ctrl_c",

@@ -209,6 +209,25 @@ def test_what_a_rank_raised_of_these_is_tried_again_also_at_the_same_step(cause,
     assert ended.detail["what"].startswith("no; ") and ended.detail["fix"] == "less"
 
 
+def test_a_gang_of_another_size_takes_over_when_this_one_has_saved():
+    poll = Poll(at=3.0, resize="resized to 1 rank")
+    draining = decide(RUNNING, poll)
+    assert draining == Draining(1, FULL, "resized to 1 rank", 3.0 + GRACE, "start")
+    clearing = decide(draining, replace(poll, left=True))
+    assert clearing == Clearing(1, FULL, "start", "resized to 1 rank")
+    assert decide(clearing, replace(poll, gone=True)) == Starting(2, FULL)
+    assert decide(draining, replace(poll, at=99.0)).then == "start"  # it did not save in time
+    assert decide(draining, replace(poll, exits=(KILLED,))).then == "start"
+    assert decide(Starting(1, FULL), poll) == Starting(1, FULL)
+
+
+def test_a_stop_holds_also_where_another_gang_was_to_take_over():
+    draining = decide(RUNNING, Poll(at=3.0, resize="resized to 1 rank"))
+    stopping = decide(draining, Poll(at=4.0, stop="asked"))
+    assert stopping == Draining(1, FULL, "asked", 4.0 + GRACE)
+    assert decide(stopping, Poll(at=5.0, stop="asked", left=True)).outcome == "stopped"
+
+
 def test_a_gang_that_hangs_while_it_drains_is_ended_before_its_deadline():
     draining = Draining(1, FULL, "asked", 10.0)
     clearing = decide(draining, Poll(at=1.0, stop="asked", hung=HUNG))

@@ -47,7 +47,13 @@ def parse(function: Callable[..., Any], config: Any, arguments: Sequence[str]) -
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the config")
     parser.add_argument("--name", default=_default_name(function), help="of the run")
-    parser.add_argument("--workers", type=int, default=None, help="ranks; 0: in this process")
+    parser.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N|LOW-HIGH",
+        default=None,
+        help="ranks; 0: in this process; 1-8: a number that may change while it goes on",
+    )
     parser.add_argument("--detach", action="store_true", default=None, help="let go of the run")
     parser.add_argument("--fresh", action="store_true", default=None, help="start over")
     parser.add_argument("--seed", type=int, default=None, help="of weights, order and noise")
@@ -121,6 +127,13 @@ def _without(options: dict[str, Any]) -> dict[str, Any]:
                 "Leave it out; a sweep goes on when the same line is run again.",
             )
     return options
+
+
+def _workers(text: str) -> int | tuple[int, int]:
+    numbers = text.split("-")
+    if len(numbers) > 2 or not all(number.isdigit() for number in numbers):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number, and no range such as 1-8")
+    return (int(numbers[0]), int(numbers[1])) if len(numbers) == 2 else int(text)
 
 
 def _instance(config: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`penstock runs`: list, show, study, logs, stop, resume, fork, pids, verify, checkpoints, pin."""
+"""`penstock runs`: to look at them, to steer them, and what they kept."""
 
 from __future__ import annotations
 
@@ -155,6 +155,21 @@ def stop(run: RunName) -> Answer:
     view = home().stop_run(run)
     return Answer(
         view, lambda draw: draw.line(f"{view.name} ({view.id}) was asked to stop: {view.state}")
+    )
+
+
+@command(app, "resize", ["penstock runs resize base 4"])
+def resize(
+    run: RunName,
+    workers: Annotated[int, typer.Argument(min=1, metavar="N", help="Ranks from now on.")],
+) -> Answer:
+    """Let a run that was begun with a range of workers go on with another number of them."""
+    view = home().resize_run(run, workers)
+    return Answer(
+        view,
+        lambda draw: draw.line(
+            f"{view.name} ({view.id}) was asked to go on with {workers}: now {view.workers}"
+        ),
     )
 
 

@@ -126,6 +126,14 @@ class LocalHome(LocalData):
         control.stop(self.stores, run_id)
         return runs.one(self.stores, run_id)
 
+    def resize_run(self, run: str, workers: int) -> RunView:
+        from penstock.home import runs
+        from penstock.jobs import control
+
+        run_id = self._id(run)
+        control.resize(self.stores, run_id, workers)
+        return runs.one(self.stores, run_id)
+
     def resume_run(self, run: str) -> RunView:
         from penstock.home import runs
         from penstock.jobs import control

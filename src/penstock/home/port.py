@@ -76,6 +76,11 @@ class Home(DataHome, Protocol):
         """Ask for a clean stop (checkpoint, then end) and return at once. Conflict if it ended."""
         ...
 
+    def resize_run(self, run: str, workers: int) -> RunView:
+        """Ask a run that was begun with workers=(low, high) for another number of ranks: it saves,
+        and goes on with them. Conflict when it is finished, BadInput for another number."""
+        ...
+
     def resume_run(self, run: str) -> RunView:
         """Go on, detached, with a run that is not finished. Conflict when it is going on."""
         ...

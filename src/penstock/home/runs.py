@@ -30,7 +30,7 @@ def view(meta: Reader, run: Run) -> RunView:
         state=control.state_of(run, meta.find_lease(f"run/{run.id}"), meta.now()),
         step=run.step,
         steps=spec.get("steps"),
-        workers=int(spec.get("workers", spec.get("world_size", 0))),
+        workers=_workers(spec),
         detached=run.detached,
         created_at=run.created_at,
         ended_at=run.ended_at,
@@ -38,6 +38,12 @@ def view(meta: Reader, run: Run) -> RunView:
         result=run.result,
         error=run.error,
     )
+
+
+def _workers(spec: dict[str, Any]) -> int:
+    """Ranks; 0 where it runs inside the script."""
+    fixed = "workers" in spec and not spec.get("elastic")
+    return int(spec["workers"] if fixed else spec.get("world_size", 0))
 
 
 def one(stores: Stores, run: str) -> RunView:

@@ -158,7 +158,7 @@ def train(
     config: Any = None,
     *,
     name: str | None = None,
-    workers: int = 1,
+    workers: int | tuple[int, int] = 1,
     detach: bool = False,
     fresh: bool = False,
     on_change: OnChange = "continue",
@@ -173,7 +173,7 @@ def train(
     function          fit(run, config), or fit(run), at the top level of a file
     config            dataclass, pydantic model, dict, or DictConfig of OmegaConf
     name              of the run; default: the function's name
-    workers           ranks; 0: in this process
+    workers           ranks; 0: in this process; (low, high): a number that may change meanwhile
     detach            return at once; the run goes on without the script
     fresh             a new run, whatever there is under this name
     on_change         an unfinished run whose code or config changed: "continue" says and records

@@ -40,6 +40,11 @@ class Budget:
     committed: int = 0
     last_error: tuple[str, int] | None = None
 
+    @property
+    def in_a_row(self) -> int:
+        """Failures of all kinds since then."""
+        return sum(int(getattr(self, cause)) for cause in LIMITS)
+
     def refilled(self, committed: int) -> Budget:
         """Full again, if there is a newer checkpoint."""
         if committed <= self.committed:

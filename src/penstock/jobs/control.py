@@ -98,6 +98,31 @@ def stop(stores: Stores, run_id: str, why: str | None = None) -> Run:
     return run
 
 
+def resize(stores: Stores, run_id: str, size: int) -> Run:
+    """Ask for another number of ranks; a run that nobody owns has it when it goes on.
+
+    Raises Conflict for one that ended, BadInput for a number that it may not have.
+    """
+    with stores.meta.write() as tx:
+        run = tx.get_run(run_id)
+        sizes = run.spec.get("elastic")
+        if run.state == "finished":
+            raise Conflict(f"run {run.name} is finished already", "There is nothing to resize.")
+        if sizes is None:
+            raise BadInput(
+                f"run {run.name} has a fixed number of ranks, {run.spec.get('world_size')}",
+                "Train with a range, such as workers=(1, 8), or --workers 1-8.",
+            )
+        if not sizes["low"] <= size <= sizes["high"]:
+            raise BadInput(
+                f"run {run.name} cannot have {size} ranks",
+                f"Give {sizes['low']} to {sizes['high']}, as workers= says.",
+            )
+        run = tx.change_run(run.id, spec={**run.spec, "wanted": size})
+        tx.event(f"run/{run.id}", "run.resizing", {"to": size, "by": os.getpid()})
+    return run
+
+
 def kill(stores: Stores, run_id: str) -> None:
     """End a run at once: its processes die, its checkpoints stay."""
     with stores.meta.read() as db:

@@ -51,6 +51,7 @@ class Controller:
         self._client: process.Identity | None = None
         self._stop: str | None = None
         self._preempted = False
+        self._resize: str | None = None
         self._kill = threading.Event()
         self._replaced = 0
         self._next_look = 0.0
@@ -131,6 +132,7 @@ class Controller:
             grace=self.stores.settings.grace_seconds if self._preempted else think.GRACE,
             preempted=self._preempted,
             kill=self._kill.is_set(),
+            resize=self._resize,
         )
         self._state = think.decide(before, poll)
         if self._state != before:
@@ -288,6 +290,7 @@ class Controller:
             run = db.get_run(self.run_id)
         if run.state == "stopping":
             self.stop(run.spec.get("stopping") or "stopped on request")
+        self._resize = self._work.resize(run.spec)
         step = min(self._facts.steps, default=0)
         if step > run.step and now > self._next_step_write:
             self._next_step_write = now + 1.0
@@ -304,7 +307,8 @@ class Controller:
         match after:
             case think.Draining(why=why):
                 self.event("run.draining", {"why": why})
-                self._work.drain()
+                if after.then == "stop":
+                    self._work.drain()
                 self._send(drain={"gang": self.attempt, "margin": self._margin()})
             case think.Clearing():
                 self._send(kill={"gang": self.attempt})
@@ -330,7 +334,8 @@ class Controller:
     def _begin(self, state: think.Starting) -> None:
         self.attempt = state.attempt
         self._state = state
-        payload = self._work.start()
+        self._resize = None
+        payload = self._work.start(state.budget.in_a_row)
         run = self._open_attempt()
         self._facts = Facts(self.attempt, run.spec["world_size"])
         self._send(
@@ -362,6 +367,7 @@ class Controller:
             if run.state in ("pending", "running"):
                 run = tx.change_run(self.run_id, state="running", ended_at=None, error=None)
             body = {"attempt": self.attempt, "generation": self.generation, "from_step": from_step}
+            body["world_size"] = run.spec["world_size"]
             tx.event(f"run/{self.run_id}", "attempt.started", body)
             return run
 

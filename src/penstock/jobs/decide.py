@@ -112,6 +112,7 @@ class Draining:
     budget: Budget
     why: str
     deadline: float
+    then: Literal["start", "stop"] = "stop"  # start: with another number of ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,7 @@ class Poll:
     stop       why the run should stop, if it should
     grace      seconds that ranks then have to save and leave
     preempted  it should stop because its place is taken away, not because somebody wants its end
+    resize     why a gang of another size should take over, if it should
     broken     why no gang can be started at all
     """
 
@@ -163,6 +165,7 @@ class Poll:
     grace: float = GRACE
     preempted: bool = False
     kill: bool = False
+    resize: str | None = None
     broken: dict[str, Any] | None = None
 
 
@@ -180,10 +183,14 @@ def decide(state: State, poll: Poll) -> State:
             return Ended("finished")
         case _ if poll.kill:
             return Clearing(state.attempt, state.budget, "stop", "killed on request")
+        case Draining(then="start") if poll.stop is not None:
+            return replace(state, then="stop", why=poll.stop, deadline=poll.at + poll.grace)
+        case Draining(then="start") if poll.left:
+            return Clearing(state.attempt, state.budget, "start", state.why)
         case Draining() if poll.left:
             return _stopped(poll, state.why)
         case Draining() if poll.at > state.deadline or _is_troubled(poll):
-            return Clearing(state.attempt, state.budget, "stop", state.why)
+            return Clearing(state.attempt, state.budget, state.then, state.why)
         case Draining():
             return state
         case _ if poll.agent_lost:
@@ -203,6 +210,9 @@ def decide(state: State, poll: Poll) -> State:
             return _failed(state, poll, "hang", poll.hung.cause, poll.hung.told)
         case _ if poll.stop is not None:
             return Draining(state.attempt, state.budget, poll.stop, poll.at + poll.grace)
+        case Running() if poll.resize is not None:
+            until = poll.at + poll.grace
+            return Draining(state.attempt, state.budget, poll.resize, until, "start")
         case Starting() if poll.started:
             return Running(state.attempt, state.budget)
         case _:

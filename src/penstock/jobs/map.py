@@ -200,7 +200,10 @@ class MapWork:
             self._paths = [str(path) for path in found]
         self._count()
 
-    def start(self) -> dict[str, Any]:
+    def resize(self, _: dict[str, Any]) -> str | None:
+        return None
+
+    def start(self, _: int) -> dict[str, Any]:
         self._given, self._waiting = {}, []
         control = self._control
 

@@ -217,6 +217,9 @@ def _line_of(event: Event) -> str | None:
             steps = f"{body['after'] + 1} to {body['until']}"
             since = f"unhealthy gradients since step {body['first']}"
             return f"{since}: going back {where}, and leaving out steps {steps}"
+        case "gang.resized":
+            why = f" after {body['failures']} failures" if body["failures"] else ""
+            return f"{units.show_count(body['to'], 'rank')} instead of {body['from']}{why}"
         case "agent.died":
             return "the agent died; starting another"
         case "controller.adopted":

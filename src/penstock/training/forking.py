@@ -86,6 +86,7 @@ def _new_run(stores: Stores, found: Origin, config: dict[str, Any]) -> Run:
         "client": None,
         "study": None,  # a fork of a trial is none
         "stopping": None,
+        "wanted": None,
         "controller": controller.command(str(stores.layout.root), run_id),
         "forked_from": {
             "run": parent.id,

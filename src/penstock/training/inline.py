@@ -143,7 +143,7 @@ class Inline:
         """All that comes before the function; the lease must not outlive a failure of it."""
         try:
             self._work.open(self)
-            payload = self._work.start()
+            payload = self._work.start(failures=0)
             self._begin()
         except BaseException:
             self._holding.release()

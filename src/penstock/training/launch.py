@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from penstock.meta import Writer
 from penstock.records import Run
 from penstock.records.references import check_name
 from penstock.records.runs import ENDED
-from penstock.training import configuring, controller, early, initial
+from penstock.training import configuring, controller, early, elastic, initial
 from penstock.training.follow import follow, stop_early, tell_skipped
 from penstock.training.watching import OnProgress
 
@@ -89,7 +89,10 @@ def _compared(spec: dict[str, Any]) -> dict[str, Any]:
     """What of a spec counts as config."""
     keys = ("config", "world_size", "seed", "every", "threads")
     init = spec.get("init_from") or {}
-    return {**{key: spec.get(key) for key in keys}, "init_from": init.get("asked")}
+    found = {**{key: spec.get(key) for key in keys}, "init_from": init.get("asked")}
+    if (sizes := spec.get("elastic")) is not None:  # how many there are just now does not count
+        found["world_size"] = [sizes["low"], sizes["high"]]
+    return found
 
 
 def train(
@@ -98,7 +101,7 @@ def train(
     config: Any = None,
     *,
     name: str | None = None,
-    workers: int = 1,
+    workers: int | tuple[int, int] = 1,
     detach: bool = False,
     fresh: bool = False,
     on_change: OnChange = "continue",
@@ -114,7 +117,8 @@ def train(
     function          fit(run, config), or fit(run) without a config; at the top level of a file
     config            dataclass, pydantic model, dict, or DictConfig of OmegaConf
     name              of the run; default: the function's name
-    workers           ranks; 0: in this process
+    workers           ranks; 0: in this process; (low, high): as many as that, and others while it
+                      goes on, see `elastic`
     detach            return at once; the run goes on without the script
     fresh             a new run, whatever there is under this name
     on_change         an unfinished run whose code or config changed: "continue" says and records
@@ -170,7 +174,7 @@ def train(
 def _carry_out(
     stores: Stores,
     run: Run,
-    workers: int,
+    workers: int | tuple[int, int],
     detach: bool,
     say: Callable[[str], None],
     on_progress: OnProgress | None,
@@ -203,7 +207,7 @@ def ask(
     function: Callable[..., None],
     config: Any,
     name: str | None,
-    workers: int,
+    workers: int | tuple[int, int],
     detach: bool,
     checkpoint_every: int | str,
     seed: int,
@@ -211,6 +215,8 @@ def ask(
 ) -> Wanted:
     """What a call asks for. Raises CannotTravel, BadInput."""
     cores = len(os.sched_getaffinity(0))
+    sizes = elastic.read(workers)
+    workers = workers if isinstance(workers, int) else workers[1]
     _check_workers(workers, cores, detach)
     here = workers == 0
     entry = locate(function, here=True)
@@ -231,6 +237,7 @@ def ask(
         "config": configuring.pack(config, here),
         "world_size": world,
         "workers": workers,
+        "elastic": None if sizes is None else asdict(sizes),
         "seed": seed,
         "every": checkpoint_every,
         "every_steps": int(checkpoint_every) if by_steps else None,

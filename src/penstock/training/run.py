@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -21,6 +22,7 @@ from penstock.training.accounting import COMPARING, Accounts
 from penstock.training.comparing import compare
 from penstock.training.data import Reading
 from penstock.training.deferred import Deferred
+from penstock.training.elastic import Sizes
 from penstock.training.evaluating import evaluating, rewound, summed
 from penstock.training.health import Health
 from penstock.training.micro import Means, MicroBatches, Reduction
@@ -67,6 +69,7 @@ class Run:
         self._models: list[torch.nn.Module] = []
         self._loaders: list[Any] = []
         self._reading = Reading(link, blobs, layout, self.seed, self.device, payload["paths"])
+        self._sizes = Sizes(**payload["elastic"]) if payload.get("elastic") else None
         self._deferred = Deferred(emitter)
         self._accounts = Accounts(emitter, link.pulse)
         waiting = partial(self._accounts.during, CHECKPOINT)
@@ -162,7 +165,8 @@ class Run:
         when one is due, and a clean end when the run is to stop.
 
         micro_batches  V: a global batch is given in V equal parts, V / world_size of them to this
-                       rank, one after the other; `step` acts with the last. A multiple of the ranks
+                       rank, one by one; `step` acts with the last. A multiple of the ranks
+                       Default: high, with workers=(low, high); else the batch is not parted
         reduction      "mean"; or "ordered": the gradients' sum, and with it the weights, is bit for
                        bit the same at any number of ranks (see `micro`)
         compare_every  steps between two comparisons of all ranks' parameters, the first after step
@@ -182,6 +186,8 @@ class Run:
         counted = isinstance(source, int)
         if not counted and not self._tracked.holds(source) and hasattr(source, "state"):
             self._tracked.add(steps=source)
+        if self._sizes is not None:
+            micro_batches = self._shared_out(micro_batches, reduction)
         if micro_batches is not None:
             self._micro = MicroBatches(
                 micro_batches, reduction, self.rank, self.world_size, self.seed
@@ -342,6 +348,18 @@ class Run:
         self._left_out = held.left_out
         if held.health is not None:
             self._health.load(held.health, self.device)
+
+    def _shared_out(self, micro_batches: int | None, reduction: Reduction) -> int:
+        """V of a run whose number of ranks may change. Where this number cannot share it, another
+        gang takes over, and nothing was lost; where none can, the caller says so."""
+        assert self._sizes is not None
+        parts = micro_batches or self._sizes.high
+        sizes = replace(self._sizes, parts=parts, ordered=reduction == "ordered")
+        if self.rank == 0:
+            self._link.tell("parts", {"parts": parts, "ordered": sizes.ordered})
+        if not sizes.fits(self.world_size) and sizes.at_most(sizes.high) is not None:
+            raise Drained
+        return parts
 
     def _is_left_out(self) -> bool:
         """Whether the batch at hand is one of those that the run went back over."""

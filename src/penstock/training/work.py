@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from typing import Any, Literal
 
-from penstock.base import log
+from penstock.base import log, units
 from penstock.base.errors import BadInput, Damaged, GradientsUnhealthy
 from penstock.checkpoints import assemble, newest_whole, to_drop
 from penstock.jobs.source import import_paths, materialise
@@ -14,6 +14,7 @@ from penstock.jobs.work import Call, Control
 from penstock.meta import Writer
 from penstock.records import Checkpoint, Run, Version
 from penstock.training import windows
+from penstock.training.elastic import Sizes
 from penstock.training.forwarding import Forwarding, keep
 from penstock.training.straggling import Straggling
 from penstock.training.windows import Window
@@ -34,6 +35,7 @@ class TrainingWork:
         self._name = run.name
         self._source = run.source
         self._world = int(run.spec["world_size"])
+        self._worlds: dict[int, int] = {}  # attempt -> its ranks, where that is another number
         self._committed = 0
         self._parts: dict[_Step, dict[int, dict[str, Any]]] = {}
         self._handed: dict[_Step, set[int]] = {}
@@ -69,7 +71,36 @@ class TrainingWork:
     def committed(self) -> int:
         return self._committed
 
-    def start(self) -> dict[str, Any]:
+    def _world_of(self, attempt: int) -> int:
+        return self._worlds.get(attempt, self._world)
+
+    def _sizes(self) -> Sizes | None:
+        found = self._spec.get("elastic")
+        return Sizes(**found) if found else None
+
+    def resize(self, spec: dict[str, Any]) -> str | None:
+        if (sizes := self._sizes()) is None:
+            return None
+        size = sizes.next(self._world, spec.get("wanted"))
+        return None if size == self._world else f"resized to {units.show_count(size, 'rank')}"
+
+    def _choose_size(self, failures: int) -> None:
+        """For the attempt that begins; what was asked for meanwhile stands in the row."""
+        control = self._control
+        if (sizes := self._sizes()) is None:
+            return
+        with control.stores.meta.read() as db:
+            wanted = db.get_run(control.run_id).spec.get("wanted")
+        self._worlds[control.attempt - 1] = self._world
+        size = sizes.next(self._world, wanted, failures)
+        if size != self._world:
+            body = {"attempt": control.attempt, "from": self._world, "to": size}
+            self._change_spec(world_size=size)
+            control.event("gang.resized", {**body, "failures": failures})
+            self._world = size
+
+    def start(self, failures: int) -> dict[str, Any]:
+        self._choose_size(failures)
         self._chosen = None
         self._asked = []
         self._waiting_published = []
@@ -81,6 +112,7 @@ class TrainingWork:
         return {
             **{key: self._spec[key] for key in keys},
             "init_from": self._spec.get("init_from"),
+            "elastic": self._spec.get("elastic"),
             "run_id": self._control.run_id,
             "name": self._name,
             "source": self._source,
@@ -145,7 +177,7 @@ class TrainingWork:
         pending = [
             step
             for (attempt, step), ranks in self._handed.items()
-            if attempt < self._control.attempt and len(ranks) == self._world
+            if attempt < self._control.attempt and len(ranks) == self._world_of(attempt)
         ]
         return not pending or time.monotonic() - self._started_at > _SETTLE
 
@@ -189,9 +221,10 @@ class TrainingWork:
             return
         parts = self._parts.setdefault(key, {})
         parts[body["rank"]] = body
-        if len(parts) == self._world:
+        world = self._world_of(key[0])
+        if len(parts) == world:
             del self._parts[key]
-            self._commit(key[1], [parts[rank] for rank in range(self._world)])
+            self._commit(key[1], [parts[rank] for rank in range(world)])
             self._handed.pop(key, None)
             for old in [k for k in self._parts if k < key]:
                 del self._parts[old]  # a step that some rank did not save is never whole
@@ -203,7 +236,7 @@ class TrainingWork:
             control.run_id,
             step,
             control.generation,
-            self._world,
+            len(parts),
             [part["part"] for part in parts],
             {"metrics": extra["metrics"], "code": self._source},
         )
@@ -255,6 +288,8 @@ class TrainingWork:
     def on_tell(self, rank: int, kind: str, payload: dict[str, Any]) -> None:
         if kind == "total" and rank == 0:
             self._change_spec(steps=payload["steps"])
+        elif kind == "parts" and self._spec.get("elastic"):
+            self._change_spec(elastic={**self._spec["elastic"], **payload})
         elif kind == "resumed":
             self._control.event("attempt.resumed", {**payload, "attempt": self._control.attempt})
         elif kind == "initialised":

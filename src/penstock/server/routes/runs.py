@@ -85,6 +85,12 @@ def stop(home: AskedHome, run: Run) -> RunView:
     return home.stop_run(run)
 
 
+@router.post("/runs/{run}/resize")
+def resize(home: AskedHome, run: Run, workers: int) -> RunView:
+    """Ask for another number of ranks, of those that the run may have."""
+    return home.resize_run(run, workers)
+
+
 @router.post("/runs/{run}/resume")
 def resume(home: AskedHome, run: Run) -> RunView:
     """Go on, detached, with a run that stopped, failed or was interrupted."""
