@@ -21,6 +21,12 @@ def test_the_rank_that_is_unlike_most_is_named() -> None:
     assert diverged(names, [[1, 2, 3], [1, 2, 4]]) == {"c": [1]}
 
 
+def test_of_shards_only_those_that_hold_the_same_are_compared() -> None:
+    names, places = ["a", "b"], [[0, 0], [8, 0], [0, 0], [8, 0]]
+    assert diverged(names, [[1, 5], [2, 5], [1, 5], [2, 5]], places) == {}
+    assert diverged(names, [[1, 5], [2, 5], [1, 5], [3, 6]], places) == {"a": [3], "b": [3]}
+
+
 @pytest.mark.parametrize(
     "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64]
 )

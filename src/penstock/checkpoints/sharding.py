@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from penstock.checkpoints.arrays import TORCH_DTYPES, Entry, cannot_travel
 from penstock.checkpoints.boxes import Box, Shape, local_box, replica
@@ -42,7 +42,7 @@ class Sharding:
         return self.wrap(full[self.box.slices].contiguous())
 
 
-def is_distributed(value: Any) -> bool:
+def is_distributed(value: Any) -> TypeGuard[DTensor]:
     """Whether it is a DTensor."""
     tensors = sys.modules.get("torch.distributed.tensor")
     return tensors is not None and isinstance(value, tensors.DTensor)

@@ -16,15 +16,17 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from penstock.checkpoints import is_distributed
+
 _TIMEOUT = timedelta(minutes=30)  # a gang is replaced on a death long before
 
 
 def join(rank: int, world_size: int, rendezvous: dict[str, Any], listener: int | None) -> None:
     """Join the gang's group. Rank 0 hosts the store on a socket that the agent already listens
     on, so no rank can come too early, and no port is ever taken by somebody else."""
-    if world_size == 1:
-        return
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if world_size == 1:
+        return at_least_alone(world_size)
     store = dist.TCPStore(  # type: ignore[attr-defined]
         rendezvous["host"],
         rendezvous["port"],
@@ -48,13 +50,25 @@ def device(rank: int, world_size: int) -> torch.device:
     return torch.device("cpu")
 
 
-def distribute(model: torch.nn.Module, device: torch.device, world_size: int) -> torch.nn.Module:
+def at_least_alone(world_size: int) -> None:
+    """A group of one, where this process is in none: meshes and shards want one at any number of
+    ranks."""
+    if world_size == 1 and not dist.is_initialized():
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+
+
+def distribute(
+    model: torch.nn.Module, device: torch.device, world_size: int, **options: Any
+) -> torch.nn.Module:
     """Move to the device; several ranks: wrap in DDP, which starts all from rank 0's weights."""
     model = model.to(device)
     if world_size == 1:
         return model
     ids = [device.index] if device.type == "cuda" else None
-    wrapped = torch.nn.parallel.DistributedDataParallel(model, device_ids=ids)
+    wrapped = torch.nn.parallel.DistributedDataParallel(model, device_ids=ids, **options)
     if world_size > 2 and device.type == "cpu":
         wrapped.register_comm_hook(world_size, _mean_in_rank_order)
     return wrapped
@@ -90,7 +104,8 @@ def equal_buffers(models: list[torch.nn.Module], world_size: int) -> None:
         return
     for model in models:
         for buffer in unwrap(model).buffers():
-            dist.broadcast(buffer, 0)
+            if not is_distributed(buffer):  # of one that is, each rank has its own part
+                dist.broadcast(buffer, 0)
 
 
 def total(values: list[float], world_size: int) -> list[float]:

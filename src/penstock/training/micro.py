@@ -20,7 +20,9 @@ import torch
 import torch.distributed as dist
 
 from penstock.base.errors import BadInput
+from penstock.checkpoints import is_distributed
 from penstock.training import randomness
+from penstock.training.distributing import synchronising
 
 Reduction = Literal["mean", "ordered"]
 Gradients = list[torch.Tensor | None]
@@ -63,8 +65,7 @@ class MicroBatches:
         for number in range(self.each):
             self._at = number
             for model in models:
-                if isinstance(model, torch.nn.parallel.DistributedDataParallel):
-                    model.require_backward_grad_sync = self.last and not self.ordered
+                synchronising(model, self.last and not self.ordered)
             randomness.seed_all(self._seed, "micro", step, self._rank * self.each + number)
             yield batch if rows is None else _cut(batch, number, rows // self.each)
 
@@ -76,6 +77,7 @@ class MicroBatches:
         """Called once a part: whether the gradients of the whole global batch are in place."""
         if not self.ordered:
             return self.last
+        _check_whole(optimizer)
         if id(optimizer) not in self._sums:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             self._sums[id(optimizer)] = TreeSum(parameters)
@@ -152,6 +154,15 @@ def _check(count: int, reduction: str, world_size: int) -> None:
             micro_batches=count,
             world_size=world_size,
         )
+
+
+def _check_whole(optimizer: torch.optim.Optimizer) -> None:
+    for each in optimizer.param_groups:
+        if any(is_distributed(parameter) for parameter in each["params"]):
+            raise BadInput(
+                'reduction="ordered" adds up whole gradients, and these lie over the ranks',
+                'Take reduction="mean", or a model that is not sharded.',
+            )
 
 
 def rows_of(batch: Any) -> int | None:

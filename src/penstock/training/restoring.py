@@ -52,7 +52,7 @@ class Restorer:
         from penstock.checkpoints import load, read_manifest
 
         manifest = read_manifest(self._blobs, chosen["manifest"])
-        state = load(self._blobs, manifest, link.rank, link.world_size)
+        state = load(self._blobs, manifest, link.rank, link.world_size, tracked.onto())
         tracked.load(state.shared["tracked"], manifest.step)
         then = state.shared.get("constructed", {})  # none in those of earlier versions
         changed = hyperparameters.put_changes(tracked.objects, then, constructed)
@@ -73,7 +73,7 @@ class Restorer:
             return
         from penstock.training import warm
 
-        weights = warm.read(self._blobs, self._initial)
+        weights = warm.read(self._blobs, self._initial, tracked.onto())
         count = warm.put(tracked.named_models(), weights, self._initial)
         if self._link.rank == 0:
             self._link.tell("initialised", {"from": warm.text_of(self._initial), "tensors": count})

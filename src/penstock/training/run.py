@@ -19,11 +19,14 @@ from penstock.jobs.link import Link
 from penstock.jobs.words import CHECKPOINT, EVALUATE, PUBLISH
 from penstock.training import amounts, group, hyperparameters, randomness
 from penstock.training.accounting import COMPARING, Accounts
+from penstock.training.clipping import clip_
 from penstock.training.comparing import compare
 from penstock.training.data import Reading
 from penstock.training.deferred import Deferred
+from penstock.training.distributing import Strategy, check_parameters, distribute
 from penstock.training.elastic import Sizes
 from penstock.training.evaluating import evaluating, rewound, summed
+from penstock.training.gathering import Skeleton
 from penstock.training.health import Health
 from penstock.training.micro import Means, MicroBatches, Reduction
 from penstock.training.publishing import Publisher
@@ -32,6 +35,8 @@ from penstock.training.saving import Saver
 from penstock.training.tracked import Tracked
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
     from penstock.data.pipeline.options import Options
 
 
@@ -67,6 +72,8 @@ class Run:
         self._emitter = emitter
         self._tracked = Tracked()
         self._models: list[torch.nn.Module] = []
+        self._skeletons: dict[int, Skeleton] = {}  # of models that are put into shards
+        self._differ = False  # whether ranks may have other gradients, or other parts of them
         self._loaders: list[Any] = []
         self._reading = Reading(link, blobs, layout, self.seed, self.device, payload["paths"])
         self._sizes = Sizes(**payload["elastic"]) if payload.get("elastic") else None
@@ -88,11 +95,31 @@ class Run:
 
     # -- building -------------------------------------------------------------------------------
 
-    def distribute(self, model: torch.nn.Module) -> torch.nn.Module:
-        """The model on this rank's device; with several ranks in DistributedDataParallel."""
-        wrapped = group.distribute(model, self.device, self.world_size)
+    def distribute(
+        self,
+        model: torch.nn.Module,
+        strategy: Strategy = "auto",
+        mesh: DeviceMesh | None = None,
+        **options: Any,
+    ) -> torch.nn.Module:
+        """The model on this rank's device; with several ranks in DistributedDataParallel.
+
+        strategy  "ddp", what "auto" is without a mesh: every rank has all of it; options are those
+                  of DistributedDataParallel
+                  "fsdp": every rank has a shard of it, its gradients and its optimiser's state
+                  (FSDP2); `wrap` says which modules are gathered as one: a class, several, or a
+                  function of a module (default: the repeated blocks); other options are those of
+                  `fully_shard`. The model itself is changed; make the optimiser afterwards
+                  "plain": no wrapper; the loop itself does the communication
+        mesh      for "fsdp", a DeviceMesh of one's own; default: all ranks in a row
+        Raises BadInput.
+        """
+        if strategy == "fsdp" or mesh is not None:
+            self._skeletons[id(model)] = Skeleton(model)
+        wrapped = distribute(model, self.device, self.world_size, strategy, mesh, **options)
         self._models.append(wrapped)
         self._accounts.watch(wrapped, self.device)
+        self._differ |= strategy == "plain" or id(model) in self._skeletons
         return wrapped
 
     def data(
@@ -201,6 +228,7 @@ class Run:
         self._accounts.amounts.tokens = tokens
         self._health = Health(spikes, patience)
         self._constructed = hyperparameters.constructed(self._tracked.objects)
+        check_parameters(self._models, self._tracked.optimizers())
         self._restore()
         total = 0
         if not getattr(source, "endless", False):
@@ -252,7 +280,7 @@ class Run:
             return False
         parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         limit = math.inf if clip is None else clip
-        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        norm = clip_(parameters, limit, self.world_size, self._differ)
         healthy = self._health.judge(self._tracked.name_of(optimizer), norm)
         if healthy:
             optimizer.step()
@@ -333,9 +361,10 @@ class Run:
         """
         with self._accounts.during(PUBLISH):
             group.equal_buffers([model], self.world_size)
-            found = self._publisher.publish(
-                name, group.unwrap(model), example, inputs, self.global_step
-            )
+            plain = group.unwrap(model)
+            if (skeleton := self._skeletons.get(id(plain))) is not None:
+                plain = skeleton.whole(plain, keep=self.rank == 0)
+            found = self._publisher.publish(name, plain, example, inputs, self.global_step)
         self.published = found
         return found
 

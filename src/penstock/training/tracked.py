@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from penstock.base.errors import BadInput, Damaged
+from penstock.checkpoints import Sharding, is_distributed, sharding_of, shardings_in
 from penstock.training.group import unwrap
+
+if TYPE_CHECKING:
+    from penstock.checkpoints.arrays import Entry
+
+_ROOT = "shared.tracked"  # where the tracked objects are in a checkpoint's tree
 
 
 def _plain(value: Any) -> Any:
@@ -37,6 +44,9 @@ class Tracked:
         modules = {n: m for n, m in self.objects.items() if isinstance(m, torch.nn.Module)}
         return {name: unwrap(module) for name, module in modules.items()}
 
+    def optimizers(self) -> list[Any]:
+        return [each for each in self.objects.values() if hasattr(each, "param_groups")]
+
     def models(self) -> list[torch.nn.Module]:
         return [each for each in self.objects.values() if isinstance(each, torch.nn.Module)]
 
@@ -57,6 +67,34 @@ class Tracked:
             plain = _plain(value)
             found[name] = plain.state_dict() if hasattr(plain, "state_dict") else plain.state()
         return found
+
+    def onto(self) -> Callable[[Entry], Sharding | None]:
+        """For `checkpoints.load`: how the tensors of each object lie over the ranks as it is now.
+
+        Of an optimiser that has not stepped yet: whatever it will keep for a parameter, in the
+        parameter's own shape, lies as the parameter does.
+        """
+        known: dict[str, Sharding] = {}
+        kept: dict[str, Sharding] = {}  # what an optimiser keeps for a parameter begins so
+        for name, value in self.objects.items():
+            plain, path = _plain(value), f"{_ROOT}.{name}"
+            state = plain.state_dict() if hasattr(plain, "state_dict") else plain.state()
+            known |= shardings_in(state, path)
+            groups = getattr(plain, "param_groups", [])
+            parameters = [each for group in groups for each in group["params"]]
+            for number, parameter in enumerate(parameters):
+                if is_distributed(parameter):
+                    at = f"{path}.state.{number}"
+                    kept[at] = sharding_of(parameter, at)
+
+        def find(entry: Entry) -> Sharding | None:
+            found = known.get(entry.name)
+            if found is None and (at := ".".join(entry.name.split(".")[:5])) in kept:
+                like = kept[at]
+                found = like if like.shape == entry.shape else None
+            return found
+
+        return find
 
     def load(self, states: dict[str, Any], step: int) -> None:
         """Put a checkpoint's states into the objects. Raises BadInput when they do not fit."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from penstock.base.errors import BadInput, Damaged, PenstockError
 from penstock.blobs import Blobs
-from penstock.checkpoints import load, read_manifest
+from penstock.checkpoints import is_distributed, load, read_manifest, sharding_of
 from penstock.registry import weights as weights_of
+
+if TYPE_CHECKING:
+    from penstock.checkpoints.reader import Onto
 
 States = Mapping[str, Mapping[str, Any]]  # name of a tracked object -> its state dictionary
 _SHOWN = 4
@@ -23,16 +26,17 @@ def text_of(initial: Mapping[str, Any]) -> str:
     return f"{initial['name']}@{initial['step']}"
 
 
-def read(blobs: Blobs, initial: Mapping[str, Any]) -> States:
+def read(blobs: Blobs, initial: Mapping[str, Any], onto: Onto | None = None) -> States:
     """name -> state; of a model version the one state has the name "".
 
+    onto  as `checkpoints.load` takes it: of sharded models only this rank's parts are read
     Raises Damaged: with `init_from` there is nothing else to fall back to.
     """
     try:
         if initial["kind"] == "model":
             return {"": weights_of(blobs, initial["package"])}
         manifest = read_manifest(blobs, initial["manifest"])
-        tracked: States = load(blobs, manifest, 0, manifest.world_size).shared["tracked"]
+        tracked: States = load(blobs, manifest, 0, 1, onto).shared["tracked"]
         return tracked
     except Damaged as error:  # without its facts, by which a run's own checkpoint is passed over
         raise Damaged(
@@ -60,8 +64,20 @@ def put(models: Mapping[str, torch.nn.Module], states: States, initial: Mapping[
             differences=wrong,
         )
     for name, model in models.items():
-        model.load_state_dict(chosen[name], strict=False)  # compared above; extra state may be less
+        state = _as_sharded(model, chosen[name])
+        model.load_state_dict(state, strict=False)  # compared above; extra state may be less
     return sum(len(_tensors(model.state_dict())) for model in models.values())
+
+
+def _as_sharded(model: torch.nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state, its whole tensors put into shards where the model's are."""
+    mine = model.state_dict()
+    return {
+        name: sharding_of(mine[name], name).part_of(value)
+        if is_distributed(mine.get(name)) and not is_distributed(value)
+        else value
+        for name, value in state.items()
+    }
 
 
 def _state_for(
