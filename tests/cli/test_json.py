@@ -62,6 +62,7 @@ ASKED: dict[str, tuple[str, ...]] = {
     "runs stop": ("wild",),
     "runs watch": ("whole",),
     "runs checkpoints": ("whole", "--verify"),
+    "runs export": ("whole", "whole.pt"),
     "runs pin": ("whole@30",),
     "runs verify": ("whole",),
 }
@@ -71,6 +72,7 @@ ELSEWHERE = {
     "deployments serve": "cli/test_json.py::test_serve_answers_the_call_in_flight_after_ctrl_c",
     "runs fork": "training/test_forks.py::"
     "test_a_fork_ends_as_its_parent_did_and_one_with_another_rate_differs_and_tells_why",
+    "runs import": "training/test_exporting.py::test_the_commands_go_there_and_back",
     "runs unpin": "cli/test_commands.py::test_a_checkpoint_is_pinned_listed_and_unpinned",
     "runs resize": "cli/test_commands.py::test_a_run_with_a_range_is_asked_for_another_number",
     "runs resume": "cli/test_live_run.py::test_a_detached_run_is_steered_from_another_terminal",

@@ -194,25 +194,29 @@ def test_the_number_of_ranks_changes_on_the_way_and_the_weights_that_are_loaded_
     sharded,
 ) -> None:
     """2 ranks, then 3, then 1, on a mesh of their own: rank 0 tells a digest of the whole weights
-    before each step, also of those that are done again."""
+    before and after each step."""
     mesh = 'init_device_mesh("cpu", (1, run.world_size), mesh_dim_names=("copies", "shards"))'
     sharded.edit(
         ('run.distribute(net, "fsdp")', f"run.distribute(net, mesh={mesh})"),
         ("import torch\n", "import torch\n    from torch.distributed import init_device_mesh\n"),
     )
-    sharded.edit(("run.global_step in (0, 30, 50)", "run.global_step not in last"))
-    sharded.edit(("for batch in run.steps", "last = []\n    for batch in run.steps"))
-    sharded.edit(("tell(begins=", "last.append(run.global_step); tell(begins="))
+    sharded.edit(
+        ("if run.global_step in (0, 30, 50):", "if True:"),
+        (
+            "time.sleep(config.pause)",
+            "tell(begins=run.global_step + 1, weights=weights(model))\n"
+            "        time.sleep(config.pause)",
+        ),
+    )
     for workers, until in (("2", 20), ("3", 40)):
-        script = sharded.start("run", workers, "0.05")
+        script = sharded.start("run", workers, "0.3")
         sharded.until(f"step {until}", lambda until=until: sharded.committed("run") >= until)
         script.send_signal(signal.SIGINT)
-        script.communicate(timeout=60)
-    sharded.run("run", "1", "0.05")
+        script.communicate(timeout=150)
+    sharded.run("run", "1", "0")
     found = told(sharded, "begins")
-    assert sorted(found) == list(range(STEPS))
-    twice = {step: digests for step, digests in found.items() if len(digests) > 1}
-    assert len(twice) >= 2 and all(len(set(digests)) == 1 for digests in twice.values())
+    assert sorted(found) == list(range(STEPS + 1))
+    assert all(len(set(digests)) == 1 for digests in found.values())
     resumed = [body["step"] for body in sharded.events("run", "attempt.resumed")]
     assert len(resumed) == 2
     assert sharded.newest("run").state == "finished"

@@ -83,7 +83,7 @@ def _encode(value: Any, path: str, out: Encoded, depth: int) -> Any:
         below = depth + 1
         return {
             "dict": [
-                [_encode_key(key, path), _encode(item, f"{path}.{_show(key)}", out, below)]
+                [encode_key(key, path), _encode(item, f"{path}.{_show(key)}", out, below)]
                 for key, item in value.items()
             ]
         }
@@ -117,9 +117,10 @@ def _encode_plain(value: Any) -> Any:
     return {"bytes": value.hex()} if kind is bytes else _UNKNOWN
 
 
-def _encode_key(key: Any, path: str) -> Any:
+def encode_key(key: Any, path: str = "shared") -> Any:
+    """The key of a dict, which has no entries. Raises CannotTravel."""
     if type(key) is tuple:
-        return {"tuple": [_encode_key(item, path) for item in key]}
+        return {"tuple": [encode_key(item, path) for item in key]}
     found = _encode_plain(key)
     if found is _UNKNOWN:
         raise cannot_travel(f"{path}.{_show(key)}", f"its key is a {_class(key)}")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 app = group("Runs: what is training or has trained, its logs, its processes.")
 
 Role = Literal["rank", "agent", "controller", "image", "sidecar", "data", "all"]
+Format = Literal["torch", "safetensors", "dcp"]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name, id or start of an id.")]
 MaybeRun = Annotated[
     str | None,
@@ -271,3 +272,56 @@ def unpin(checkpoint: Pinned) -> Answer:
     """Let a pinned checkpoint go again, with the next one that the run makes."""
     made = home().unpin_checkpoint(checkpoint)
     return Answer(made, lambda draw: draw.line(f"step {made.step} of {made.run} is not pinned"))
+
+
+@command(
+    app,
+    "export",
+    [
+        "penstock runs export base@2000 base.pt",
+        "penstock runs export base@best weights.safetensors --format safetensors",
+        "penstock runs export base folder --format dcp",
+    ],
+)
+def export(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(metavar="RUN[@STEP]", help="Without a step: the newest whole checkpoint."),
+    ],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A file, or for dcp a folder; new.")],
+    form: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            help="torch: all states, for torch.load; safetensors: the models' weights; dcp: all "
+            "states, for torch.distributed.checkpoint.",
+        ),
+    ] = "torch",
+) -> Answer:
+    """Write a checkpoint as a file that others read; it is there with all of it, or not at all."""
+    from penstock.cli import show
+
+    made = home().export_checkpoint(checkpoint, path, form)
+    return Answer(made, lambda draw: show.exported(draw, made))
+
+
+@command(
+    app,
+    "import",
+    ["penstock runs import old old.pt", "penstock runs import old weights.safetensors --step 2000"],
+)
+def import_file(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the run it becomes; new.")],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="A file of torch or safetensors, a DCP folder.")
+    ],
+    form: Annotated[
+        Format | None, typer.Option("--format", help="Default: guessed from the path.")
+    ] = None,
+    step: Annotated[
+        int, typer.Option(min=0, metavar="N", help="The number that its checkpoint gets.")
+    ] = 0,
+) -> Answer:
+    """Make a file the checkpoint of a new run, to begin from: init_from=NAME. Runs no code."""
+    made = home().import_checkpoint(name, path, form, step)
+    return Answer(made, lambda draw: draw.line(f"{name}@{made.step} ({made.run})"))

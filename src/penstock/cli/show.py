@@ -11,7 +11,14 @@ from penstock.base.hashing import short
 from penstock.base.units import show_bytes
 from penstock.cli.data.drawing import pairs
 from penstock.cli.draw import Drawing, age, state, took
-from penstock.home.views import CheckpointVerdict, CheckpointView, ForkView, RunDetail, RunView
+from penstock.home.views import (
+    CheckpointVerdict,
+    CheckpointView,
+    ExportView,
+    ForkView,
+    RunDetail,
+    RunView,
+)
 from penstock.records import Checkpoint
 
 _SHOWN_CHECKPOINTS = 10
@@ -99,6 +106,14 @@ def forked(draw: Drawing, made: ForkView) -> None:
     for line in made.changed:
         draw.line(f"  changed: {line}")
     draw.line(f"follow it: penstock runs logs {made.run.name} -f")
+
+
+def exported(draw: Drawing, made: ExportView) -> None:
+    """What was written where."""
+    for note in made.notes:
+        draw.line(note)
+    size = show_bytes(made.bytes)
+    draw.line(f"{made.path}: step {made.step} of {made.run} as {made.format}, {size}")
 
 
 def metrics(draw: Drawing, series: Mapping[str, Sequence[tuple[int, float]]]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock.base.errors import BadInput
-from penstock.home.views import CheckpointView
+from penstock.home.views import CheckpointView, ExportView
 from penstock.records import Checkpoint, to_data
 
 if TYPE_CHECKING:
@@ -42,6 +43,23 @@ def unpin(stores: Stores, reference: str) -> CheckpointView:
                 step=row.step,
             )
     return replace(_view(row), pinned=None)
+
+
+def export(stores: Stores, reference: str, path: str, form: str) -> ExportView:
+    """A checkpoint as a file of others. Raises NotFound, Damaged, BadInput, CannotTravel."""
+    from penstock.training.exporting import export as write
+
+    found, size = write(stores, reference, Path(path), form)
+    return ExportView(found.run.id, found.checkpoint.step, path, form, size, found.notes)
+
+
+def import_file(
+    stores: Stores, name: str, path: str, form: str | None, step: int
+) -> CheckpointView:
+    """A file of others as the checkpoint of a new run. Raises BadInput, Conflict, CannotTravel."""
+    from penstock.training.exporting import import_file as read
+
+    return _view(read(stores, name, Path(path), form, step))
 
 
 def _named(meta: Reader, reference: str) -> Checkpoint:

@@ -14,6 +14,7 @@ from penstock.home.views import (
     Check,
     CheckpointVerdict,
     CheckpointView,
+    ExportView,
     ForkView,
     Process,
     RunDetail,
@@ -173,6 +174,30 @@ class LocalHome(LocalData):
         from penstock.home import checkpoints
 
         return checkpoints.unpin(self.stores, reference)
+
+    def export_checkpoint(self, reference: str, path: str, form: str = "torch") -> ExportView:
+        from penstock.home import checkpoints
+
+        return checkpoints.export(self.stores, reference, path, form)
+
+    def import_checkpoint(
+        self, name: str, path: str, form: str | None = None, step: int = 0
+    ) -> CheckpointView:
+        from penstock.home import checkpoints
+
+        return checkpoints.import_file(self.stores, name, path, form, step)
+
+    def dcp_reader(self, reference: str) -> Any:
+        """A StorageReader of torch.distributed.checkpoint over RUN@STEP."""
+        from penstock.training import exporting
+
+        return exporting.dcp_reader(self.stores, reference)
+
+    def dcp_writer(self, name: str, step: int = 0) -> Any:
+        """A StorageWriter of torch.distributed.checkpoint, which makes a run of this name."""
+        from penstock.training import exporting
+
+        return exporting.dcp_writer(self.stores, name, step)
 
     def adopt(self) -> list[str]:
         from penstock.jobs import control

@@ -16,6 +16,7 @@ from penstock.home.views import (
     Check,
     CheckpointVerdict,
     CheckpointView,
+    ExportView,
     ForkView,
     Process,
     RunDetail,
@@ -113,6 +114,17 @@ class Home(DataHome, Protocol):
 
     def unpin_checkpoint(self, reference: str) -> CheckpointView:
         """Let it go with the run's next checkpoint. BadInput when it is not pinned."""
+        ...
+
+    def export_checkpoint(self, reference: str, path: str, form: str = "torch") -> ExportView:
+        """Write RUN[@STEP] for others: "torch" and "safetensors" are files, "dcp" is a folder."""
+        ...
+
+    def import_checkpoint(
+        self, name: str, path: str, form: str | None = None, step: int = 0
+    ) -> CheckpointView:
+        """Make such a file or folder the checkpoint of a new, finished run. Conflict when the name
+        is taken."""
         ...
 
     def adopt(self) -> list[str]:

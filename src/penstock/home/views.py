@@ -158,6 +158,21 @@ class CheckpointView:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportView:
+    """A checkpoint as a file, or folder, that others read.
+
+    notes  damaged checkpoints that were passed over
+    """
+
+    run: str
+    step: int
+    path: str
+    format: str
+    bytes: int
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class VersionDetail:
     """A dataset or model version with the aliases that point at it, its tags and manifest."""
 

@@ -26,7 +26,8 @@ def join(rank: int, world_size: int, rendezvous: dict[str, Any], listener: int |
     on, so no rank can come too early, and no port is ever taken by somebody else."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     if world_size == 1:
-        return at_least_alone(world_size)
+        at_least_alone(world_size)
+        return
     store = dist.TCPStore(  # type: ignore[attr-defined]
         rendezvous["host"],
         rendezvous["port"],
