@@ -44,9 +44,6 @@ class Tracked:
         modules = {n: m for n, m in self.objects.items() if isinstance(m, torch.nn.Module)}
         return {name: unwrap(module) for name, module in modules.items()}
 
-    def optimizers(self) -> list[Any]:
-        return [each for each in self.objects.values() if hasattr(each, "param_groups")]
-
     def models(self) -> list[torch.nn.Module]:
         return [each for each in self.objects.values() if isinstance(each, torch.nn.Module)]
 
