@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,13 +13,15 @@ from penstock.checkpoints import is_distributed
 
 
 def clip_(
-    parameters: Sequence[torch.nn.Parameter], limit: float, world_size: int, differ: bool
+    parameters: Sequence[torch.nn.Parameter], clip: float | None, world_size: int, differ: bool
 ) -> torch.Tensor:
-    """Scale the gradients in place so that their norm is at most `limit`; the norm before.
+    """Scale the gradients in place so that their norm is at most `clip`; the norm before.
 
+    clip     None: they stay as they are
     differ   ranks may have other gradients, or other parts of them: the norm is agreed on
     returns  [], of all of every gradient and equal on all ranks
     """
+    limit = math.inf if clip is None else clip
     gradients = [each.grad for each in parameters if each.grad is not None]
     sharded = any(is_distributed(each) for each in gradients)
     if not sharded and (world_size == 1 or not differ):

@@ -12,12 +12,45 @@ import torch.distributed as dist
 from penstock.base.errors import BadInput
 from penstock.base.nearest import did_you_mean
 from penstock.training import group
+from penstock.training.gathering import Skeleton
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 Strategy = Literal["auto", "plain", "ddp", "fsdp"]
 Wrap = type | Collection[type] | Callable[[torch.nn.Module], bool]
+
+
+class Distribution:
+    """One rank's: how each of its models lies over the ranks.
+
+    differ  whether ranks may have other gradients, or other parts of them
+    """
+
+    def __init__(self, device: torch.device, world_size: int) -> None:
+        self.differ = False
+        self._device, self._world_size = device, world_size
+        self._skeletons: dict[int, Skeleton] = {}  # of models that are put into shards
+
+    def distribute(
+        self,
+        model: torch.nn.Module,
+        strategy: Strategy,
+        mesh: DeviceMesh | None,
+        options: dict[str, Any],
+    ) -> torch.nn.Module:
+        """As the function below."""
+        if strategy == "fsdp" or mesh is not None:
+            self._skeletons[id(model)] = Skeleton(model)
+        self.differ |= strategy == "plain" or id(model) in self._skeletons
+        return distribute(model, self._device, self._world_size, strategy, mesh, **options)
+
+    def whole(self, model: torch.nn.Module, keep: bool) -> torch.nn.Module:
+        """The user's own model, whole; where it lies in shards, a collective call, and `keep` says
+        whether this rank wants it. Raises CannotTravel."""
+        plain = group.unwrap(model)
+        skeleton = self._skeletons.get(id(plain))
+        return plain if skeleton is None else skeleton.whole(plain, keep)
 
 
 def distribute(

@@ -23,10 +23,9 @@ from penstock.training.clipping import clip_
 from penstock.training.comparing import compare
 from penstock.training.data import Reading
 from penstock.training.deferred import Deferred
-from penstock.training.distributing import Strategy, check_parameters, distribute
+from penstock.training.distributing import Distribution, Strategy, check_parameters
 from penstock.training.elastic import Sizes
 from penstock.training.evaluating import evaluating, rewound, summed
-from penstock.training.gathering import Skeleton
 from penstock.training.health import Health
 from penstock.training.micro import Means, MicroBatches, Reduction
 from penstock.training.publishing import Publisher
@@ -72,8 +71,7 @@ class Run:
         self._emitter = emitter
         self._tracked = Tracked()
         self._models: list[torch.nn.Module] = []
-        self._skeletons: dict[int, Skeleton] = {}  # of models that are put into shards
-        self._differ = False  # whether ranks may have other gradients, or other parts of them
+        self._laid = Distribution(self.device, link.world_size)
         self._loaders: list[Any] = []
         self._reading = Reading(link, blobs, layout, self.seed, self.device, payload["paths"])
         self._sizes = Sizes(**payload["elastic"]) if payload.get("elastic") else None
@@ -102,24 +100,18 @@ class Run:
         mesh: DeviceMesh | None = None,
         **options: Any,
     ) -> torch.nn.Module:
-        """The model on this rank's device; with several ranks in DistributedDataParallel.
+        """The model on this rank's device.
 
-        strategy  "ddp", what "auto" is without a mesh: every rank has all of it; options are those
-                  of DistributedDataParallel
-                  "fsdp": every rank has a shard of it, its gradients and its optimiser's state
-                  (FSDP2); `wrap` says which modules are gathered as one: a class, several, or a
-                  function of a module (default: the repeated blocks); other options are those of
-                  `fully_shard`. The model itself is changed; make the optimiser afterwards
-                  "plain": no wrapper; the loop itself does the communication
-        mesh      for "fsdp", a DeviceMesh of one's own; default: all ranks in a row
-        Raises BadInput.
+        strategy  "ddp", what "auto" is without a mesh: all of it on every rank; options are those
+                  of DistributedDataParallel. "plain": likewise, the loop does the communication
+                  "fsdp": a shard of it, its gradients and optimiser on every rank; `wrap` is a
+                  class, several, or a function of a module (default: the repeated blocks); other
+                  options are those of `fully_shard`. Make the optimiser afterwards
+        mesh      for "fsdp", a DeviceMesh of one's own. Raises BadInput.
         """
-        if strategy == "fsdp" or mesh is not None:
-            self._skeletons[id(model)] = Skeleton(model)
-        wrapped = distribute(model, self.device, self.world_size, strategy, mesh, **options)
+        wrapped = self._laid.distribute(model, strategy, mesh, options)
         self._models.append(wrapped)
         self._accounts.watch(wrapped, self.device)
-        self._differ |= strategy == "plain" or id(model) in self._skeletons
         return wrapped
 
     def data(
@@ -279,8 +271,7 @@ class Run:
         ):
             return False
         parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-        limit = math.inf if clip is None else clip
-        norm = clip_(parameters, limit, self.world_size, self._differ)
+        norm = clip_(parameters, clip, self.world_size, self._laid.differ)
         healthy = self._health.judge(self._tracked.name_of(optimizer), norm)
         if healthy:
             optimizer.step()
@@ -361,10 +352,8 @@ class Run:
         """
         with self._accounts.during(PUBLISH):
             group.equal_buffers([model], self.world_size)
-            plain = group.unwrap(model)
-            if (skeleton := self._skeletons.get(id(plain))) is not None:
-                plain = skeleton.whole(plain, keep=self.rank == 0)
-            found = self._publisher.publish(name, plain, example, inputs, self.global_step)
+            whole = self._laid.whole(model, keep=self.rank == 0)
+            found = self._publisher.publish(name, whole, example, inputs, self.global_step)
         self.published = found
         return found
 
