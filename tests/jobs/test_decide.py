@@ -129,6 +129,24 @@ def test_an_image_that_cannot_start_fails_with_its_reason():
     assert decide(clearing, Poll(at=0.0, broken=reason)) == Ended("failed", reason)
 
 
+def test_a_newer_state_in_memory_fills_the_budget_again_but_not_the_same_one():
+    """What dies at step 57 each time gets to the state of step 56 each time, and ends."""
+    state, poll = Running(1, Budget()), Poll(at=0.0, exits=(KILLED,), kept=56)
+    for _ in range(LIMITS["crash"]):
+        state = decide(state, poll)
+        assert state.then == "start"
+        state = Running(state.attempt + 1, state.budget)
+    assert decide(state, poll).then == "fail"
+    assert decide(state, replace(poll, kept=57)).budget == Budget(crash=1, kept=57)
+
+
+def test_unhealthy_gradients_are_counted_until_there_is_a_checkpoint():
+    low = Budget(gradients=3, crash=4, committed=10)
+    assert low.refilled(10, kept=20) == Budget(gradients=3, committed=10, kept=20)
+    assert low.refilled(12, kept=20) == Budget(committed=12, kept=20)
+    assert Budget(committed=30, crash=1).refilled(30, kept=20) == Budget(committed=30, crash=1)
+
+
 def test_a_newer_checkpoint_fills_the_budget_again():
     low = Budget(crash=LIMITS["crash"] - 1, hang=1, committed=10)
     same = decide(Running(5, low), Poll(at=0.0, exits=(KILLED,), committed=10))

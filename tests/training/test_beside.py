@@ -35,13 +35,19 @@ class Bystander:
         self.threads: set[str] = set()
         self._made: dict[str, Buffer] = {}
 
-    def buffers(self, size: int, count: int) -> list[Buffer]:
+    def buffers(self, size: int, least: int, count: int) -> list[Buffer]:
         made = [Buffer(f"slot-{n}", memoryview(bytearray(b"\xee" * size))) for n in range(count)]
         self._made = {buffer.slot: buffer for buffer in made}
         return made
 
     def wait_free(self, buffers: list[Buffer]) -> Buffer:
         return next(buffer for buffer in buffers if buffer.free)
+
+    def find_free(self, buffers: list[Buffer]) -> Buffer | None:
+        return self.wait_free(buffers)
+
+    def settle(self, buffers: list[Buffer]) -> None:
+        """Nothing is under way."""
 
     def hand(self, _: str, buffer: Buffer, step: int, message: dict[str, Any]) -> None:
         body = {"slot": buffer.slot, "step": step, "rank": 0, "index": message["index"]}
@@ -89,7 +95,7 @@ class Loop:
 
     def __init__(self, every: int = 1) -> None:
         self.link = Bystander()
-        self.saver = Saver(self.link, every, nullcontext)
+        self.saver = Saver(self.link, every, "off", nullcontext)
         self.models = {"first": Model(), "second": Model()}
         self.average = Model()
         self.optimizers = {name: Tagging(model.large) for name, model in self.models.items()}
@@ -116,14 +122,14 @@ class Loop:
             for parameter in self.average.large:
                 parameter.fill_(step)
         self.step = step
-        if self.saver.is_due(step):
+        if self.saver.due(step):
             self.save()
 
     def save(self, at_once: bool = False) -> None:
         objects = {**self.models, "average": self.average}
         shared = {name: each.state_dict() for name, each in objects.items()}
         shared |= {f"of {name}": each.state_dict() for name, each in self.optimizers.items()}
-        self.saver.save(self.step, shared, {}, {}, at_once)
+        self.saver.save(self.step, shared, {}, {}, at_once=at_once)
 
     def pause(self) -> None:
         time.sleep(self.dice.choice([0, 0, 1e-5, 1e-3, 5e-3]))
@@ -159,7 +165,7 @@ def test_a_parameter_changed_in_the_body_of_the_loop_is_found_and_the_next_step_
     loop.run(16, body)
     assert list(loop.link.states) == [4, 9, 12, 16], SEED
     assert all(loop.is_of_one_step(step) for step in loop.link.states), SEED
-    told = {"step": 8, "tensor": "shared.second.large.0"}
+    told = {"step": 8, "tensor": "shared.second.large.0", "again": True}
     assert loop.link.told == [("torn", told)]
 
 

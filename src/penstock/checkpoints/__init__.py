@@ -27,6 +27,7 @@ from penstock.checkpoints.reader import Loaded, State, load, load_newest
 from penstock.checkpoints.retain import to_drop
 from penstock.checkpoints.sharding import Sharding, is_distributed, sharding_of
 from penstock.checkpoints.sidecar import handle
+from penstock.checkpoints.slots import Slots, room, seal
 from penstock.checkpoints.state import shardings_in
 from penstock.checkpoints.writer import persist
 
@@ -38,6 +39,7 @@ __all__ = [
     "Manifest",
     "Plan",
     "Sharding",
+    "Slots",
     "State",
     "assemble",
     "handle",
@@ -50,6 +52,8 @@ __all__ = [
     "plan",
     "read_manifest",
     "relabelled",
+    "room",
+    "seal",
     "sharding_of",
     "shardings_in",
     "to_drop",

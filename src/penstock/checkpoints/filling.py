@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from penstock.blobs import Blobs
 from penstock.checkpoints.arrays import Entry, allocate, disagrees
 from penstock.checkpoints.boxes import Box, whole
-from penstock.checkpoints.integrity import Damage, read_chunks
+from penstock.checkpoints.integrity import Damage, Readable, read_chunks
 from penstock.checkpoints.layout import Piece, boxes_of, needed
 from penstock.checkpoints.manifest import Part
 
@@ -107,7 +106,7 @@ class _Gathering:
             self._done(done)
 
 
-def fill(blobs: Blobs, step: int, part: Part, takes: Iterable[Take | None]) -> None:
+def fill(blobs: Readable, step: int, part: Part, takes: Iterable[Take | None]) -> None:
     """Read the chunks that hold what is wanted, each once, and give every byte to who wants it.
 
     takes  None among them counts for nothing

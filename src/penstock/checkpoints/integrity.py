@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import xxhash
 
@@ -21,6 +22,12 @@ from penstock.checkpoints.manifest import Manifest, Part, read_manifest
 from penstock.records import Checkpoint
 
 _FIX = "An older checkpoint is used; `penstock runs verify` shows what else is damaged."
+
+
+class Readable(Protocol):
+    """Where the bytes of parts are: a blob store, or slots in memory."""
+
+    def open(self, digest: str) -> AbstractContextManager[BinaryIO]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +138,7 @@ def open_manifest(checkpoint: Checkpoint, blobs: Blobs) -> tuple[Manifest | None
 
 
 def read_chunks(
-    blobs: Blobs, step: int, part: Part, numbers: Sequence[int], to_the_end: bool = False
+    blobs: Readable, step: int, part: Part, numbers: Sequence[int], to_the_end: bool = False
 ) -> Iterator[tuple[int, bytes | Damage]]:
     """The bytes of the chunks asked for, each verified, or the damage found in their place.
 

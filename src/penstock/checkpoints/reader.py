@@ -10,7 +10,7 @@ from penstock.base.errors import BadInput, Damaged
 from penstock.blobs import Blobs
 from penstock.checkpoints.arrays import Entry
 from penstock.checkpoints.filling import Room, fill
-from penstock.checkpoints.integrity import Damage, newest_first, open_manifest
+from penstock.checkpoints.integrity import Damage, Readable, newest_first, open_manifest
 from penstock.checkpoints.manifest import Manifest, TreeRecord
 from penstock.checkpoints.sharding import Sharding
 from penstock.checkpoints.state import decode
@@ -42,12 +42,13 @@ class Loaded:
 
 
 def load(
-    blobs: Blobs, manifest: Manifest, rank: int, world_size: int, onto: Onto | None = None
+    blobs: Readable, manifest: Manifest, rank: int, world_size: int, onto: Onto | None = None
 ) -> State:
     """Read the shared state and, at the world size that wrote it, this rank's own.
 
-    onto  says of an entry how this rank's tensor is distributed (`sharding_of`); only its part is
-          read then, however it was distributed when it was written. None: it comes whole
+    blobs  a store, or `Slots`
+    onto   says of an entry how this rank's tensor is distributed (`sharding_of`); only its part is
+           read then, however it was distributed when it was written. None: it comes whole
 
     Reads only the chunks it needs, each once, and gives nothing that was not verified.
     Raises Damaged (its fact `damage` is `Damage.as_dict()`), Unavailable, MissingExtra, BadInput.

@@ -29,19 +29,29 @@ def persist(buffer: memoryview, index: dict[str, Any], blobs: Blobs) -> dict[str
             f"the buffer has {buffer.nbytes} bytes and its index speaks of {nbytes}",
             "Give persist the buffer and the index of the same plan.",
         )
-    pieces = [Piece.from_dict(piece) for piece in index["pieces"]]
-    chunks = cut(pieces, lambda piece: _name(index, piece), nbytes)
+    chunks = chunks_of(index)
     # A run that met damage, fell back and computed the same step again comes with the same bytes,
     # and "already there" would then be the damaged blob: so what is there is read, and mended.
     blob = blobs.put(_hashed(buffer.cast("B")[:nbytes], chunks), mend=True)
+    return described(index, [chunk.as_dict() for chunk in chunks], blob)
+
+
+def chunks_of(index: dict[str, Any]) -> list[Chunk]:
+    """The chunks of a part, not hashed yet."""
+    pieces = [Piece.from_dict(piece) for piece in index["pieces"]]
+    return cut(pieces, lambda piece: _name(index, piece), index["nbytes"])
+
+
+def described(index: dict[str, Any], chunks: list[dict[str, Any]], blob: str) -> dict[str, Any]:
+    """What `assemble` must know of a part. chunks: `Chunk.as_dict`; blob: where its bytes are."""
     first = index["rank"] == 0
     return {
         "format": FORMAT,
         "rank": index["rank"],
         "world_size": index["world_size"],
         "blob": blob,
-        "nbytes": nbytes,
-        "chunks": [chunk.as_dict() for chunk in chunks],
+        "nbytes": index["nbytes"],
+        "chunks": chunks,
         "pieces": index["pieces"],
         "own": index["own"],
         "shared": index["shared"] if first else None,  # equal on all ranks, which the digests show

@@ -1,6 +1,8 @@
 """How often in a row an attempt may end before its time, by what ended it. Pure.
 
-"In a row" means: without a checkpoint newer than any before. A preemption costs nothing. The
+"In a row" means: without a newer checkpoint, and without a newer state in the memory of the
+agent: what dies at the same step each time gets no further in either. Gradients that stay unhealthy
+are counted until there is a checkpoint. A preemption costs nothing. The
 user's own exception is tried again once; see `penstock.jobs.decide`.
 """
 
@@ -28,6 +30,7 @@ class Budget:
     """What was spent since the newest checkpoint, per cause.
 
     committed   its step
+    kept        newest step whose state was in memory
     last_error  the user's exception that was tried again, and its step
     """
 
@@ -38,6 +41,7 @@ class Budget:
     damage: int = 0
     gradients: int = 0
     committed: int = 0
+    kept: int = 0
     last_error: tuple[str, int] | None = None
 
     @property
@@ -45,11 +49,15 @@ class Budget:
         """Failures of all kinds since then."""
         return sum(int(getattr(self, cause)) for cause in LIMITS)
 
-    def refilled(self, committed: int) -> Budget:
-        """Full again, if there is a newer checkpoint."""
-        if committed <= self.committed:
-            return self
-        return Budget(committed=committed, last_error=self.last_error)
+    def refilled(self, committed: int, kept: int = 0) -> Budget:
+        """Full again, if there is a newer checkpoint, or a newer state in memory."""
+        newest = max(kept, self.kept)
+        if committed > self.committed:
+            return Budget(committed=committed, kept=newest, last_error=self.last_error)
+        if kept > max(self.committed, self.kept):
+            full = Budget(committed=self.committed, kept=newest, last_error=self.last_error)
+            return replace(full, gradients=self.gradients)
+        return self
 
     def spend(self, cause: Cause) -> Budget | None:
         """With one failure more; None where there were too many."""

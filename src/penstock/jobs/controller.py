@@ -128,6 +128,7 @@ class Controller:
         poll = self._facts.poll(
             at=time.monotonic(),
             committed=self._work.committed(),
+            kept=self._work.kept(),
             stop=self._stop,
             grace=self.stores.settings.grace_seconds if self._preempted else think.GRACE,
             preempted=self._preempted,
@@ -204,6 +205,8 @@ class Controller:
             self._on_call(body)
         elif kind == "sidecar":
             self._work.on_sidecar(body["name"], body)
+        elif kind == "kept":
+            self._work.on_kept(body["gang"], body["step"], body["world_size"])
         elif kind == "handed" and body["gang"] == self.attempt:
             self._work.on_handed(body["rank"], body["step"])
         elif kind == "tell" and body["gang"] == self.attempt:
@@ -328,6 +331,7 @@ class Controller:
         if lost:
             self._agent.lost()
             self.event("agent.died", {"attempt": state.attempt - 1})
+            self._work.on_kept(0, 0, 0)  # its memory went with it
             self._agent.start(self.generation)
         self._begin(state)
 
@@ -361,7 +365,7 @@ class Controller:
 
     def _open_attempt(self) -> Run:
         def change(tx: Writer) -> Run:
-            from_step = self._work.committed()
+            from_step = max(self._work.committed(), self._work.kept())
             tx.add_attempt(Attempt(self.run_id, self.attempt, self.generation, tx.now(), from_step))
             run = tx.get_run(self.run_id)
             if run.state in ("pending", "running"):

@@ -141,6 +141,7 @@ class Poll:
 
     at         seconds on the controller's monotonic clock
     committed  newest committed checkpoint's step
+    kept       newest step whose state the agent holds whole in memory
     finished   every rank's function returned
     left       every rank drained or returned
     gone       no process of the gang is left
@@ -153,6 +154,7 @@ class Poll:
 
     at: float
     committed: int = 0
+    kept: int = 0
     started: bool = False
     exits: tuple[Exit, ...] = ()
     raised: tuple[Raised, ...] = ()
@@ -251,7 +253,7 @@ def _failed(
 ) -> Clearing:
     """Another attempt while the cause's budget lasts, and then the end, with `error` if the rank
     gave one."""
-    budget = state.budget.refilled(poll.committed)
+    budget = state.budget.refilled(poll.committed, poll.kept)
     left = budget.spend(cause)
     if left is not None:
         return Clearing(state.attempt, left, "start", what, detail)
@@ -279,7 +281,7 @@ def _failed_by_user(state: Settling, poll: Poll) -> Clearing:
     facts = {"rank": raised.rank, "step": raised.step, "what": raised.error["what"]}
     if code in _RAISED:
         return _failed(state, poll, _RAISED[code], cause, facts, raised.error)
-    budget = state.budget.refilled(poll.committed)
+    budget = state.budget.refilled(poll.committed, poll.kept)
     spent = budget.spend("crash")
     again = budget.last_error == raised.signature
     if again or spent is None or code != "user-code":

@@ -78,12 +78,13 @@ class Facts:
         (t0, s0), (t1, s1) = self._pace[0], self._pace[-1]
         return max(0.0, (s1 - s0) / max(t1 - t0, 0.25))
 
-    def poll(self, at: float, committed: int, **wishes: Any) -> Poll:
+    def poll(self, at: float, committed: int, kept: int, **wishes: Any) -> Poll:
         """wishes  those fields of Poll that tell what others want: stop, grace, kill, …"""
         everyone = self.world_size > 0
         return Poll(
             at=at,
             committed=committed,
+            kept=kept,
             started=self.started,
             exits=tuple(self.exits),
             raised=tuple(self.raised),

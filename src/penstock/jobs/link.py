@@ -20,11 +20,26 @@ from penstock.jobs.words import Words
 
 @dataclass
 class Buffer:
-    """A piece of shared memory that a rank fills and a sidecar reads."""
+    """A piece of shared memory that a rank fills, and a sidecar or a later rank reads.
+
+    free    it may be filled
+    handed  a sidecar has it and is not done
+    keeps   what is filled and sealed may stay in it
+    """
 
     slot: str
     view: memoryview
     free: bool = True
+    handed: bool = False
+    keeps: bool = False
+
+
+@dataclass
+class Lent:
+    """A filled slot of one seat, and the seal that it was kept with."""
+
+    memory: mmap.mmap
+    seal: dict[str, Any]
 
 
 class Link(Protocol):
@@ -43,12 +58,38 @@ class Link(Protocol):
         ...
 
     def tell(self, kind: str, payload: dict[str, Any]) -> None: ...
-    def buffers(self, size: int, count: int) -> list[Buffer]:
-        """Shared buffers of `size` bytes each, in memory or, when it has no room, on disk."""
+    def buffers(self, size: int, least: int, count: int) -> list[Buffer]:
+        """Shared buffers of `size` bytes each, in memory or, when it has no room, on disk. Where
+        this seat has some of at least `least` bytes it is those, and what is in them stays.
+
+        count  how many it takes to keep states in memory beside those that are persisted; without
+               room for them it is two, and none `keeps`
+        """
         ...
 
     def wait_free(self, buffers: list[Buffer]) -> Buffer:
         """One that is free, waiting until a sidecar is done with it."""
+        ...
+
+    def find_free(self, buffers: list[Buffer]) -> Buffer | None:
+        """One that is free now."""
+        ...
+
+    def settle(self, buffers: list[Buffer]) -> None:
+        """Wait until no sidecar has any of them."""
+        ...
+
+    def keep(self, buffer: Buffer, step: int, seal: dict[str, Any], seconds: float) -> None:
+        """A filled buffer stays as it is, until all ranks keep a newer state; it may be handed over
+        as well, afterwards. seconds: what filling it took. In any thread."""
+        ...
+
+    def lent(self, gang: int, step: int) -> list[Lent]:
+        """The state that all seats keep, by ranks; fewer when it is not there any more."""
+        ...
+
+    def pace(self) -> None:
+        """Ask the agent to say from time to time, by `keep_at`, when to keep a state."""
         ...
 
     def hand(self, sidecar: str, buffer: Buffer, step: int, message: dict[str, Any]) -> None:
@@ -70,6 +111,7 @@ class Link(Protocol):
         ...
 
     def save_at(self) -> int: ...
+    def keep_at(self) -> int: ...
     def drain_at(self) -> int: ...
 
 
@@ -90,6 +132,7 @@ class AgentLink:
         self._next_id = 0
         self._answers: dict[int, tuple[dict[str, Any], list[int]]] = {}
         self._freed: set[str] = set()
+        self._persisted: set[str] = set()
 
     def call(self, kind: str, payload: dict[str, Any]) -> dict[str, Any]:
         return self._ask(kind, payload)[0]
@@ -97,28 +140,63 @@ class AgentLink:
     def tell(self, kind: str, payload: dict[str, Any]) -> None:
         self._send({"tell": {"kind": kind, "payload": payload}})
 
-    def buffers(self, size: int, count: int) -> list[Buffer]:
-        answer, fds = self._ask("allocate", {"bytes": size, "count": count})
+    def buffers(self, size: int, least: int, count: int) -> list[Buffer]:
+        answer, fds = self._ask("allocate", {"bytes": size, "least": least, "count": count})
         found = []
         for slot, fd in zip(answer["slots"], fds, strict=True):
             view = memoryview(mmap.mmap(fd, answer["bytes"]))
             os.close(fd)
-            found.append(Buffer(slot, view))
+            handed = slot in answer["handed"]
+            found.append(Buffer(slot, view, slot not in answer["busy"], handed, answer["keeps"]))
         return found
 
     def wait_free(self, buffers: list[Buffer]) -> Buffer:
-        self._listen(timeout=0)
-        while True:
-            for buffer in buffers:
-                if buffer.slot in self._freed:
-                    self._freed.discard(buffer.slot)
-                    buffer.free = True
-                if buffer.free:
-                    return buffer
+        while (found := self.find_free(buffers)) is None:
             self._listen(timeout=1.0)
+        return found
+
+    def find_free(self, buffers: list[Buffer]) -> Buffer | None:
+        self._hear(buffers)
+        return next((buffer for buffer in buffers if buffer.free), None)
+
+    def settle(self, buffers: list[Buffer]) -> None:
+        self._hear(buffers)
+        while any(buffer.handed for buffer in buffers):
+            self._listen(timeout=1.0)
+            self._hear(buffers)
+
+    def _hear(self, buffers: list[Buffer]) -> None:
+        """What the agent has said of them until now."""
+        while self._listen(timeout=0):
+            pass
+        for buffer in buffers:
+            if buffer.slot in self._persisted:
+                self._persisted.discard(buffer.slot)
+                buffer.handed = False
+            if buffer.slot in self._freed:
+                self._freed.discard(buffer.slot)
+                buffer.free = True
+
+    def keep(self, buffer: Buffer, step: int, seal: dict[str, Any], seconds: float) -> None:
+        buffer.free = False
+        body = {"slot": buffer.slot, "step": step, "seal": seal, "seconds": seconds}
+        self._send({"keep": body})
+
+    def lent(self, gang: int, step: int) -> list[Lent]:
+        found = []
+        for seat in range(self.world_size):
+            answer, fds = self._ask("lend", {"seat": seat, "gang": gang, "step": step})
+            if "seal" not in answer:
+                break
+            found.append(Lent(mmap.mmap(fds[0], answer["bytes"]), answer["seal"]))
+            os.close(fds[0])
+        return found
+
+    def pace(self) -> None:
+        self._send({"pace": {}})
 
     def hand(self, sidecar: str, buffer: Buffer, step: int, message: dict[str, Any]) -> None:
-        buffer.free = False
+        buffer.free, buffer.handed = False, True
         self._send({"hand": {"to": sidecar, "slot": buffer.slot, "step": step, **message}})
 
     def fork(self, name: str, entry: str, payload: dict[str, Any]) -> socket.socket:
@@ -130,6 +208,9 @@ class AgentLink:
 
     def save_at(self) -> int:
         return self._words.save_at
+
+    def keep_at(self) -> int:
+        return self._words.keep_at
 
     def drain_at(self) -> int:
         return self._words.drain_at
@@ -151,18 +232,22 @@ class AgentLink:
         except Closed:
             raise _agent_gone() from None
 
-    def _listen(self, timeout: float) -> None:
+    def _listen(self, timeout: float) -> bool:
+        """Whether there was a message."""
         try:
             found = self._channel.receive(timeout)
         except Closed:
             raise _agent_gone() from None
         if found is None:
-            return
+            return False
         message, fds = found
         if "reply" in message:
             self._answers[message["reply"]["id"]] = (message["reply"], fds)
         elif "free" in message:
             self._freed.add(message["free"])
+        elif "done" in message:
+            self._persisted.add(message["done"])
+        return True
 
 
 def _agent_gone() -> PenstockError:

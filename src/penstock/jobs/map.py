@@ -281,6 +281,12 @@ class MapWork:
         self._waiting = [each for each in self._waiting if each[0].rank != rank]
         self._answer_waiting()
 
+    def kept(self) -> int:
+        return 0
+
+    def on_kept(self, gang: int, step: int, world_size: int) -> None:
+        """Workers of a map keep no state."""
+
     def on_handed(self, rank: int, step: int) -> None:
         """Maps hand nothing to sidecars."""
 

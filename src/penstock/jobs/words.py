@@ -1,7 +1,8 @@
 """A page of shared memory between an agent and the ranks of one gang.
 
-int64 words: what the agent wants (a step at which all save, a step at which all drain), and per
-rank how far it is, what it does and since when. Plain aligned stores; each word has one writer.
+int64 words: what the agent wants (a step at which all save, one at which all keep their state in
+memory, one at which all drain), and per rank how far it is, what it does and since when. Plain
+aligned stores; each word has one writer.
 
     of a rank: step | time of the last sign of life and the phase that began | 6 longest stretches
 """
@@ -13,7 +14,7 @@ import os
 
 _WANTS = 8  # words before the ranks' own
 _PER_RANK = 8
-_SAVE_AT, _DRAIN_AT = 0, 1
+_SAVE_AT, _DRAIN_AT, _KEEP_AT = 0, 1, 2
 _MARK, _LONGEST = 1, 1  # of a rank's own words; the first phase has no longest stretch
 _PHASE = 0xF  # the low bits of a mark: 16 ns of the time are not missed
 
@@ -53,6 +54,15 @@ class Words:
     @drain_at.setter
     def drain_at(self, step: int) -> None:
         self._words[_DRAIN_AT] = step
+
+    @property
+    def keep_at(self) -> int:
+        """Step after which every rank keeps its state in memory; 0: none is wanted."""
+        return self._words[_KEEP_AT]
+
+    @keep_at.setter
+    def keep_at(self, step: int) -> None:
+        self._words[_KEEP_AT] = step
 
     def set_step(self, rank: int, step: int) -> None:
         self._words[_WANTS + rank * _PER_RANK] = step

@@ -13,6 +13,7 @@ import contextlib
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,11 +26,14 @@ _NICE = 10  # lower priority than the threads that compute the step, which may n
 class Job:
     """One copy. `good`: whether it may be used; None until that is known.
 
-    prepare  called in the copier's thread once the copy is complete
+    prepare  called in the copier's thread once the copy is complete, with the seconds of a core
+             that it took there
     use      called there with what that gave, if the copy is good
     """
 
-    def __init__(self, copy: Copy, prepare: Callable[[], Any], use: Callable[[Any], None]) -> None:
+    def __init__(
+        self, copy: Copy, prepare: Callable[[float], Any], use: Callable[[Any], None]
+    ) -> None:
         self.copy = copy
         self.good: bool | None = None
         self.error: BaseException | None = None
@@ -49,11 +53,12 @@ class Job:
 
     def carry_out(self) -> None:
         """In the copier's thread."""
+        began = time.thread_time()
         try:
             while self.copy.take_turn():
                 pass
             self.copy.complete()
-            prepared = self._prepare()
+            prepared = self._prepare(time.thread_time() - began)
             if not self._spoken.wait(_PATIENCE) and self.copy.is_still_so():
                 self.speak(True)
             self._spoken.wait()

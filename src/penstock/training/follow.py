@@ -226,7 +226,9 @@ def _line_of(event: Event) -> str | None:
             return "the controller died; another one took over"
         case "attempt.resumed":
             changed = "; ".join(body.get("changed", ()))
-            return f"resumed at step {body['step']}" + (f", with {changed}" if changed else "")
+            tier = ", from memory" if body.get("from") == "memory" else ""
+            more = f", with {changed}" if changed else ""
+            return f"resumed at step {body['step']}{tier}{more}"
         case "weights.initialised":
             return f"begins with the weights of {body['from']}"
         case "data.checked" if body["violations"]:
@@ -245,6 +247,9 @@ def _line_of(event: Event) -> str | None:
             )
         case "checkpoint.memory-degraded":
             wanted = units.show_bytes(body["wanted"])
+            if not body.get("disk", True):
+                more = "a death costs the steps since the last checkpoint"
+                return f"no room in memory for states that stay ({wanted}); {more}"
             return f"no room in memory for checkpoints ({wanted}); they go through the disk"
         case "run.preempted":
             return "preempted: saved, to be gone on with"

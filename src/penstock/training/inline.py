@@ -16,7 +16,7 @@ from penstock.base.errors import PenstockError, from_dict
 from penstock.checkpoints import handle
 from penstock.jobs import forks
 from penstock.jobs.holding import Holding
-from penstock.jobs.link import Buffer
+from penstock.jobs.link import Buffer, Lent
 from penstock.jobs.pulse import Pulse
 from penstock.jobs.stores import Stores
 from penstock.jobs.work import Call
@@ -81,11 +81,26 @@ class Inline:
     def tell(self, kind: str, payload: dict[str, Any]) -> None:
         self._work.on_tell(0, kind, payload)
 
-    def buffers(self, size: int, count: int) -> list[Buffer]:
-        return [Buffer(f"inline-{number}", memoryview(bytearray(size))) for number in range(count)]
+    def buffers(self, size: int, least: int, count: int) -> list[Buffer]:
+        return [Buffer("inline", memoryview(bytearray(size)))]
 
     def wait_free(self, buffers: list[Buffer]) -> Buffer:
         return buffers[0]
+
+    def find_free(self, buffers: list[Buffer]) -> Buffer | None:
+        return buffers[0]
+
+    def settle(self, buffers: list[Buffer]) -> None:
+        """`hand` returns when all is done."""
+
+    def keep(self, buffer: Buffer, step: int, seal: dict[str, Any], seconds: float) -> None:
+        """Nobody would be there to read it: what is in this process's memory dies with it."""
+
+    def lent(self, gang: int, step: int) -> list[Lent]:
+        return []
+
+    def pace(self) -> None:
+        """Nothing is kept."""
 
     def hand(self, sidecar: str, buffer: Buffer, step: int, message: dict[str, Any]) -> None:
         body = {"slot": buffer.slot, "step": step, "rank": 0, **message}
@@ -108,6 +123,9 @@ class Inline:
 
     def save_at(self) -> int:
         return self._step if self._work.tick([self._step]) else 0
+
+    def keep_at(self) -> int:
+        return 0
 
     def drain_at(self) -> int:
         return self._step if self._stopping else 0

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock.blobs import Blobs
 from penstock.jobs.link import Link
 from penstock.training import hyperparameters, randomness
 from penstock.training.tracked import Tracked
+
+if TYPE_CHECKING:
+    from penstock.checkpoints import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,27 +48,39 @@ class Restorer:
         link = self._link
         chosen = link.call("restore", {})
         left_out = [(first, last) for first, last in chosen["left_out"]]
-        if chosen.get("manifest") is None:
+        if chosen["from"] is None:
             self._begin(tracked)
             randomness.seed_all(self._seed, "rank", link.rank)
             return Held(left_out=left_out)
-        from penstock.checkpoints import load, read_manifest
-
-        manifest = read_manifest(self._blobs, chosen["manifest"])
-        state = load(self._blobs, manifest, link.rank, link.world_size, tracked.onto())
-        tracked.load(state.shared["tracked"], manifest.step)
+        step, state = self._read(chosen, tracked.onto())
+        tracked.load(state.shared["tracked"], step)
         then = state.shared.get("constructed", {})  # none in those of earlier versions
         changed = hyperparameters.put_changes(tracked.objects, then, constructed)
         if state.own is not None:
             randomness.put_back(state.own["random"])
         else:
-            randomness.seed_all(self._seed, "rank", link.rank, link.world_size, manifest.step)
+            randomness.seed_all(self._seed, "rank", link.rank, link.world_size, step)
         if link.rank == 0:
             told = {"changed": changed} if changed else {}
-            link.tell("resumed", {"step": manifest.step, **told})
+            link.tell("resumed", {"step": step, "from": chosen["from"], **told})
         skipped = int(state.shared.get("skipped", 0))  # none in those of earlier versions
         health = state.shared.get("health")  # likewise
-        return Held(manifest.step, dict(state.shared["best"]), skipped, health, left_out)
+        return Held(step, dict(state.shared["best"]), skipped, health, left_out)
+
+    def _read(self, chosen: dict[str, Any], onto: Onto) -> tuple[int, State]:
+        """(step, state) of what the controller chose: slots in memory, or a manifest's blobs."""
+        from penstock.checkpoints import Slots, load, read_manifest
+
+        link = self._link
+        if chosen["from"] == "memory":
+            lent = link.lent(chosen["gang"], chosen["step"])
+            maps, seals = [each.memory for each in lent], [each.seal for each in lent]
+            slots = Slots(link.run_id, chosen["step"], maps, seals, link.world_size)
+            state = load(slots, slots.manifest, link.rank, link.world_size, onto)
+            slots.close()
+            return chosen["step"], state
+        manifest = read_manifest(self._blobs, chosen["manifest"])
+        return manifest.step, load(self._blobs, manifest, link.rank, link.world_size, onto)
 
     def _begin(self, tracked: Tracked) -> None:
         """Put the weights that `init_from` resolved to into the tracked models, if it did."""

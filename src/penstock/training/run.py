@@ -30,7 +30,7 @@ from penstock.training.health import Health
 from penstock.training.micro import Means, MicroBatches, Reduction
 from penstock.training.publishing import Publisher
 from penstock.training.restoring import Restorer
-from penstock.training.saving import Saver
+from penstock.training.saving import Saver, Tier
 from penstock.training.tracked import Tracked
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Run:
         self._deferred = Deferred(emitter)
         self._accounts = Accounts(emitter, link.pulse)
         waiting = partial(self._accounts.during, CHECKPOINT)
-        self._saver = Saver(link, payload["every_steps"], waiting)
+        self._saver = Saver(link, payload["every_steps"], payload["memory_every"], waiting)
         self._best: dict[str, float] = {}
         self._best_now: str | None = None
         self._last: dict[str, tuple[int, Any]] = {}
@@ -244,7 +244,7 @@ class Run:
             self._accounts.over()
         self._inside = False
         if not self._saver.saved(self.global_step):
-            self._save(at_once=True)
+            self._save("disk", at_once=True)
         self._settle()
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -401,8 +401,9 @@ class Run:
         drain_at = self._link.drain_at()
         draining = 0 < drain_at <= self.global_step
         exactly = draining or self._best_now is not None  # no later step's will do
-        if exactly or self._saver.is_due(self.global_step):
-            self._save(at_once=exactly)
+        due = "disk" if exactly else self._saver.due(self.global_step)
+        if due is not None:
+            self._save(due, at_once=exactly)
         if draining:
             self._settle()
         self._accounts.step_done(self.global_step)
@@ -411,7 +412,7 @@ class Run:
 
     _first = True
 
-    def _save(self, at_once: bool = False) -> None:
+    def _save(self, tier: Tier, at_once: bool = False) -> None:
         with self._accounts.during(CHECKPOINT):
             group.equal_buffers(self._tracked.models(), self.world_size)
             extra = {"best": self._best_now, "metrics": self._metrics()}
@@ -419,7 +420,7 @@ class Run:
             told["health"] = self._health.state()
             shared = {"tracked": self._tracked.state(), "constructed": self._constructed, **told}
             own = {"random": randomness.capture()}
-            self._saver.save(self.global_step, shared, own, extra, at_once)
+            self._saver.save(self.global_step, shared, own, extra, tier, at_once)
         self._best_now = None
 
     def _settle(self) -> None:

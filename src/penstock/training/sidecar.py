@@ -14,7 +14,7 @@ from penstock.blobs import open_blobs
 from penstock.checkpoints import handle
 from penstock.jobs.wire import Channel, Closed
 
-_Key = tuple[int, int, str]  # gang, rank, slot
+_Key = tuple[int, str]  # rank, slot
 
 
 def main(channel: Channel, _: list[int], payload: dict[str, Any]) -> None:
@@ -36,16 +36,17 @@ def main(channel: Channel, _: list[int], payload: dict[str, Any]) -> None:
 
 
 def _map(buffers: dict[_Key, memoryview], who: dict[str, Any], fds: list[int]) -> None:
-    gang, rank = who["gang"], who["rank"]
-    for key in [key for key in buffers if key[0] < gang - 1 or key[:2] == (gang, rank)]:
+    """All slots that a seat has now; they are used again by every gang."""
+    rank = who["rank"]
+    for key in [key for key in buffers if key[0] == rank]:
         del buffers[key]
     for slot, fd in zip(who["slots"], fds, strict=True):
-        buffers[gang, rank, slot] = memoryview(mmap.mmap(fd, os.fstat(fd).st_size))
+        buffers[rank, slot] = memoryview(mmap.mmap(fd, os.fstat(fd).st_size))
         os.close(fd)
 
 
 def _persist(buffers: dict[_Key, memoryview], body: dict[str, Any], blobs: Any) -> dict[str, Any]:
     gang, rank, slot = body["gang"], body["rank"], body["slot"]
-    view = buffers.get((gang, rank, slot))
+    view = buffers.get((rank, slot))
     answer = handle(body, {slot: view} if view is not None else {}, blobs)
     return {"gang": gang, "slot": slot, "extra": body["extra"], **answer}

@@ -4,6 +4,7 @@ resolve references, publish models. All under the run's lease; see `jobs.work.Wo
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from penstock.base import log, units
@@ -14,6 +15,7 @@ from penstock.jobs.work import Call, Control
 from penstock.meta import Writer
 from penstock.records import Checkpoint, Run, Version
 from penstock.training import windows
+from penstock.training.choosing import Kept, tier_of
 from penstock.training.elastic import Sizes
 from penstock.training.forwarding import Forwarding, keep
 from penstock.training.straggling import Straggling
@@ -41,6 +43,7 @@ class TrainingWork:
         self._handed: dict[_Step, set[int]] = {}
         self._asked: list[Call] = []  # ranks that wait for the answer to "restore"
         self._chosen: dict[str, Any] | None = None
+        self._kept = Kept()
         self._started_at = 0.0
         self._died_at: float | None = None
         self._waiting_published: list[Call] = []
@@ -70,6 +73,11 @@ class TrainingWork:
 
     def committed(self) -> int:
         return self._committed
+
+    def kept(self) -> int:
+        found = self._kept
+        void = self._is_void((found.gang, found.step))
+        return found.step if found.is_of_use(self._world) and not void else 0
 
     def _world_of(self, attempt: int) -> int:
         return self._worlds.get(attempt, self._world)
@@ -113,6 +121,7 @@ class TrainingWork:
             **{key: self._spec[key] for key in keys},
             "init_from": self._spec.get("init_from"),
             "elastic": self._spec.get("elastic"),
+            "memory_every": stores.settings.checkpoint_memory_every,
             "run_id": self._control.run_id,
             "name": self._name,
             "source": self._source,
@@ -173,7 +182,10 @@ class TrainingWork:
         return self._choose()
 
     def _settled(self) -> bool:
-        """Nothing of an earlier attempt is still on its way to the store."""
+        """Nothing of an earlier attempt is still on its way to the store; or it does not matter,
+        because what is in memory is newer."""
+        if self.kept() > max((step for _, step in self._handed), default=0):
+            return True
         pending = [
             step
             for (attempt, step), ranks in self._handed.items()
@@ -182,11 +194,14 @@ class TrainingWork:
         return not pending or time.monotonic() - self._started_at > _SETTLE
 
     def _choose(self) -> dict[str, Any]:
-        """The newest whole checkpoint, the same for all ranks of this attempt."""
+        """The state in memory where it is newer, else the newest whole checkpoint; the same for all
+        ranks of this attempt."""
         if self._chosen is None:
             with self._control.stores.meta.read() as db:
                 rows = db.checkpoints(self._control.run_id)
                 known = windows.read(db.get_run(self._control.run_id).result)
+            if self.kept() > max((row.step for row in rows), default=0):
+                return self._choose_memory(known)
             found = newest_whole(rows, self._control.stores.blobs)
             fell_back = found.checkpoint.step if found.checkpoint else 0
             for damage in found.damages:
@@ -196,12 +211,31 @@ class TrainingWork:
             if digest is None and (forked := self._spec.get("forked_from")):
                 raise _no_beginning(forked)
             left_out = windows.left_out(known, fell_back)
-            self._chosen = {"manifest": digest, "step": fell_back, "left_out": left_out}
+            tier = tier_of(self._control.stores.blobs.url) if digest else None
+            self._chosen = {"from": tier, "manifest": digest, "step": fell_back}
+            self._chosen["left_out"] = left_out
             self._handed = {k: v for k, v in self._handed.items() if k[0] == self._control.attempt}
             self._parts = {k: v for k, v in self._parts.items() if k[0] == self._control.attempt}
         return self._chosen
 
+    def _is_of_the_past(self, step: int) -> bool:
+        """Whether an earlier attempt's checkpoint still is one of this run."""
+        chosen = self._chosen
+        return chosen is None or (chosen["from"] == "memory" and step <= chosen["step"])
+
+    def _choose_memory(self, known: Sequence[windows.Window]) -> dict[str, Any]:
+        """Checkpoints of earlier attempts that are still on their way are of this state's past."""
+        kept = self._kept
+        left_out = windows.left_out(known, kept.step)
+        self._chosen = {"from": "memory", "gang": kept.gang, "step": kept.step}
+        self._chosen["left_out"] = left_out
+        self._kept = kept.tried()
+        return self._chosen
+
     # -- checkpoints ----------------------------------------------------------------------------
+
+    def on_kept(self, gang: int, step: int, world_size: int) -> None:
+        self._kept = self._kept.heard(gang, step, world_size)
 
     def on_handed(self, rank: int, step: int) -> None:
         self._handed.setdefault((self._control.attempt, step), set()).add(rank)
@@ -209,7 +243,7 @@ class TrainingWork:
 
     def on_sidecar(self, name: str, body: dict[str, Any]) -> None:
         key = (int(body["gang"]), int(body["step"]))
-        if key[0] < self._control.attempt and self._chosen is not None:
+        if key[0] < self._control.attempt and not self._is_of_the_past(key[1]):
             return  # an earlier attempt's: what to go on from is decided without it
         if self._is_void(key):
             return
@@ -304,10 +338,12 @@ class TrainingWork:
         elif kind == "raised" and payload["error"]["code"] == GradientsUnhealthy.code:
             self._go_back(payload["error"]["facts"])
         elif kind == "damaged":
+            if self._chosen is not None and self._chosen["from"] == "memory":
+                self._kept = self._kept.refused()
             self._control.event("checkpoint.damaged", {**payload["error"]["facts"], "rank": rank})
         elif kind == "torn":
             self._control.event("checkpoint.torn", {**payload, "rank": rank})
-            self._torn = self._world > 1  # a single rank saves after its next step anyway
+            self._torn = payload["again"] and self._world > 1  # a single rank saves by itself
         elif kind == "memory-degraded":
             self._control.event("checkpoint.memory-degraded", {**payload, "rank": rank})
             _log.warning("no room in memory for checkpoints; they go through the disk")

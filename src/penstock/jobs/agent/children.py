@@ -66,7 +66,6 @@ def helper_of(rank: Child, wanted: dict[str, Any]) -> tuple[Child, socket.socket
 class Child:
     """role "rank" | "sidecar" | "data"; `pid` is None until the image has forked it.
 
-    handed  shared buffers that a rank gave to a sidecar and that are not done: slot -> message
     calls   asked of the controller and not answered yet: id -> message
     last_words  what a new controller must hear again: how the rank took its leave, how it ended
     """
@@ -83,8 +82,6 @@ class Child:
     status: int | None = None
     told_end: bool = False
     dead: bool = False
-    buffers: dict[str, int] = field(default_factory=dict)
-    handed: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
     last_words: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -113,17 +110,10 @@ class Child:
         return {"signal": None, "code": os.waitstatus_to_exitcode(self.status)}
 
     def close(self) -> None:
-        """Give back descriptors; buffers only when nothing in them is still wanted."""
+        """Give back descriptors. Shared buffers are the seat's."""
         if self.role == "data" and self.pid is not None:
             end_session(self.pid)  # what the user's function may have started
         if self.pidfd is not None:
             os.close(self.pidfd)
             self.pidfd = None
         self.channel.close()
-        self.drop_buffers()
-
-    def drop_buffers(self) -> None:
-        if not self.handed:
-            for fd in self.buffers.values():
-                os.close(fd)
-            self.buffers.clear()

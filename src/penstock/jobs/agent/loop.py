@@ -23,6 +23,7 @@ from penstock.jobs.agent.eyes import Eyes
 from penstock.jobs.agent.family import Family
 from penstock.jobs.agent.master import Master
 from penstock.jobs.agent.outbox import Outbox
+from penstock.jobs.agent.pacing import Pacing
 from penstock.jobs.agent.sessions import end_session
 from penstock.jobs.agent.sharing import Sharing
 from penstock.jobs.agent.watching import Watching
@@ -53,6 +54,7 @@ class Agent:
         self._master = Master(spec, self._eyes.watch, self._eyes.forget)
         self._watching = Watching(self.outbox)
         self._oom = OomWatch()
+        self._pacing: Pacing | None = None  # of a gang whose ranks keep states in memory
         self._done = False
 
     # -- called by gRPC threads ---------------------------------------------------------------
@@ -90,6 +92,8 @@ class Agent:
 
     def _housekeeping(self) -> None:
         self._watching.look()
+        if self._pacing is not None:
+            self._pacing.look(self._sharing.cost())
         if self._master.is_missed():
             _log.error("there is no controller; ending")
             self._done = True
@@ -133,7 +137,6 @@ class Agent:
                 other.kill()  # a gang is replaced together; no collective survives a lost member
         for helper in filter(lambda each: each.is_of(child), self._family.alive):
             helper.kill()
-        self._sharing.rank_died(child)
         if child.pid is not None:
             end_session(child.pid)
         child.close()
@@ -148,6 +151,8 @@ class Agent:
     def _said_call(self, child: Child, body: dict[str, Any]) -> None:
         if body["kind"] == "allocate":
             self._sharing.allocate(child, body)
+        elif body["kind"] == "lend":
+            self._sharing.lend(child, body)
         elif body["kind"] == "fork":
             self._fork_helper(child, body)
         else:
@@ -163,6 +168,13 @@ class Agent:
 
     def _said_hand(self, child: Child, body: dict[str, Any]) -> None:
         self._sharing.handed(child, body)
+
+    def _said_keep(self, child: Child, body: dict[str, Any]) -> None:
+        self._sharing.kept(child, body)
+
+    def _said_pace(self, child: Child, _: dict[str, Any]) -> None:
+        if child.gang == self._gang and self._pacing is None and self._words is not None:
+            self._pacing = Pacing(self._words)
 
     def _said_done(self, child: Child, body: dict[str, Any]) -> None:
         self._sharing.done(child, body)
@@ -192,6 +204,7 @@ class Agent:
             for kind, words in rank.last_words.items():
                 self.outbox.put(kind, words)
         self._watching.tell_hang()
+        self._sharing.tell_kept()
         if ranks and all(rank.dead for rank in ranks):
             self.outbox.put("gone", {"gang": self._gang})
 
@@ -218,8 +231,8 @@ class Agent:
             old.kill()
         if self._words is not None:
             self._words.close()
-        self._words = Words.create(world)
-        self._sharing.new_gang()
+        self._words, self._pacing = Words.create(world), None
+        self._sharing.new_gang(self._gang, world)
         self._ranks = {}
         listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         rendezvous = {"host": "127.0.0.1", "port": listener.getsockname()[1]}

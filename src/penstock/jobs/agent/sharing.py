@@ -1,7 +1,9 @@
-"""Shared buffers of ranks, and the sidecars that read them.
+"""Shared buffers of ranks, the sidecars that read them, and states that stay in them.
 
-A buffer that a rank handed over belongs to its sidecar until that is done with it, also when the
-rank is dead; a sidecar that dies is replaced, and its successor gets again what was not done.
+A slot that a rank handed over belongs to its sidecar until that is done with it, also when the
+rank is dead; a sidecar that dies is replaced, and its successor gets again what was not done. A
+slot that was filled and sealed stays as it is until all seats hold a newer state: the memory tier.
+Ranks of an older gang are not listened to.
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ from penstock.base import log
 from penstock.base.errors import DiskFull
 from penstock.jobs.agent.children import Child, sidecar_of
 from penstock.jobs.agent.family import Family
+from penstock.jobs.agent.held import Name, newest_common, useless
 from penstock.jobs.agent.memory import budget, make_buffers
 from penstock.jobs.agent.outbox import Outbox
+from penstock.jobs.agent.seats import Seat
 
+_LEAST = 2  # slots: one is persisted while the next is filled
 _log = log.logger("agent")
 
 
@@ -38,12 +43,24 @@ class Sharing:
         self._outbox = outbox
         self._ranks = ranks
         self._sidecars: dict[str, Child] = {}
-        self._leaving: list[Child] = []  # dead ranks whose handed buffers a sidecar still reads
-        self._in_memory = 0
+        self._seats: dict[int, Seat] = {}
+        self._common: Name | None = None
+        self._gang, self._world = 0, 0
+        self._cost = 0.0  # seconds that the last kept state took from the slowest rank
 
-    def new_gang(self) -> None:
-        """The ranks of the gang that comes have no buffers yet."""
-        self._in_memory = 0
+    def new_gang(self, gang: int, world: int) -> None:
+        """The slots stay. Of the states only what is whole does: it is what the gang may begin
+        with."""
+        self._gang, self._cost = gang, 0.0
+        if world != self._world:  # what is kept is of another number of ranks
+            for seat in self._seats.values():
+                seat.held.clear()
+                if seat.rank >= world:
+                    seat.retire()
+        self._world = world
+        for seat in self._seats.values():
+            seat.held = {name: kept for name, kept in seat.held.items() if name == self._common}
+        self._look_at_states()
 
     # -- sidecars -------------------------------------------------------------------------------
 
@@ -57,9 +74,9 @@ class Sharing:
         child, theirs = sidecar_of(name, self._spec)
         self._sidecars[name] = child
         self._family.fork(child, [], theirs)
-        for rank in [*self._leaving, *self._ranks().values()]:  # what its predecessor left undone
-            self._share(child, rank)
-            for message in rank.handed.values():
+        for seat in self._seats.values():  # what its predecessor left undone
+            self._share(child, seat)
+            for message in seat.handed.values():
                 self._family.tell(child, message)
 
     def sidecar_died(self, child: Child) -> None:
@@ -70,55 +87,136 @@ class Sharing:
         if self._family.image.ready:
             self._start(child.name)
 
-    # -- buffers --------------------------------------------------------------------------------
+    def _share(self, sidecar: Child, seat: Seat) -> None:
+        slots = {**seat.retired, **seat.slots}
+        if slots:
+            who = {"rank": seat.rank, "slots": list(slots)}
+            self._family.tell(sidecar, {"buffers": who}, tuple(slots.values()))
+
+    # -- slots ----------------------------------------------------------------------------------
 
     def allocate(self, child: Child, body: dict[str, Any]) -> None:
-        """Shared buffers for one rank: in memory while the budget lasts, else on disk."""
-        size, count = int(body["payload"]["bytes"]), int(body["payload"]["count"])
+        """Slots for one rank: those of its seat, where they are large enough; else new ones, in
+        memory while the budget lasts, else on disk. With memory for `count` of them states are
+        kept; two do to persist."""
+        wanted = body["payload"]
+        seat = self._seats.setdefault(child.rank, Seat(child.rank))
+        if seat.size < int(wanted["least"]):
+            try:
+                self._make(seat, child, int(wanted["bytes"]), int(wanted["count"]))
+            except DiskFull as error:
+                self._family.tell(child, {"reply": {"id": body["id"], "error": error.as_dict()}})
+                return
+        answer = {
+            "slots": list(seat.slots),
+            "bytes": seat.size,
+            "busy": seat.busy(),
+            "handed": list(seat.handed),
+            "keeps": seat.keeps,
+            "in_memory": seat.in_memory,
+        }
+        reply = {"reply": {"id": body["id"], "payload": answer}}
+        self._family.tell(child, reply, tuple(seat.slots.values()))
+
+    def _make(self, seat: Seat, child: Child, size: int, count: int) -> None:
+        """Raises DiskFull."""
+        seat.retire()
+        taken = sum(each.nbytes for each in self._seats.values())
         room = budget(self._spec["memory_bytes"])
-        in_memory = self._in_memory + size * count <= room
-        child.drop_buffers()
-        folder = None if in_memory else Path(self._spec["scratch"])
-        try:
-            child.buffers = make_buffers(f"{child.gang}-{child.rank}", size, count, folder)
-        except DiskFull as error:
-            self._family.tell(child, {"reply": {"id": body["id"], "error": error.as_dict()}})
-            return
-        self._in_memory += size * count if in_memory else 0
-        if not in_memory:
-            tier = {"kind": "memory-degraded", "payload": {"wanted": size * count, "room": room}}
+        counts = [n for n in (count, _LEAST) if taken + size * n <= room]
+        number = max(counts, default=0) or _LEAST
+        folder = None if counts else Path(self._spec["scratch"])
+        seat.slots = make_buffers(f"{child.gang}-{child.rank}", size, number, folder)
+        seat.size, seat.in_memory, seat.keeps = size, bool(counts), bool(counts) and number > _LEAST
+        if number < count or not counts:
+            payload = {"wanted": size * count, "room": room, "disk": not counts}
+            tier = {"kind": "memory-degraded", "payload": payload}
             self._outbox.put("tell", {"gang": child.gang, "rank": child.rank, **tier})
         for sidecar in self._sidecars.values():
-            self._share(sidecar, child)
-        answer = {"slots": list(child.buffers), "bytes": size, "in_memory": in_memory}
-        reply = {"reply": {"id": body["id"], "payload": answer}}
-        self._family.tell(child, reply, tuple(child.buffers.values()))
-
-    def _share(self, sidecar: Child, rank: Child) -> None:
-        if rank.buffers:
-            who = {"gang": rank.gang, "rank": rank.rank, "slots": list(rank.buffers)}
-            self._family.tell(sidecar, {"buffers": who}, tuple(rank.buffers.values()))
+            self._share(sidecar, seat)
+        self._look_at_states()
 
     def handed(self, child: Child, body: dict[str, Any]) -> None:
-        """A rank filled a shared buffer for a sidecar."""
+        """A rank filled a slot for a sidecar."""
+        seat = self._seat_of(child, body["slot"])
+        if seat is None:
+            return
         message = {"hand": {"gang": child.gang, "rank": child.rank, **body}}
-        child.handed[body["slot"]] = message
+        seat.handed[body["slot"]] = message
         self._outbox.put("handed", {"gang": child.gang, "rank": child.rank, "step": body["step"]})
         if (sidecar := self._sidecars.get(body["to"])) is not None:
             self._family.tell(sidecar, message)
 
     def done(self, child: Child, body: dict[str, Any]) -> None:
-        """A sidecar is through with a buffer; its result goes to the controller."""
-        for owner in [*self._leaving, *self._ranks().values()]:
-            if (owner.gang, owner.rank) == (body["gang"], body["rank"]):
-                owner.handed.pop(body["slot"], None)
-                self._family.tell(owner, {"free": body["slot"]})
-                if owner.dead:
-                    owner.drop_buffers()
-        self._leaving = [gone for gone in self._leaving if gone.handed]
+        """A sidecar is through with a slot; its result goes to the controller."""
+        seat = self._seats.get(body["rank"])
+        if seat is not None and seat.handed.pop(body["slot"], None) is not None:
+            self._say(seat, {"done": body["slot"]})
+            if body["slot"] in seat.slots and seat.is_free(body["slot"]):
+                self._say(seat, {"free": body["slot"]})
+            seat.tidy()
         self._outbox.put("sidecar", {"name": child.name, **body})
 
-    def rank_died(self, child: Child) -> None:
-        """What it had handed over is still read."""
-        if child.handed:
-            self._leaving.append(child)
+    def _seat_of(self, child: Child, slot: str) -> Seat | None:
+        """Of a rank that may still speak; None for one whose gang was replaced."""
+        seat = self._seats.get(child.rank)
+        if child.gang != self._gang or seat is None or slot not in seat.slots:
+            _log.warning("a rank of an older gang is not listened to", extra=log.facts(slot=slot))
+            return None
+        return seat
+
+    def _say(self, seat: Seat, message: dict[str, Any]) -> None:
+        if (rank := self._ranks().get(seat.rank)) is not None:
+            self._family.tell(rank, message)
+
+    # -- states that stay -----------------------------------------------------------------------
+
+    def kept(self, child: Child, body: dict[str, Any]) -> None:
+        """A rank filled a slot and sealed it: it is whole, and stays."""
+        seat = self._seat_of(child, body["slot"])
+        if seat is None or not seat.keeps:
+            return
+        seat.held[child.gang, int(body["step"])] = (body["slot"], body["seal"])
+        self._cost = max(self._cost / 2, float(body["seconds"]))
+        self._look_at_states()
+
+    def _look_at_states(self) -> None:
+        """Let go of what need not be kept, and tell the controller what all seats hold."""
+        for rank, names in useless(self._held()).items():
+            for name in names:
+                seat = self._seats[rank]
+                slot, _ = seat.held.pop(name)
+                if seat.is_free(slot):
+                    self._say(seat, {"free": slot})
+        common = newest_common(self._held())
+        if common != self._common:
+            self._common = common
+            self.tell_kept()
+
+    def _held(self) -> dict[int, list[Name]]:
+        """By all seats that the gang has, also those where nobody has asked for slots yet."""
+        seats = [self._seats.get(rank, Seat(rank)) for rank in range(self._world)]
+        return {seat.rank: list(seat.held) for seat in seats}
+
+    def tell_kept(self) -> None:
+        """Also again, to a new controller."""
+        gang, step = self._common or (0, 0)
+        body = {"gang": gang, "step": step, "world_size": self._world}
+        self._outbox.replace("kept", body)
+
+    def cost(self) -> float | None:
+        """Seconds that a state takes from a rank; None while nothing can be kept."""
+        room = all(seat.keeps for seat in self._seats.values())
+        return self._cost if room else None
+
+    def lend(self, child: Child, body: dict[str, Any]) -> None:
+        """The slot of one seat for a state, to be read by any rank of the gang."""
+        wanted = body["payload"]
+        seat = self._seats.get(int(wanted["seat"]))
+        kept = seat.held.get((int(wanted["gang"]), int(wanted["step"]))) if seat else None
+        if seat is None or kept is None:
+            self._family.tell(child, {"reply": {"id": body["id"], "payload": {}}})
+            return
+        slot, seal = kept
+        reply = {"reply": {"id": body["id"], "payload": {"seal": seal, "bytes": seat.size}}}
+        self._family.tell(child, reply, (seat.slots[slot],))
