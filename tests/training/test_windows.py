@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.training.windows import Window, go_back, left_out, read
+from penstock.training.windows import Window, go_back, is_inside, left_out, read
 
 
 def test_it_goes_back_to_the_newest_checkpoint_before_the_trouble():
@@ -29,6 +29,12 @@ def test_steps_left_out_are_those_beyond_the_state_at_hand():
     assert left_out(windows, 35) == [(36, 43), (71, 84)]
     assert left_out(windows, 43) == [(71, 84)]
     assert left_out(windows, 90) == []
+
+
+def test_a_state_from_inside_a_window_is_told_from_those_before_and_after():
+    window = Window(after=10, first=14, until=20)
+    inside = [step for step in range(30) if is_inside([window], step)]
+    assert inside == list(range(11, 21))
 
 
 def test_windows_stand_in_a_runs_result():

@@ -53,6 +53,11 @@ def go_back(
     return Window(max(before, default=origin), first, until)
 
 
+def is_inside(windows: Iterable[Window], step: int) -> bool:
+    """Whether the state of this step may be one that was gone back from."""
+    return any(window.after < step <= window.until for window in windows)
+
+
 def left_out(windows: Iterable[Window], step: int) -> list[tuple[int, int]]:
     """[(first, last)] of the steps beyond `step` that are left out."""
     return [

@@ -184,7 +184,7 @@ class TrainingWork:
     def _settled(self) -> bool:
         """Nothing of an earlier attempt is still on its way to the store; or it does not matter,
         because what is in memory is newer."""
-        if self.kept() > max((step for _, step in self._handed), default=0):
+        if 0 < self.kept() >= max((step for _, step in self._handed), default=0):
             return True
         pending = [
             step
@@ -200,7 +200,8 @@ class TrainingWork:
             with self._control.stores.meta.read() as db:
                 rows = db.checkpoints(self._control.run_id)
                 known = windows.read(db.get_run(self._control.run_id).result)
-            if self.kept() > max((row.step for row in rows), default=0):
+            newest = max((row.step for row in rows), default=0)
+            if self.kept() > newest and not windows.is_inside(known, self.kept()):
                 return self._choose_memory(known)
             found = newest_whole(rows, self._control.stores.blobs)
             fell_back = found.checkpoint.step if found.checkpoint else 0
