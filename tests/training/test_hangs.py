@@ -64,7 +64,7 @@ def test_a_rank_that_hangs_is_named_with_its_line_and_replaced(made, undisturbed
     with project.stores() as stores, stores.meta.read() as db:
         first, second = db.attempts(project.newest("run").id)
     assert first.detail["ranks"] == told["ranks"]
-    assert second.from_step == 20
+    assert 20 <= second.from_step <= 25  # the checkpoint, or a newer state in memory
     logs = project.home / "runs" / project.newest("run").id / "logs"
     assert f"line {line} in fit" in (logs / "rank-1.stacks").read_text()
     assert "in fit" in (logs / "rank-0.stacks").read_text()
