@@ -143,8 +143,7 @@ class Controller:
         with self.stores.meta.read() as db:
             attempts = db.attempts(self.run_id)
         self.attempt = attempts[-1].number if attempts else 0
-        client = run.spec.get("client")
-        if client and not run.detached:
+        if (client := run.spec.get("client")) and not run.detached:
             self._client = process.Identity.parse(client)
 
     def _find_agent(self, run: Run) -> None:
@@ -258,7 +257,6 @@ class Controller:
             fact = {key: body[key] for key in keys}
             if len(self._facts.exits) <= 1:  # the others were killed because of it
                 self.event("rank.died", {**fact, "attempt": self.attempt})
-
         elif kind == "hung" and body["gang"] == self.attempt:
             fact = {key: value for key, value in body.items() if key != "gang"}
             self.event("rank.hung", {**fact, "attempt": self.attempt})

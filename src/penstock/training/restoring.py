@@ -13,6 +13,7 @@ from penstock.training.tracked import Tracked
 
 if TYPE_CHECKING:
     from penstock.checkpoints import State
+    from penstock.checkpoints.reader import Onto
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from penstock.training import windows
 from penstock.training.choosing import Kept, tier_of
 from penstock.training.elastic import Sizes
 from penstock.training.forwarding import Forwarding, keep
+from penstock.training.releasing import Releases
 from penstock.training.straggling import Straggling
 from penstock.training.windows import Window
 
@@ -46,7 +47,6 @@ class TrainingWork:
         self._kept = Kept()
         self._started_at = 0.0
         self._died_at: float | None = None
-        self._waiting_published: list[Call] = []
         self._last_save = time.monotonic()
         self._torn = False  # a rank's last copy could not be used: another is wanted at once
         self._forwarding: Forwarding | None = None
@@ -55,6 +55,7 @@ class TrainingWork:
 
     def open(self, control: Control) -> None:
         self._control = control
+        self._releases = Releases(control)
         with control.stores.meta.read() as db:
             rows = db.checkpoints(control.run_id)
             attempts = db.attempts(control.run_id)
@@ -111,7 +112,7 @@ class TrainingWork:
         self._choose_size(failures)
         self._chosen = None
         self._asked = []
-        self._waiting_published = []
+        self._releases.new_attempt()
         self._straggling.begin(self._control.attempt, self._control.generation, self._world)
         self._started_at = time.monotonic()
         self._last_save = time.monotonic()
@@ -137,9 +138,9 @@ class TrainingWork:
             "restore": self._on_restore,
             "data": self._on_data,
             "resolved": self._on_resolved,
-            "find-published": self._on_find_published,
-            "wait-published": self._on_wait_published,
-            "publish": self._on_publish,
+            "find-published": self._releases.on_find,
+            "wait-published": self._releases.on_wait,
+            "publish": self._releases.on_publish,
         }
         return answers[call.kind](call)
 
@@ -388,65 +389,6 @@ class TrainingWork:
             tx.change_run(run_id, spec={**tx.get_run(run_id).spec, **changes})
 
         self._control.commit(change)
-
-    # -- publishing -----------------------------------------------------------------------------
-
-    def _producer(self, name: str) -> str:
-        return f"run/{self._control.run_id}/{name}"
-
-    def _on_find_published(self, call: Call) -> dict[str, Any]:
-        with self._control.stores.meta.read() as db:
-            found = db.find_produced("model", self._producer(call.payload["name"]))
-        if found is None:
-            return {}
-        self._tell_published(found.name, found.reference)
-        return {"reference": found.reference}
-
-    def _on_wait_published(self, call: Call) -> dict[str, Any] | None:
-        with self._control.stores.meta.read() as db:
-            found = db.find_produced("model", self._producer(call.payload["name"]))
-        if found is not None:
-            return {"reference": found.reference}
-        self._waiting_published.append(call)
-        return None
-
-    def _on_publish(self, call: Call) -> dict[str, Any]:
-        wanted = call.payload
-        run_id = self._control.run_id
-
-        def change(tx: Writer) -> Version:
-            producer = self._producer(wanted["name"])
-            known = tx.find_produced("model", producer)
-            version = known or tx.add_version(
-                "model",
-                wanted["name"],
-                wanted["digest"],
-                producer,
-                wanted["summary"],
-                wanted["refs"],
-            )
-            run = tx.get_run(run_id)
-            models = {**run.result.get("models", {}), version.name: version.reference}
-            result = {**run.result, "models": models, "model": version.reference}
-            tx.change_run(run_id, result={**result, "weights": wanted["summary"].get("weights")})
-            if known is None:
-                notes = wanted["summary"].get("notes", [])
-                body = {"reference": version.reference, "run": run_id, "notes": notes}
-                for subject in (f"model/{version.name}", f"run/{run_id}"):
-                    tx.event(subject, "model.published", body)
-            return version
-
-        version = self._control.commit(change)
-        self._tell_published(version.name, version.reference)
-        return {"reference": version.reference}
-
-    def _tell_published(self, name: str, reference: str) -> None:
-        waiting, self._waiting_published = self._waiting_published, []
-        for call in waiting:
-            if call.payload["name"] == name:
-                self._control.reply(call, {"reference": reference})
-            else:
-                self._waiting_published.append(call)
 
     def drain(self) -> None:
         """Ranks see it in their shared words, after the same step."""
