@@ -401,8 +401,7 @@ class Run:
         drain_at = self._link.drain_at()
         draining = 0 < drain_at <= self.global_step
         exactly = draining or self._best_now is not None  # no later step's will do
-        due = "disk" if exactly else self._saver.due(self.global_step)
-        if due is not None:
+        if (due := "disk" if exactly else self._saver.due(self.global_step)) is not None:
             self._save(due, at_once=exactly)
         if draining:
             self._settle()
@@ -417,8 +416,8 @@ class Run:
             group.equal_buffers(self._tracked.models(), self.world_size)
             extra = {"best": self._best_now, "metrics": self._metrics()}
             told = {"best": dict(self._best), "skipped": self.skipped}
-            told["health"] = self._health.state()
-            shared = {"tracked": self._tracked.state(), "constructed": self._constructed, **told}
+            told |= {"constructed": self._constructed, "health": self._health.state()}
+            shared = {"tracked": self._tracked.state(), **told}
             own = {"random": randomness.capture()}
             self._saver.save(self.global_step, shared, own, extra, tier, at_once)
         self._best_now = None
