@@ -9,8 +9,6 @@ while, the copy is compared with the state byte by byte, and used if nothing dif
 
 from __future__ import annotations
 
-import contextlib
-import os
 import queue
 import threading
 import time
@@ -20,7 +18,6 @@ from typing import Any
 from penstock.checkpoints import Copy
 
 _PATIENCE = 1.0  # seconds for the loop's word
-_NICE = 10  # lower priority than the threads that compute the step, which may need every core
 
 
 class Job:
@@ -97,8 +94,6 @@ class Copier:
             self._thread = None
 
     def _work(self) -> None:
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while (job := self._jobs.get()) is not None:
             job.carry_out()
             del job  # it holds the state's tensors
