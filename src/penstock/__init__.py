@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from penstock.cli.script import main
     from penstock.evaluation import Suite, at_least, classification, not_worse
     from penstock.home.verbs import (
+        attach,
         connect,
         deploy,
         evaluate,
@@ -40,6 +41,7 @@ __all__ = [
     "Suite",
     "__version__",
     "at_least",
+    "attach",
     "classification",
     "connect",
     "deploy",
@@ -64,6 +66,7 @@ _HOMES = {
     "Settings": "penstock.base.settings",
     "Suite": "penstock.evaluation",
     "at_least": "penstock.evaluation",
+    "attach": "penstock.home.verbs",
     "classification": "penstock.evaluation",
     "connect": "penstock.home.verbs",
     "deploy": "penstock.home.verbs",

@@ -65,6 +65,11 @@ class Settings(BaseModel):
         description="How long the ranks of a training have to save and leave after a SIGTERM, "
         "which schedulers send before they kill.",
     )
+    slurm_requeue: bool = Field(
+        True,
+        description="Whether a training under SLURM that was preempted (SIGTERM or SIGUSR1) asks "
+        "for its job once more: `scontrol requeue`.",
+    )
     peak_flops: float | None = Field(
         None,
         gt=0,

@@ -58,10 +58,13 @@ def _begin_early() -> None:
     from penstock.base.settings import load_settings
     from penstock.home import explaining
     from penstock.training import early
+    from penstock.training.launched.seat import seat_in
 
     if explaining.VARIABLE in os.environ:
         return  # it only tells what it would do
     with suppress(PenstockError):
+        if seat_in(os.environ) is not None:
+            return  # the ranks are a launcher's, and this is one
         early.begin(Layout(load_settings().home))
 
 

@@ -53,6 +53,7 @@ def run(draw: Drawing, detail: RunDetail) -> None:
         {
             "step": _steps(view),
             "workers": view.workers,
+            "launcher": detail.spec.get("launcher"),
             "started": f"{age(view.created_at)}, took {took(view.created_at, view.ended_at)}",
             "detached": "yes" if view.detached else None,
             "forked from": _forked_from(detail.spec.get("forked_from")),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
 
-from penstock.base.errors import BadInput, MissingMainGuard
+from penstock.base.errors import BadInput, MissingExtra, MissingMainGuard
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
 
@@ -35,6 +36,30 @@ def only_in_scripts(verb: str) -> None:
         script=_named(script),
         rank=rank,
     )
+
+
+def only_in_one_process(verb: str) -> None:
+    """Refuse `verb` in a script that torchrun or srun started several times: all would do it."""
+    from penstock.training.launched.seat import seat_in
+
+    seat = seat_in(os.environ)
+    if seat is None or seat.world_size == 1:
+        return
+    raise BadInput(
+        f"ps.{verb} was called in {seat.world_size} processes that {seat.launcher} started",
+        f"Run the script that calls ps.{verb} without {seat.launcher}.",
+        verb=verb,
+        launcher=seat.launcher,
+    )
+
+
+def need_torch() -> None:
+    """Raises MissingExtra."""
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtra(
+            "training needs torch, which is not installed",
+            "pip install 'penstock[torch]', or the torch build that your machine needs.",
+        )
 
 
 def _named(script: Path) -> str:

@@ -118,7 +118,17 @@ def logs(stores: Stores, run_id: str, rank: int | None, follow: bool, every: boo
 
     with stores.meta.read() as meta:
         run = meta.get_run(run_id)
-    if run.spec.get("workers") == 0 and not files.files(stores.layout, run_id, every=True):
+    launcher = run.spec.get("launcher")
+    inside = launcher or run.spec.get("workers") == 0
+    if inside and not files.files(stores.layout, run_id, every=True):
+        if launcher:
+            raise NotFound(
+                f'run "{run.name}" has no logs: {launcher} started its ranks, and has what they '
+                "print",
+                f"Look where {launcher} writes; `torchrun --log-dir FOLDER --redirects 3` and "
+                "`srun --output FILE` give each rank a file.",
+                run=run_id,
+            )
         raise NotFound(
             f'run "{run.name}" has no logs: with workers=0 its own script printed everything',
             "Look where the script was run; with workers=1 each rank has a log.",

@@ -6,7 +6,6 @@ settings have changed.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,10 +13,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from penstock.base.errors import BadInput, MissingExtra
+from penstock.base.errors import BadInput
 from penstock.base.settings import load_settings
 from penstock.home import explaining
-from penstock.home.guard import only_in_scripts
+from penstock.home.guard import need_torch, only_in_one_process, only_in_scripts
 from penstock.home.local import LocalHome
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from penstock.records import Alias, Deployment
     from penstock.registry import LoadedModel
     from penstock.training import Trained
+    from penstock.training.attached import AttachedRun
     from penstock.training.tuning.tune import Tuned
 
 OnChange = Literal["continue", "refuse", "fork"]
@@ -75,6 +75,15 @@ def say(line: str) -> None:
         return
     sys.stderr.write(f"penstock: {line}\n")
     sys.stderr.flush()
+
+
+@contextmanager
+def _in_turn() -> Iterator[bool]:
+    """Under torchrun or srun: rank 0 first; the others find it done, and do not say it again."""
+    from penstock.training.launched.turns import in_turn
+
+    with in_turn() as first, quietly(_quiet or not first):
+        yield first
 
 
 def connect(home: str | Path | None = None, **settings: Any) -> LocalHome:
@@ -147,9 +156,12 @@ def prepare(
         return explaining.prepared(current().stores, name, sources, options)
     from penstock import data
 
-    found = data.prepare(current().stores, name, sources, **options)
-    for line in (found.why, *found.notes):
-        say(line)
+    with _in_turn() as first:
+        found = data.prepare(
+            current().stores, name, sources, **{**options, "fresh": fresh and first}
+        )
+        for line in (found.why, *found.notes):
+            say(line)
     return found
 
 
@@ -266,6 +278,7 @@ def tune(
     RunStopped, LeaseHeld, Refused, CannotTravel.
     """
     only_in_scripts("tune")
+    only_in_one_process("tune")
     explaining.ends_at("tune")
     _needs_torch()
     from penstock.training.tuning.tune import tune
@@ -282,11 +295,48 @@ def tune(
 
 
 def _needs_torch() -> None:
-    if importlib.util.find_spec("torch") is None:
-        raise MissingExtra(
-            "training needs torch, which is not installed",
-            "pip install 'penstock[torch]', or the torch build that your machine needs.",
-        )
+    need_torch()
+
+
+def attach(
+    name: str,
+    config: Any = None,
+    *,
+    fresh: bool = False,
+    on_change: OnChange = "continue",
+    checkpoint_every: int | str = "30s",
+    seed: int = 0,
+    init_from: str | None = None,
+) -> AttachedRun:
+    """Give a loop that stands in this script or notebook the `run` that training functions get.
+
+    config            dataclass, pydantic model or dict; a change of it, or of the script, counts
+    fresh, on_change, checkpoint_every, init_from
+                      as `ps.train` has them
+    seed              of Python's, NumPy's and torch's random numbers: build the model afterwards
+    returns           the run: `with ps.attach("base") as run:`, or end it by `run.end()`;
+                      `run.finished` says that it had finished before, and then gives no steps
+
+    Under torchrun or srun all ranks attach, and `run.distribute` shares the gradients.
+    Raises LeaseHeld, Refused, CannotTravel, BadInput, MissingExtra, NotFound, Damaged; `run.steps`
+    raises RunStopped when the run is to stop, after it has saved.
+    """
+    only_in_scripts("attach")
+    explaining.ends_at("attach")
+    need_torch()
+    from penstock.training import attach as begin
+
+    return begin(
+        current().stores,
+        name,
+        config,
+        fresh=fresh,
+        on_change=on_change,
+        checkpoint_every=checkpoint_every,
+        seed=seed,
+        init_from=init_from,
+        say=say,
+    )
 
 
 def evaluate(
@@ -306,15 +356,16 @@ def evaluate(
     explaining.ends_at("evaluate")
     from penstock import evaluation
 
-    report = evaluation.evaluate(
-        current().stores,
-        suite,
-        reference_of(model),
-        baseline=baseline,
-        workers=workers,
-        fresh=fresh,
-    )
-    say(report.why)
+    with _in_turn() as first:
+        report = evaluation.evaluate(
+            current().stores,
+            suite,
+            reference_of(model),
+            baseline=baseline,
+            workers=workers,
+            fresh=fresh and first,
+        )
+        say(report.why)
     return report
 
 
@@ -327,10 +378,10 @@ def promote(model: Any, alias: str, *, evidence: Any) -> Alias:
     explaining.ends_at("promote")
     from penstock import registry
 
-    moved = registry.promote(
-        current().stores, reference_of(model), alias, getattr(evidence, "evaluation", evidence)
-    )
-    say(f"{moved.name}@{alias} is {moved.name}@{moved.version}")
+    proof = getattr(evidence, "evaluation", evidence)
+    with _in_turn():
+        moved = registry.promote(current().stores, reference_of(model), alias, proof)
+        say(f"{moved.name}@{alias} is {moved.name}@{moved.version}")
     return moved
 
 
@@ -338,8 +389,9 @@ def deploy(name: str, model: Any) -> Deployment:
     """Want the endpoint `name` to serve a model; `penstock up` brings it up and keeps it up."""
     only_in_scripts("deploy")
     explaining.ends_at("deploy")
-    found = current().deploy(name, reference_of(model))
-    say(f"{found.name} is to serve {found.resolved}; `penstock up` keeps it up")
+    with _in_turn():
+        found = current().deploy(name, reference_of(model))
+        say(f"{found.name} is to serve {found.resolved}; `penstock up` keeps it up")
     return found
 
 
@@ -351,6 +403,7 @@ def serve(name: str, model: Any, *, timeout: float = 60.0) -> Iterator[str]:
     yields   "127.0.0.1:PORT", where it speaks the Open Inference Protocol v2 over gRPC
     """
     only_in_scripts("serve")
+    only_in_one_process("serve")
     explaining.ends_at("serve")
     with current().serve(name, reference_of(model), timeout=timeout) as address:
         yield address

@@ -48,6 +48,7 @@ class Link(Protocol):
     run_id: str
     rank: int
     world_size: int
+    local: tuple[int, int]  # (index, how many) of the ranks on this machine
     attempt: int
     generation: int
     pulse: Pulse  # signs of life, for the agent to see
@@ -124,6 +125,7 @@ class AgentLink:
         self.run_id: str = payload["run_id"]
         self.rank: int = payload["rank"]
         self.world_size: int = payload["world_size"]
+        self.local = (self.rank, self.world_size)
         self.attempt: int = payload["gang"]
         self.generation: int = payload["generation"]
         self._channel = channel

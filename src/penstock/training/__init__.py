@@ -10,13 +10,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from penstock.training.attached import attach
     from penstock.training.launch import Trained, train
     from penstock.training.run import Run
 
-__all__ = ["Run", "Trained", "train"]
+__all__ = ["Run", "Trained", "attach", "train"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "attach":
+        from penstock.training.attached import attach
+
+        return attach
     if name == "Run":
         from penstock.training.run import Run
 

@@ -106,7 +106,7 @@ def interrupted(stores: Stores, run: Run, code: int | None) -> DiskFull | RunFai
     with stores.meta.read() as db:
         now_run, attempts = db.get_run(run.id), db.attempts(run.id)
     if attempts and attempts[-1].cause == "preempted":
-        return _preempted(now_run)
+        return preempted(now_run)
     if shutil.disk_usage(stores.layout.root).free < _NO_ROOM:
         return DiskFull(
             f'run "{run.name}" was interrupted: the disk of {stores.layout.root} is full',
@@ -143,7 +143,7 @@ def _outcome(run: Run) -> Run:
 
 
 def stopped(run: Run) -> RunStopped:
-    on = "" if run.spec["workers"] == 0 else f", or: penstock runs resume {run.name}"
+    on = "" if run.spec["controller"] is None else f", or: penstock runs resume {run.name}"
     return RunStopped(
         f'run "{run.name}" was stopped at step {run.step}',
         f"Run the script again to go on{on}",
@@ -152,7 +152,7 @@ def stopped(run: Run) -> RunStopped:
     )
 
 
-def _preempted(run: Run) -> RunStopped:
+def preempted(run: Run) -> RunStopped:
     return RunStopped(
         f'run "{run.name}" was preempted (SIGTERM) and saved at step {run.step}',
         "Run the script again to go on; a detached run is adopted by penstock up.",

@@ -83,6 +83,7 @@ def _new_run(stores: Stores, found: Origin, config: dict[str, Any]) -> Run:
         **parent.spec,
         "config": config,
         "workers": max(1, int(parent.spec["workers"])),
+        "launcher": None,
         "client": None,
         "study": None,  # a fork of a trial is none
         "stopping": None,

@@ -37,17 +37,24 @@ def join(rank: int, world_size: int, rendezvous: dict[str, Any], listener: int |
         wait_for_workers=False,
         master_listen_fd=listener if rank == 0 else None,
     )
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.device_count() >= world_size else "gloo"
+    join_over(store, rank, world_size, world_size)
+
+
+def join_over(store: Any, rank: int, world_size: int, here: int) -> None:
+    """Join a group whose ranks find each other in a store; `here` of them are on this machine."""
+    if here == world_size:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.device_count() >= here else "gloo"
     dist.init_process_group(
         backend, store=store, rank=rank, world_size=world_size, timeout=_TIMEOUT
     )
 
 
-def device(rank: int, world_size: int) -> torch.device:
-    """A GPU of its own where each rank has one, else the CPU."""
-    if torch.cuda.device_count() >= world_size:
-        torch.cuda.set_device(rank)
-        return torch.device("cuda", rank)
+def device(index: int, here: int) -> torch.device:
+    """A GPU of its own where each of the ranks on this machine has one, else the CPU."""
+    if torch.cuda.device_count() >= here:
+        torch.cuda.set_device(index)
+        return torch.device("cuda", index)
     return torch.device("cpu")
 
 

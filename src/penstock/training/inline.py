@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from penstock.base.errors import PenstockError, from_dict
+from penstock.base.errors import PenstockError, RunStopped, from_dict
 from penstock.checkpoints import handle
 from penstock.jobs import forks
 from penstock.jobs.holding import Holding
@@ -21,8 +21,9 @@ from penstock.jobs.pulse import Pulse
 from penstock.jobs.stores import Stores
 from penstock.jobs.work import Call
 from penstock.meta import Writer
-from penstock.records import Attempt, Run
+from penstock.records import Run
 from penstock.records.runs import ENDED
+from penstock.training import attempts
 from penstock.training.follow import stopped, tell_events
 from penstock.training.work import TrainingWork
 
@@ -36,6 +37,7 @@ class Inline:
     rank = 0
     world_size = 1
     beside = False
+    local = (0, 1)
     pulse = Pulse()  # nobody watches: a breakpoint may take its time
 
     def __init__(self, stores: Stores, run: Run, say: Callable[[str], None]) -> None:
@@ -45,9 +47,9 @@ class Inline:
         self._holding = Holding(stores, run.id)
         self._say = say
         with stores.meta.read() as db:
-            attempts = db.attempts(run.id)
+            earlier = db.attempts(run.id)
             self._told = db.last_event()
-        self.attempt = attempts[-1].number + 1 if attempts else 1
+        self.attempt = earlier[-1].number + 1 if earlier else 1
         self.generation = 0
         self._stopping = False
         self._next_look = 0.0
@@ -137,25 +139,43 @@ class Inline:
         from penstock.training.rank import execute
         from penstock.training.run import Drained
 
+        payload = self.begin()
+        try:
+            result = execute(self, payload)
+        except PenstockError as error:
+            self.raised(error)
+            raise
+        except Drained:
+            raise self.drained() from None
+        except KeyboardInterrupt:
+            raise stopped(self.left("Ctrl-C")) from None
+        except BaseException as error:  # sys.exit, say: the lease must not outlive the call
+            self.left(type(error).__name__)
+            raise
+        return self.finished(result)
+
+    def begin(self) -> dict[str, Any]:
+        """Own the run; one of the four below ends it. Returns what the function's side needs."""
         found = self._holding.take()
         if found.state in ENDED:
             raise stopped(found)
         self.generation = self._holding.generation
-        payload = self._open()
-        try:
-            result = execute(self, {**payload, "rank": 0, "world_size": 1})
-        except PenstockError as error:
-            self._work.on_tell(0, "raised", {"error": error.as_dict()})
-            self._end("failed", error.what, error=error.as_dict())
-            raise
-        except Drained:
-            raise stopped(self._end("stopped", "stopped on request")) from None
-        except KeyboardInterrupt:
-            raise stopped(self._end("stopped", "Ctrl-C")) from None
-        except BaseException as error:  # sys.exit, say: the lease must not outlive the call
-            self._end("stopped", type(error).__name__)
-            raise
+        return {**self._open(), "rank": 0, "world_size": 1}
+
+    def finished(self, result: dict[str, Any]) -> Run:
         return self._end("finished", "finished", result=self._work.finish({0: result}))
+
+    def drained(self) -> RunStopped:
+        return stopped(self._end("stopped", "stopped on request"))
+
+    def raised(self, error: PenstockError) -> PenstockError:
+        self._work.on_tell(0, "raised", {"error": error.as_dict()})
+        self._end("failed", error.what, error=error.as_dict())
+        return error
+
+    def left(self, why: str) -> Run:
+        """Ctrl-C, or an end of the script that is none of its run."""
+        return self._end("stopped", why)
 
     def _open(self) -> dict[str, Any]:
         """All that comes before the function; the lease must not outlive a failure of it."""
@@ -169,16 +189,8 @@ class Inline:
         return payload
 
     def _begin(self) -> None:
-        def change(tx: Writer) -> None:
-            from_step = self._work.committed()
-            attempt = Attempt(self.run_id, self.attempt, self.generation, tx.now(), from_step)
-            tx.add_attempt(attempt)
-            if tx.get_run(self.run_id).state != "stopping":
-                tx.change_run(self.run_id, state="running", error=None, ended_at=None)
-            body = {"attempt": self.attempt, "generation": self.generation, "from_step": from_step}
-            tx.event(f"run/{self.run_id}", "attempt.started", body)
-
-        self.commit(change)
+        number, generation, from_step = self.attempt, self.generation, self._work.committed()
+        self.commit(lambda tx: attempts.begin(tx, self.run_id, number, generation, from_step))
 
     def _end(
         self,
@@ -189,22 +201,17 @@ class Inline:
     ) -> Run:
         self._work.close()
         lease = self._holding.lease
-
-        def change(tx: Writer) -> Run:
-            tx.end_attempt(self.run_id, self.attempt, cause, self._step, {})
-            old = tx.get_run(self.run_id)
-            step = max(self._step, self._work.committed())
-            run = tx.change_run(
+        step = max(self._step, self._work.committed())
+        return self.commit(
+            lambda tx: attempts.end(
+                tx,
                 self.run_id,
+                self.attempt,
+                lease,
                 state=state,
-                ended_at=tx.now(),
+                cause=cause,
                 step=step,
                 error=error,
-                result={**old.result, **(result or {})},
+                result=result,
             )
-            tx.event(f"run/{self.run_id}", f"run.{state}", {"error": error} if error else {})
-            if lease is not None:
-                tx.release_lease(lease)
-            return run
-
-        return self.commit(change)
+        )

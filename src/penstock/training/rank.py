@@ -52,8 +52,10 @@ def main(channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
         link.tell("finished", result)
 
 
-def execute(link: Link, payload: dict[str, Any]) -> dict[str, Any]:
+def execute(link: Link, payload: dict[str, Any], function: Any = None) -> dict[str, Any]:
     """Run the user's function with a Run. Used by ranks and, with workers=0, in the script.
+
+    function  where this process has it already; default: imported from the snapshot
 
     Raises Drained, UserCodeFailed (from what the function raised), Damaged, BadInput, …
     """
@@ -62,7 +64,7 @@ def execute(link: Link, payload: dict[str, Any]) -> dict[str, Any]:
     emitter = Emitter(layout.signals(link.run_id), link.run_id, link.rank, link.generation)
     run: Run | None = None
     try:
-        function = _import(payload)
+        function = function or _import(payload)
         randomness.seed_all(payload["seed"])  # equal on all ranks: models begin equal
         run = Run(link, open_blobs(payload["blobs"]), layout, payload, emitter)
         config = unpack(payload["config"])
@@ -71,6 +73,11 @@ def execute(link: Link, payload: dict[str, Any]) -> dict[str, Any]:
         if run is not None:
             run.close()
         emitter.close()
+    return result_of(run)
+
+
+def result_of(run: Run) -> dict[str, Any]:
+    """What a rank whose function returned tells of it."""
     return {"published": run.published, "step": run.global_step, "skipped": run.skipped}
 
 

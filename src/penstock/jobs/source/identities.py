@@ -60,13 +60,13 @@ def identity(function: Any) -> CodeIdentity:
 
     Raises CannotTravel: it captured what has no state that could be kept, such as an open file.
     """
-    walk = _Walk()
+    walk = Walk()
     walk.object(function, "")
     parts = dict(sorted((walk.parts | walk.roles()).items()))
     return CodeIdentity(digest_json(parts), parts)
 
 
-class _Walk:
+class Walk:
     """One walk: a queue of what was referred to and not yet looked at."""
 
     def __init__(self) -> None:
@@ -231,7 +231,7 @@ class _Walk:
 
     def _apart(self, value: Any) -> str:
         """A digest of one item by itself, to put the items of a set in an order."""
-        walk = _Walk()
+        walk = Walk()
         walk._objects, walk._labels = dict(self._objects), dict(self._labels)
         walk._captured("item", value)
         return digest_json(walk.parts)

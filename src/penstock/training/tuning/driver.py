@@ -21,12 +21,13 @@ from penstock.jobs.holding import Holding
 from penstock.jobs.stores import Stores
 from penstock.meta import Writer
 from penstock.records import Run
-from penstock.training import early, launch
+from penstock.training import deciding, early
 from penstock.training.tuning import pruning, reading, sampling, telling
 from penstock.training.tuning.history import SETTLED, Trial, best_of, thinned
 from penstock.training.tuning.live import Live
 from penstock.training.tuning.setup import Setup, with_params
 from penstock.training.tuning.study import trial_wanted
+from penstock.training.wanted import Wanted
 from penstock.training.watching import OnProgress, Progress
 
 _WAIT = 0.2  # seconds for the next event
@@ -52,7 +53,7 @@ class Driver:
         stores: Stores,
         study: Run,
         setup: Setup,
-        wanted: launch.Wanted,
+        wanted: Wanted,
         config: Any,
         limits: Limits,
         say: Callable[[str], None],
@@ -139,7 +140,7 @@ class Driver:
         wanted = self._wanted_for(number, params)
 
         def change(tx: Writer) -> tuple[Run, Run]:
-            run = launch.create(tx, wanted, self._stores)
+            run = deciding.create(tx, wanted, self._stores)
             study = tx.change_run(self._study.id, step=number + 1)
             body = {"trial": number, "run": run.id, "params": params}
             tx.event(f"run/{study.id}", "trial.begun", body)
@@ -168,13 +169,17 @@ class Driver:
 
         def change(tx: Writer) -> Run:
             last = tx.get_run(found.run)
-            return launch.go_on(
-                tx, last, wanted.going_on_from(last), launch.changes_of(last, wanted), self._stores
+            return deciding.go_on(
+                tx,
+                last,
+                wanted.going_on_from(last),
+                deciding.changes_of(last, wanted),
+                self._stores,
             )[0]
 
         return self._holding.commit(change)
 
-    def _wanted_for(self, number: int, params: dict[str, Any]) -> launch.Wanted:
+    def _wanted_for(self, number: int, params: dict[str, Any]) -> Wanted:
         config = with_params(self._config, params)
         return trial_wanted(self._wanted, self._study, number, params, config)
 

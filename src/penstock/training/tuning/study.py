@@ -12,9 +12,10 @@ from penstock.meta import Writer
 from penstock.records import Run
 from penstock.records.runs import ENDED
 from penstock.training import configuring
-from penstock.training.launch import Wanted, changes_of
+from penstock.training.deciding import changes_of
 from penstock.training.tuning import reading
 from penstock.training.tuning.setup import ANEW, Setup
+from penstock.training.wanted import Wanted
 
 OnChange = Literal["continue", "refuse", "fork"]
 

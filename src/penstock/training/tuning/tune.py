@@ -17,12 +17,12 @@ from penstock.jobs.holding import Holding
 from penstock.jobs.stores import Stores, pinned
 from penstock.records import Run
 from penstock.records.runs import ENDED
-from penstock.training import launch
 from penstock.training.follow import stop_early
 from penstock.training.tuning import reading, study, telling
 from penstock.training.tuning.driver import Driver, Limits, failures
 from penstock.training.tuning.history import SETTLED, Trial, best_of, counts
 from penstock.training.tuning.setup import Setup, checked
+from penstock.training.wanted import Place, subject_of, wanted_of
 from penstock.training.watching import OnProgress
 
 
@@ -122,16 +122,16 @@ def tune(
         with pinned(stores.meta):
             cores = len(os.sched_getaffinity(0))
             each = max(1, cores // (workers * parallel))
-            wanted = launch.ask(
+            wanted = wanted_of(
                 stores,
-                function,
+                subject_of(function),
                 config,
-                name,
-                workers,
-                False,
-                checkpoint_every,
-                seed,
-                threads or each,
+                Place(workers),
+                name=name,
+                detach=False,
+                checkpoint_every=checkpoint_every,
+                seed=seed,
+                threads=threads or each,
             ).beginning(None)
             wanted = replace(wanted, threads_given=threads is not None)
             interrupts = counting.enter_context(counted())

@@ -1,0 +1,217 @@
+"""What a call asks for, in the form in which a run's row keeps it: code, config, ranks, threads."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from penstock.base import process, units
+from penstock.base.errors import BadInput, CannotTravel
+from penstock.jobs.source import (
+    CodeIdentity,
+    Entry,
+    git_commit,
+    identity,
+    locate,
+    refs,
+    script_identity,
+)
+from penstock.jobs.source import place as source_place
+from penstock.jobs.source import snapshot as take_snapshot
+from penstock.jobs.stores import Stores
+from penstock.records import Run
+from penstock.records.references import check_name
+from penstock.training import configuring, elastic, initial
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the call asks for, in the form in which a run's row keeps it."""
+
+    name: str
+    spec: dict[str, Any]
+    code: CodeIdentity
+    source: str
+    source_refs: list[str]
+    detached: bool
+    threads_given: bool
+
+    def compared(self) -> dict[str, Any]:
+        return compared(self.spec)
+
+    def beginning(self, record: initial.Record | None) -> Wanted:
+        """With the weights that a new run begins with."""
+        return replace(self, spec={**self.spec, "init_from": record})
+
+    def going_on_from(self, last: Run) -> Wanted:
+        """Threads that nobody asked for stay: another number of them adds in another order."""
+        if self.threads_given or "threads" not in last.spec:
+            return self
+        return replace(self, spec={**self.spec, **threading_of(last.spec["threads"])})
+
+
+def compared(spec: dict[str, Any]) -> dict[str, Any]:
+    """What of a spec counts as config."""
+    keys = ("config", "world_size", "seed", "every", "threads")
+    init = spec.get("init_from") or {}
+    found = {**{key: spec.get(key) for key in keys}, "init_from": init.get("asked")}
+    if (sizes := spec.get("elastic")) is not None:  # how many there are just now does not count
+        found["world_size"] = [sizes["low"], sizes["high"]]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What runs: where other processes find it, and what its result depends on.
+
+    travels  whether another process can run it; a function of a notebook and a whole script do not
+    """
+
+    entry: Entry
+    code: CodeIdentity
+    travels: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.entry.qualname or self.entry.module
+
+
+def subject_of(function: Callable[..., None]) -> Subject:
+    """Of a training function. Raises CannotTravel."""
+    entry = locate(function, here=True)
+    return Subject(entry, identity(function), entry.in_file)
+
+
+def script_subject() -> Subject:
+    """Of the running script as a whole. A notebook has no source that could be kept."""
+    main = sys.modules["__main__"]
+    code = script_identity(main)
+    file = getattr(main, "__file__", None)
+    if file is None or not code.parts:
+        return Subject(Entry("notebook", "", Path.cwd(), in_file=False), code, False)
+    name, root = source_place(main, Path(file).resolve())
+    return Subject(Entry(name, "", root), code, False)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the ranks are to be.
+
+    workers   how many; 0: one, in this process
+    launcher  whose processes the ranks are: "torchrun", "srun"; None: Penstock's own
+    here      how many of them share this machine's cores
+    set       threads that each has already; None: the cores, shared out
+    elastic   how many they may become; None: always as many
+    """
+
+    workers: int
+    launcher: str | None = None
+    here: int | None = None
+    set: int | None = None
+    elastic: elastic.Sizes | None = None
+
+    @classmethod
+    def of(cls, workers: int | tuple[int, int]) -> Place:
+        """What `workers=` says. Raises BadInput."""
+        sizes = elastic.read(workers)
+        return cls(workers if isinstance(workers, int) else workers[1], elastic=sizes)
+
+    @property
+    def in_script(self) -> bool:
+        return self.workers == 0 or self.launcher is not None
+
+    @property
+    def threads(self) -> int:
+        cores = len(os.sched_getaffinity(0))
+        return self.set or max(1, cores // (self.here or max(1, self.workers)))
+
+
+def wanted_of(
+    stores: Stores,
+    subject: Subject,
+    config: Any,
+    place: Place,
+    *,
+    name: str | None,
+    detach: bool,
+    checkpoint_every: int | str,
+    seed: int,
+    threads: int | None,
+) -> Wanted:
+    """Takes the source snapshot. Raises BadInput, CannotTravel."""
+    entry = subject.entry
+    _check_place(place, detach)
+    if not subject.travels and not place.in_script:
+        raise CannotTravel(
+            f'"{entry.qualname}" was not defined in a file, so no rank can import it',
+            "Define it at the top level of a .py file and run that file, or train in this "
+            "process: workers=0.",
+        )
+    source = take_snapshot(entry.root, stores.blobs, entry=entry) if entry.in_file else ""
+    by_steps = isinstance(checkpoint_every, int)
+    if by_steps and int(checkpoint_every) < 1:
+        raise BadInput(f"checkpoint_every={checkpoint_every} never saves", "Give 1 or more steps.")
+    spec = {
+        "entry": entry.text if entry.qualname else entry.module,
+        "config": configuring.pack(config, place.workers == 0),
+        "world_size": max(1, place.workers),
+        "workers": place.workers,
+        "elastic": None if place.elastic is None else asdict(place.elastic),
+        "launcher": place.launcher,
+        "seed": seed,
+        "every": checkpoint_every,
+        "every_steps": int(checkpoint_every) if by_steps else None,
+        "every_seconds": None if by_steps else units.seconds(checkpoint_every),
+        **threading_of(threads or place.threads),
+        "preload": ["penstock.training.preload"],
+        "rank_env": {},
+        "sidecars": {
+            "checkpoint": {
+                "entry": "penstock.training.sidecar:main",
+                "payload": {"blobs": stores.blobs.url},
+            }
+        },
+        "cwd": str(Path.cwd()),
+        "client": None if detach else str(process.Identity.mine()),
+        "parts": subject.code.parts,
+        "git": git_commit(entry.root),
+    }
+    name = check_name(name or subject.name, "run name")
+    known = refs(source, stores.blobs) if source else []
+    return Wanted(name, spec, subject.code, source, known, detach, threads is not None)
+
+
+def threading_of(threads: int) -> dict[str, Any]:
+    """What of a spec follows from the threads of each rank."""
+    environment = {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "PYTHONHASHSEED": "0",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",  # an image has one thread
+    }
+    return {"threads": threads, "image_env": environment}
+
+
+def _check_place(place: Place, detach: bool) -> None:
+    workers, cores = place.workers, len(os.sched_getaffinity(0))
+    if place.launcher is not None:
+        if detach:
+            raise BadInput(
+                f"the ranks are processes of {place.launcher}, and cannot be detached",
+                "Leave detach out, or run the script without a launcher.",
+            )
+        return
+    if workers < 0 or workers > 4 * cores:
+        raise BadInput(
+            f"workers={workers} on a machine with {cores} cores",
+            f"Give 0 (in this process) to {4 * cores}.",
+            workers=workers,
+            cores=cores,
+        )
+    if workers == 0 and detach:
+        raise BadInput("workers=0 runs in this process and cannot be detached", "Give workers=1.")
