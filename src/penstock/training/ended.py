@@ -14,12 +14,13 @@ from penstock.jobs.stores import Stores
 from penstock.jobs.work import Call
 from penstock.meta import Writer
 from penstock.records import Run
+from penstock.training.diskonly import DiskOnly
 from penstock.training.work import TrainingWork
 
 T = TypeVar("T")
 
 
-class EndedLink:
+class EndedLink(DiskOnly):
     """Control and Link in one, as `Inline`, for reading only."""
 
     rank = 0
@@ -65,8 +66,13 @@ class EndedLink:
 
     def tell(self, kind: str, payload: dict[str, Any]) -> None: ...
 
-    def buffers(self, size: int, count: int) -> list[Buffer]:
+    def buffers(self, size: int, least: int, count: int) -> list[Buffer]:
         raise self._over()
+
+    def find_free(self, buffers: list[Buffer]) -> Buffer | None:
+        raise self._over()
+
+    def settle(self, buffers: list[Buffer]) -> None: ...
 
     def wait_free(self, buffers: list[Buffer]) -> Buffer:
         raise self._over()

@@ -16,7 +16,7 @@ from penstock.base.errors import PenstockError, RunStopped, from_dict
 from penstock.checkpoints import handle
 from penstock.jobs import forks
 from penstock.jobs.holding import Holding
-from penstock.jobs.link import Buffer, Lent
+from penstock.jobs.link import Buffer
 from penstock.jobs.pulse import Pulse
 from penstock.jobs.stores import Stores
 from penstock.jobs.work import Call
@@ -24,6 +24,7 @@ from penstock.meta import Writer
 from penstock.records import Run
 from penstock.records.runs import ENDED
 from penstock.training import attempts
+from penstock.training.diskonly import DiskOnly
 from penstock.training.follow import stopped, tell_events
 from penstock.training.work import TrainingWork
 
@@ -31,7 +32,7 @@ T = TypeVar("T")
 _LOOK = 0.1  # seconds between two looks at what others may want
 
 
-class Inline:
+class Inline(DiskOnly):
     """Control and Link in one: the rank's questions go straight to the work."""
 
     rank = 0
@@ -95,15 +96,6 @@ class Inline:
     def settle(self, buffers: list[Buffer]) -> None:
         """`hand` returns when all is done."""
 
-    def keep(self, buffer: Buffer, step: int, seal: dict[str, Any], seconds: float) -> None:
-        """Nobody would be there to read it: what is in this process's memory dies with it."""
-
-    def lent(self, gang: int, step: int) -> list[Lent]:
-        return []
-
-    def pace(self) -> None:
-        """Nothing is kept."""
-
     def hand(self, sidecar: str, buffer: Buffer, step: int, message: dict[str, Any]) -> None:
         body = {"slot": buffer.slot, "step": step, "rank": 0, **message}
         done = handle(body, {buffer.slot: buffer.view}, self.stores.blobs)
@@ -125,9 +117,6 @@ class Inline:
 
     def save_at(self) -> int:
         return self._step if self._work.tick([self._step]) else 0
-
-    def keep_at(self) -> int:
-        return 0
 
     def drain_at(self) -> int:
         return self._step if self._stopping else 0

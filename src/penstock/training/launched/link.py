@@ -18,9 +18,11 @@ from penstock.checkpoints import handle
 from penstock.jobs import forks
 from penstock.jobs.link import Buffer
 from penstock.jobs.pulse import Pulse
+from penstock.training.diskonly import DiskOnly
 from penstock.training.launched.exchange import Exchange
 from penstock.training.launched.seat import Seat
 
+_BUFFERS = 2  # one is persisted while the next is filled
 NEWS = "news"  # counts messages to the owner
 WORDS = "words"  # steps after which all ranks are to save, and to leave; 0: none
 
@@ -41,7 +43,7 @@ class Post:
             line.count(NEWS, 1)
 
 
-class RankLink:
+class RankLink(DiskOnly):
     """See `jobs.link.Link`.
 
     beside  the writer is a thread of this process; it takes over as a sidecar does
@@ -86,8 +88,14 @@ class RankLink:
     def tell(self, kind: str, payload: dict[str, Any]) -> None:
         self._send("tell", tell=kind, payload=payload)
 
-    def buffers(self, size: int, count: int) -> list[Buffer]:
-        return [Buffer(f"launched-{n}", memoryview(bytearray(size))) for n in range(count)]
+    def buffers(self, size: int, least: int, count: int) -> list[Buffer]:
+        return [Buffer(f"launched-{n}", memoryview(bytearray(size))) for n in range(_BUFFERS)]
+
+    def find_free(self, buffers: list[Buffer]) -> Buffer | None:
+        return next((buffer for buffer in buffers if buffer.free), None)
+
+    def settle(self, buffers: list[Buffer]) -> None:
+        self._writer.settle(buffers)
 
     def wait_free(self, buffers: list[Buffer]) -> Buffer:
         return self._writer.wait_free(buffers)
@@ -152,7 +160,7 @@ class Writer:
         self._thread: threading.Thread | None = None
 
     def hand(self, sidecar: str, buffer: Buffer, step: int, message: dict[str, Any]) -> None:
-        buffer.free = False
+        buffer.free, buffer.handed = False, True
         body = {"slot": buffer.slot, "step": step, "rank": self._rank, "to": sidecar, **message}
         self._handed.put((buffer, body))
         if self._thread is None:
@@ -165,13 +173,20 @@ class Writer:
     def wait_free(self, buffers: list[Buffer]) -> Buffer:
         """Raises Unavailable when what was persisted can be told to nobody."""
         with self._freed:
-            while True:
-                if self._failed is not None:
-                    raise self._failed
-                for buffer in buffers:
-                    if buffer.free:
-                        return buffer
-                self._freed.wait()
+            while not any(buffer.free for buffer in buffers):
+                self._wait()
+        return next(buffer for buffer in buffers if buffer.free)
+
+    def settle(self, buffers: list[Buffer]) -> None:
+        """Raises Unavailable likewise."""
+        with self._freed:
+            while any(buffer.handed for buffer in buffers):
+                self._wait()
+
+    def _wait(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+        self._freed.wait()
 
     def _work(self, line: Exchange) -> None:
         while self._failed is None:
@@ -188,5 +203,5 @@ class Writer:
                     "The run goes on from its last checkpoint when it is started again.",
                 )
             with self._freed:
-                buffer.free = True
+                buffer.free, buffer.handed = True, False
                 self._freed.notify_all()
