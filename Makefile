@@ -40,7 +40,7 @@ chaos: .venv/installed-test ## Kill at random points for long (PENSTOCK_CHAOS_SE
 	@.ci/run install interop .venv-interop
 
 interop: .venv-interop/installed-interop ## Run the tests beside Lightning, Accelerate, Hugging Face datasets and MLflow
-	.venv-interop/bin/python -m pytest -q -p no:xdist -m interop tests/data tests/signals/test_mlflow.py tests/training/test_mlflow.py
+	.venv-interop/bin/python -m pytest -q -p no:xdist -m interop tests/data tests/training tests/signals/test_mlflow.py tests/training/test_mlflow.py
 
 bench-env: .venv/installed-test ## Make the environments that the benchmarks' peers live in
 	$(BIN)/python -m benchmarks --make-environments

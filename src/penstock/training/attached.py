@@ -66,11 +66,19 @@ class AttachedRun(Run):
         self._session = session
         self._held = ExitStack()
         self._looped = False
+        self._script = hasattr(sys.modules["__main__"], "__file__")  # gone when the script is over
         atexit.register(self._at_exit)
 
     def hold(self, held: ExitStack) -> None:
         """What ends with the run."""
         self._held = held
+
+    def closes(self, stores: Stores) -> None:
+        """They were opened for this run alone."""
+        last = ExitStack()
+        last.callback(stores.close)
+        last.push(self._held)
+        self._held = last
 
     def steps(self, *arguments: Any, **options: Any) -> Iterator[Any]:
         """See `Run.steps`. Raises RunStopped when the run is to stop, after saving."""
@@ -127,7 +135,7 @@ class AttachedRun(Run):
 
     def _at_exit(self) -> None:
         error = getattr(sys, "last_value", None)
-        if error is not None and hasattr(sys.modules["__main__"], "__file__"):
+        if error is not None and self._script:  # in a notebook it may be of any cell
             self._failed(error)
         elif self._looped or self.finished:
             self.end()
