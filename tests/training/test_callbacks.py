@@ -63,6 +63,48 @@ LIGHTNING = """
         print("WEIGHTS", callback.run.finished, callback.run.global_step, sums, flush=True)
     """
 
+TRANSFORMERS = """
+    import sys
+    import time
+    import torch
+    import torch.nn.functional as F
+    from transformers import Trainer, TrainingArguments
+    from penstock.training.callbacks.transformers import PenstockCallback
+
+    class Net(torch.nn.Module):
+        def __init__(self, pause):
+            super().__init__()
+            self.pause = pause
+            self.net = torch.nn.Sequential(
+                torch.nn.Linear(6, 32), torch.nn.ReLU(), torch.nn.Dropout(0.3),
+                torch.nn.BatchNorm1d(32), torch.nn.Linear(32, 2),
+            )
+
+        def forward(self, point, labels=None):
+            time.sleep(self.pause if self.training else 0)
+            scores = self.net(point)
+            return {"loss": F.cross_entropy(scores, labels), "logits": scores}
+
+    if __name__ == "__main__":
+        torch.manual_seed(3)
+        torch.set_num_threads(1)
+        points = torch.randn(200, 6)
+        data = [{"point": p, "labels": (p.sum() > 0).long()} for p in points]
+        callback = PenstockCallback("base", checkpoint_every=1)
+        model = Net(float(sys.argv[1]))
+        arguments = TrainingArguments(
+            "out", num_train_epochs=4, per_device_train_batch_size=25, save_strategy="no",
+            gradient_accumulation_steps=2, logging_steps=2, eval_strategy="steps", eval_steps=3,
+            report_to=[], use_cpu=True, disable_tqdm=True, learning_rate=1e-2,
+        )
+        trainer = Trainer(
+            model, arguments, train_dataset=data, eval_dataset=data[:50], callbacks=[callback]
+        )
+        trainer.train(resume_from_checkpoint=callback.checkpoint())
+        sums = [float(p.double().sum()) for p in model.net.state_dict().values()]
+        print("WEIGHTS", callback.run.finished, callback.run.global_step, sums, flush=True)
+    """
+
 
 def weights(out: str) -> list[str]:
     return [line.split(" ", 1)[1] for line in out.splitlines() if line.startswith("WEIGHTS")]
@@ -83,13 +125,16 @@ def scripts(tmp_path: Path) -> Iterator[Callable[[str, str], Project]]:
 
 @pytest.mark.interop
 @pytest.mark.faults
-def test_a_killed_fit_of_lightning_ends_with_the_weights_of_an_undisturbed_one(
-    scripts: Callable[[str, str], Project], dice: random.Random
+@pytest.mark.parametrize(
+    ("needs", "source"), [("pytorch_lightning", LIGHTNING), ("transformers", TRANSFORMERS)]
+)
+def test_a_killed_training_of_another_trainer_ends_with_the_weights_of_an_undisturbed_one(
+    scripts: Callable[[str, str], Project], dice: random.Random, needs: str, source: str
 ) -> None:
     """Killed twice, at any step: in the middle of an epoch, at its end, beside a validation."""
-    pytest.importorskip("pytorch_lightning")
-    (expected,) = weights(scripts("twin", LIGHTNING).run("0"))
-    project = scripts("project", LIGHTNING)
+    pytest.importorskip(needs)
+    (expected,) = weights(scripts("twin", source).run("0"))
+    project = scripts("project", source)
     for least in (dice.randint(1, 6), dice.randint(7, 12)):
         script = project.start("0.05")
         until("a checkpoint", lambda least=least: project.committed("base") >= least)

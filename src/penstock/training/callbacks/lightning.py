@@ -18,6 +18,7 @@ from penstock.base.errors import BadInput, MissingExtra
 from penstock.jobs.stores import open_stores
 from penstock.training.attached import AttachedRun, attach
 from penstock.training.callbacks.loader import Resumable
+from penstock.training.callbacks.ticks import Ticks
 from penstock.training.deciding import OnChange
 
 _HYPERPARAMETERS = ("hyper_parameters", "hparams_name", "hparams_type")  # code gives them
@@ -119,19 +120,6 @@ class PenstockCallback(_Callback):  # type: ignore[misc]
         if (self.run.global_step + 1) % trainer.log_every_n_steps == 0:
             self.run.log(dict(trainer.logged_metrics))
         next(self._steps, None)
-
-
-class Ticks:
-    """As many steps as the trainer takes."""
-
-    endless = True
-
-    def __init__(self) -> None:
-        self.over = False
-
-    def __iter__(self) -> Iterator[int]:
-        while not self.over:
-            yield 0
 
 
 class TrainerState:
