@@ -83,6 +83,7 @@ def attached(tmp_path: Path) -> Iterator[Callable[[str], Project]]:
         project.close()
 
 
+@pytest.mark.long
 @pytest.mark.faults
 def test_a_killed_loop_goes_on_and_ends_with_the_weights_of_one_that_nobody_touched(
     attached: Callable[[str], Project],
@@ -124,6 +125,7 @@ def test_a_stop_an_error_and_an_early_exit_leave_a_run_that_goes_on(
     assert project.newest("base").id == run.id
 
 
+@pytest.mark.long
 def test_a_changed_script_or_config_is_another_run_when_the_first_finished(
     attached: Callable[[str], Project],
 ) -> None:

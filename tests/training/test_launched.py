@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from tests.training.conftest import STEPS, Project, until
 
+from penstock.base.errors import NotFound
+from penstock.home import runs
 from penstock.jobs import control
 
 pytestmark = [pytest.mark.torch, pytest.mark.faults, pytest.mark.timeout(240)]
@@ -35,6 +37,20 @@ def ranks(project: Project, name: str) -> dict[str, int]:
     return started[-1]["pids"] if started else {}
 
 
+def test_a_script_under_torchrun_is_a_rank_of_its_run(
+    project: Project, undisturbed: Callable[[int], str]
+) -> None:
+    out = project.run("base", "2", under=TORCHRUN)
+    run = project.newest("base")
+    assert run.state == "finished" and run.result["weights"] == undisturbed(2)
+    assert out.count(run.id) == 2  # every rank has the same answer
+    with project.stores() as stores:
+        with pytest.raises(NotFound, match="torchrun started its ranks"):
+            list(runs.logs(stores, run.id, None, False, False))
+        assert runs.one(stores, "base").workers == 2 and run.spec["launcher"] == "torchrun"
+
+
+@pytest.mark.long
 def test_a_rank_killed_under_torchrun_costs_no_bit(
     project: Project, undisturbed: Callable[[int], str]
 ) -> None:

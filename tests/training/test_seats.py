@@ -1,8 +1,10 @@
 """Who a process is among those that a launcher started, and how a launched gang ends. Pure."""
 
+import socket
+
 import pytest
 
-from penstock.base.errors import BadInput
+from penstock.base.errors import BadInput, LeaseHeld
 from penstock.training.launched.fates import Said, fate
 from penstock.training.launched.seat import first_host, seat_in
 
@@ -80,3 +82,38 @@ def test_a_death_explains_what_the_others_raise():
     assert ends({0: ("raised", 9.9)}, dead=[1]) == ("died", None, "rank 1 died")
     assert ends({0: ("raised", 8.0)})[:2] == ("failed", "failed")
     assert ends({0: ("finished", 9.0), 1: ("finished", 9.0)}, dead=[1])[0] == "finished"
+
+
+class Stores:
+    class settings:  # noqa: N801 - as `Stores.settings`
+        lease_seconds = 0.6
+
+
+def choosing(host: str, tries: int):
+    """A decision that finds an owner for so many tries."""
+    asked = []
+
+    def choose():
+        asked.append(1)
+        if len(asked) <= tries:
+            raise LeaseHeld("it is going on", "Wait.", host=host)
+        return "decided"
+
+    return choose, asked
+
+
+def test_a_dead_holder_of_another_machine_is_waited_for(monkeypatch):
+    from penstock.training.launched import launching
+
+    launched = launching.Launched(Stores, seat_in(TORCHRUN), lambda line: None)
+    choose, asked = choosing("elsewhere", tries=1)
+    assert launched._patiently(choose) == "decided" and len(asked) == 2
+    monkeypatch.setattr(launching, "_LEASE_SLACK", 0.0)
+    choose, asked = choosing("elsewhere", tries=1000)  # it lives
+    with pytest.raises(LeaseHeld):
+        launched._patiently(choose)
+    assert 2 <= len(asked) < 10
+    choose, asked = choosing(socket.gethostname(), tries=1)  # here it is known at once
+    with pytest.raises(LeaseHeld):
+        launched._patiently(choose)
+    assert len(asked) == 1
