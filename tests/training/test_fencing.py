@@ -131,3 +131,32 @@ def test_a_controller_that_sleeps_is_killed_all_the_same(project):
     with project.stores() as stores:
         control.kill(stores, project.newest("run").id)
     project.until("the end", lambda: project.newest("run").state == "stopped")
+
+
+@pytest.mark.long
+def test_a_whole_run_that_slept_past_its_lease_publishes_nothing(made, undisturbed):
+    """Ranks, agent, image and controller at once, as a machine that is suspended: another
+    controller takes over, and whoever wakes then changes nothing."""
+    project = made(lease_seconds=1)
+    script = project.start("run", "2")
+    project.until("step 10", lambda: project.committed("run") >= 10)
+    roles = ("controller", "agent", "image", "sidecar", "rank")
+    sleepers = project.pids("run", *roles)
+    run, before = project.newest("run"), taken_over(project, 0)
+    for pid in sleepers:
+        project.signal(pid, signal.SIGSTOP)
+    with project.stores() as stores:
+        project.until("the lease's end", lambda: expired(stores, run))
+        second = control.start_controller(stores, run)
+        lease = project.until("the take-over", lambda: taken_over(project, before))
+        project.until("a checkpoint of the new one", lambda: newest_generation(project) >= lease)
+    for pid in sleepers:
+        project.signal(pid, signal.SIGCONT)
+    out, _ = script.communicate(timeout=90)
+    assert script.returncode == 0, out
+    assert second.wait(20) == 0
+    ended = project.newest("run")
+    assert ended.state == "finished" and ended.result["weights"] == undisturbed(2)
+    with project.stores() as stores, stores.meta.read() as db:
+        assert [model.version for model in db.versions("model", "points")] == [1]
+        assert {row.generation for row in db.checkpoints(run.id) if row.step > 20} >= {lease}
