@@ -126,3 +126,18 @@ def test_help_shows_the_config(tmp_path):
     assert done.returncode == 0
     assert "Fit digits." in done.stdout
     assert "model.width=3" in done.stdout
+
+
+def test_a_misspelt_option_offers_the_nearest(tmp_path):
+    script = """
+        def fit(run, config):
+            pass
+        if __name__ == "__main__":
+            ps.main(fit, {"lr": 0.1})
+        """
+    done = run_script(tmp_path, script, "--wrokers", "2")
+    assert done.returncode == 2 and 'Did you mean "--workers"?' in done.stderr
+    call = "ps.main(lambda: ps.train(print, {}, chekpoint_every=3))"
+    done = run_script(tmp_path, call)
+    assert done.returncode == 2 and 'ps.train has no option "chekpoint_every"' in done.stderr
+    assert 'Did you mean "checkpoint_every"?' in done.stderr and "Traceback" not in done.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from penstock.base.errors import BadInput
+from penstock.base.nearest import did_you_mean
 from penstock.cli.sweeps import axes, is_grid
 from penstock.training import dictconfig
 from penstock.training.overriding import applied, fields
@@ -34,7 +35,16 @@ class Given:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise BadInput(f"the command line does not hold: {message}", "See --help.")
+        raise BadInput(f"the command line does not hold: {message}", self._fix(message))
+
+    def _fix(self, message: str) -> str:
+        """The option that was meant, where one that is not known was given."""
+        known = [name for action in self._actions for name in action.option_strings]
+        unknown = [word for word in message.split() if word.startswith("--")]
+        near = (
+            did_you_mean(unknown[0].partition("=")[0], known) if "unrecognized" in message else ""
+        )
+        return near or "See --help."
 
 
 def parse(function: Callable[..., Any], config: Any, arguments: Sequence[str]) -> Given:

@@ -18,6 +18,7 @@ from penstock.base.settings import load_settings
 from penstock.home import explaining
 from penstock.home.guard import need_torch, only_in_one_process, only_in_scripts
 from penstock.home.local import LocalHome
+from penstock.home.named_options import named_options
 
 if TYPE_CHECKING:
     from penstock.data import Dataset, Prepared
@@ -95,6 +96,7 @@ def connect(home: str | Path | None = None, **settings: Any) -> LocalHome:
     return LocalHome(load_settings(home=folder, **settings))
 
 
+@named_options
 def prepare(
     name: str,
     sources: Any,
@@ -165,6 +167,7 @@ def prepare(
     return found
 
 
+@named_options
 def train(
     function: Callable[..., None],
     config: Any = None,
@@ -225,6 +228,7 @@ def train(
         )
 
 
+@named_options
 def tune(
     function: Callable[..., None],
     space: Mapping[str, Any],
@@ -339,6 +343,7 @@ def attach(
     )
 
 
+@named_options
 def evaluate(
     suite: Suite,
     model: Any,
@@ -369,6 +374,7 @@ def evaluate(
     return report
 
 
+@named_options
 def promote(model: Any, alias: str, *, evidence: Any) -> Alias:
     """Move an alias to a version whose evaluation passed every gate; Refused otherwise.
 
@@ -385,6 +391,7 @@ def promote(model: Any, alias: str, *, evidence: Any) -> Alias:
     return moved
 
 
+@named_options
 def deploy(name: str, model: Any) -> Deployment:
     """Want the endpoint `name` to serve a model; `penstock up` brings it up and keeps it up."""
     only_in_scripts("deploy")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any, Protocol
 
 from penstock.base import process
@@ -35,13 +36,24 @@ def state_of(run: Run, lease: Lease | None, now: float) -> str:
     return run.state
 
 
-def controller_command(run: Run) -> list[str]:
-    """The command that starts a controller for a run; the spec says which program it is."""
+def controller_command(stores: Stores, run: Run) -> list[str]:
+    """The command that starts a controller for a run; the spec says which program it is.
+
+    Raises BadInput for a run that goes on only with its script, also because it was moved.
+    """
     command = run.spec.get("controller")
     if not command:
         raise BadInput(
             f"run {run.id} was started inside a script and goes on only with it",
             f'Run the script again; it continues "{run.name}" where it stopped.',
+        )
+    home = str(stores.layout.root)
+    if home not in command or not Path(run.spec["cwd"]).is_dir():
+        raise BadInput(
+            f"run {run.name} was started in {run.spec['cwd']}; the project or its home was moved",
+            f'Run the script again where it is now; it continues "{run.name}" where it stopped.',
+            cwd=run.spec["cwd"],
+            home=home,
         )
     return [str(part) for part in command]
 
@@ -63,12 +75,12 @@ def start_controller(stores: Stores, run: Run) -> Started:
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / "controller.log"
     if nursery.serves(stores.layout.runtime(f"run/{run.id}", create=False)):
-        found = nursery.start(controller_command(run), log)
+        found = nursery.start(controller_command(stores, run), log)
         if found is not None:
             return found
     with log.open("ab") as out:
         return subprocess.Popen(
-            controller_command(run),
+            controller_command(stores, run),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
@@ -145,7 +157,7 @@ def resume(stores: Stores, run_id: str, detached: bool = True) -> Run:
                 f"run {run.name} is going on already (pid {identity.pid})",
                 f"Watch it: penstock runs logs -f {run.name}",
             )
-        controller_command(run)
+        controller_command(stores, run)
         client = None if detached else run.spec.get("client")
         spec = {**run.spec, "client": client, "stopping": None}
         run = tx.change_run(
