@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "stdlib_lm" / "train.py"
+NAME = "stdlib-quick"
 
 
 @pytest.mark.long
@@ -46,3 +52,53 @@ def test_what_it_would_prepare_is_told_beforehand(tmp_path: Path) -> None:
     )
     assert '"name": "stdlib-quick"' in done.stdout
     assert '"newest": null' in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+@pytest.mark.faults
+@pytest.mark.timeout(1200)
+def test_its_loss_curve_is_the_same_however_often_it_is_killed(tmp_path: Path) -> None:
+    """Two ranks; SIGKILL at random moments for ranks, agent, controller and script."""
+    seed = int(os.environ.get("PENSTOCK_CHAOS_SEED", random.randrange(10**6)))
+    print(f"PENSTOCK_CHAOS_SEED={seed}")
+    dice = random.Random(seed)
+    quiet, hurt = Trained(tmp_path / "quiet"), Trained(tmp_path / "hurt")
+    assert quiet.start().wait() == 0
+    struck: list[str] = []
+    script = hurt.start()
+    while script.poll() is None or script.returncode != 0:
+        if script.poll() is not None:
+            script = hurt.start()
+        time.sleep(dice.uniform(1, 4))
+        role = dice.choice(["rank", "rank", "agent", "controller", "script"])
+        pids = [script.pid] if role == "script" else hurt.pids(role)
+        if pids and script.poll() is None and len(struck) < 12:
+            os.kill(dice.choice(pids), signal.SIGKILL)
+            struck.append(role)
+    assert len(struck) > 3, "it was over too early"
+    assert hurt.curve() == quiet.curve()
+    assert len(quiet.curve()) > 50
+
+
+class Trained:
+    """The example in a home of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._environment = {**os.environ, "PENSTOCK_HOME": str(home)}
+
+    def start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(SCRIPT), "--quick"]
+        return subprocess.Popen(command, cwd=SCRIPT.parent, env=self._environment)
+
+    def _ask(self, *words: str) -> Any:
+        command = [sys.executable, "-m", "penstock.cli.main", *words, "--json"]
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True)
+        return json.loads(done.stdout) if done.returncode == 0 else []
+
+    def pids(self, role: str) -> list[int]:
+        return [row["pid"] for row in self._ask("runs", "pids", NAME) if row["role"] == role]
+
+    def curve(self) -> Any:
+        return self._ask("runs", "metrics", NAME, "train/bits_per_byte")
