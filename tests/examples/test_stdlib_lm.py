@@ -101,4 +101,5 @@ class Trained:
         return [row["pid"] for row in self._ask("runs", "pids", NAME) if row["role"] == role]
 
     def curve(self) -> Any:
-        return self._ask("runs", "metrics", NAME, "train/bits_per_byte")
+        found = self._ask("runs", "metrics", NAME, "train/bits_per_byte")
+        return found["train/bits_per_byte"]
