@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -56,6 +57,24 @@ def test_a_script_that_waits_says_that_its_run_was_preempted(project):
     out, _ = script.communicate(timeout=60)
     assert script.returncode == 10 and "was preempted (SIGTERM) and saved at step" in out
     assert "preempted: saved, to be gone on with" in out
+
+
+@pytest.mark.long
+def test_what_stands_in_memory_is_saved_though_the_step_does_not_end_in_time(made):
+    """The agent hands it over without the ranks."""
+    project = made(grace_seconds=2, checkpoint_memory_every=1)
+    project.edit(("time.sleep(config.pause)", "time.sleep(60 if run.global_step == 14 else 0.1)"))
+    script = project.start("base", "2")
+    project.until("the long step", lambda: (run := project.newest("base")) and run.step >= 14)
+    time.sleep(3)  # the copy of step 14 is used once the step has lasted for a while
+    assert project.committed("base") == 10
+    for pid in project.pids("base", "controller", "agent"):
+        os.kill(pid, signal.SIGTERM)
+    script.communicate(timeout=30)
+    project.nothing_left()
+    assert project.committed("base") == 14
+    project.edit(("60 if run.global_step == 14 else 0.1", "0"))
+    assert "resumed at step 14" in project.run("base", "2")
 
 
 @pytest.mark.long

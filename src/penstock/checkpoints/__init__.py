@@ -27,7 +27,7 @@ from penstock.checkpoints.reader import Loaded, State, load, load_newest
 from penstock.checkpoints.retain import to_drop
 from penstock.checkpoints.sharding import Sharding, is_distributed, sharding_of
 from penstock.checkpoints.sidecar import handle
-from penstock.checkpoints.slots import Slots, room, seal
+from penstock.checkpoints.slots import Slots, index_of, room, seal
 from penstock.checkpoints.state import shardings_in
 from penstock.checkpoints.writer import persist
 
@@ -43,6 +43,7 @@ __all__ = [
     "State",
     "assemble",
     "handle",
+    "index_of",
     "is_distributed",
     "load",
     "load_newest",

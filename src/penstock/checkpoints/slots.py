@@ -51,6 +51,13 @@ def seal(buffer: memoryview, index: dict[str, Any]) -> Seal | None:
     return {"nbytes": nbytes, "tail": len(text), "xxh3": xxhash.xxh3_128_hexdigest(text)}
 
 
+def index_of(buffer: memoryview, mark: Seal) -> dict[str, Any]:
+    """The index that `seal` wrote behind a part."""
+    text = bytes(buffer[mark["nbytes"] : mark["nbytes"] + mark["tail"]])
+    index: dict[str, Any] = json.loads(text)["index"]
+    return index
+
+
 class Slots:
     """The slots of all ranks for one step, as `load` reads blobs.
 

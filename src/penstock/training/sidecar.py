@@ -11,10 +11,11 @@ import os
 from typing import Any
 
 from penstock.blobs import open_blobs
-from penstock.checkpoints import handle
+from penstock.checkpoints import handle, index_of
 from penstock.jobs.wire import Channel, Closed
 
 _Key = tuple[int, str]  # rank, slot
+RESCUED: dict[str, Any] = {"rescued": True, "metrics": {}, "best": None}
 
 
 def main(channel: Channel, _: list[int], payload: dict[str, Any]) -> None:
@@ -48,5 +49,7 @@ def _map(buffers: dict[_Key, memoryview], who: dict[str, Any], fds: list[int]) -
 def _persist(buffers: dict[_Key, memoryview], body: dict[str, Any], blobs: Any) -> dict[str, Any]:
     gang, rank, slot = body["gang"], body["rank"], body["slot"]
     view = buffers.get((rank, slot))
+    if "seal" in body and view is not None:  # from the memory tier, where ranks said no more of it
+        body = {**body, "index": index_of(view, body["seal"]), "extra": RESCUED}
     answer = handle(body, {slot: view} if view is not None else {}, blobs)
-    return {"gang": gang, "slot": slot, "extra": body["extra"], **answer}
+    return {"gang": gang, "slot": slot, "extra": body.get("extra", RESCUED), **answer}

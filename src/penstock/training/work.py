@@ -247,7 +247,8 @@ class TrainingWork:
         key = (int(body["gang"]), int(body["step"]))
         if key[0] < self._control.attempt and not self._is_of_the_past(key[1]):
             return  # an earlier attempt's: what to go on from is decided without it
-        if self._is_void(key):
+        rescued = body["extra"].get("rescued") and key[1] <= self._committed
+        if self._is_void(key) or rescued:
             return
         if "error" in body:
             self._handed.pop(key, None)

@@ -282,6 +282,7 @@ class Agent:
             self._family.tell(child, {"reply": answer})
 
     def _do_preempted(self, _: dict[str, Any]) -> None:
+        self._sharing.rescue()
         self.outbox.put("preempted", {"gang": self._gang})
 
     def _do_shutdown(self, _: dict[str, Any]) -> None:

@@ -209,6 +209,22 @@ class Sharing:
         room = all(seat.keeps for seat in self._seats.values())
         return self._cost if room else None
 
+    def rescue(self) -> None:
+        """Hand the newest state that all seats hold to the sidecar, without the ranks: there may
+        be no time for their step to end."""
+        if self._common is None:
+            return
+        gang, step = self._common
+        (name,) = self._spec["sidecars"]
+        for seat in (self._seats[rank] for rank in range(self._world)):
+            slot, seal = seat.held[self._common]
+            if slot in seat.handed:
+                continue  # it is on its way already
+            body = {"to": name, "slot": slot, "step": step, "seal": seal}
+            seat.handed[slot] = {"hand": {"gang": gang, "rank": seat.rank, **body}}
+            if (sidecar := self._sidecars.get(name)) is not None:
+                self._family.tell(sidecar, seat.handed[slot])
+
     def lend(self, child: Child, body: dict[str, Any]) -> None:
         """The slot of one seat for a state, to be read by any rank of the gang."""
         wanted = body["payload"]
