@@ -58,6 +58,7 @@ ASKED: dict[str, tuple[str, ...]] = {
     "runs logs": ("whole",),
     "runs metrics": ("whole",),
     "runs pids": ("whole",),
+    "runs queue": (),
     "runs show": ("whole",),
     "runs stop": ("wild",),
     "runs watch": ("whole",),
@@ -79,7 +80,7 @@ ELSEWHERE = {
     "runs study": "training/tuning/test_studies.py::test_the_command_answers_in_json_and_draws",
     "up": "cli/test_json.py::test_up_says_where_it_listens_and_ends_with_ctrl_c",
 }
-EMPTY = {"runs pids"}  # nothing is running
+EMPTY = {"runs pids", "runs queue"}  # nothing is running
 
 
 def commands(group, path: str = "") -> Iterator[str]:

@@ -76,6 +76,16 @@ class Settings(BaseModel):
         description="FLOPs a second that the device of one rank can do; default: known of common "
         "GPUs.",
     )
+    devices: str | None = Field(
+        None,
+        description="The GPUs of this machine by name, where they cannot be listed, and in tests: "
+        "gpu:GPU-a,GPU-b; default: what NVML or the driver lists.",
+    )
+    claim_cores: bool = Field(
+        False,
+        description="Whether trainings claim cores as they do GPUs, and wait where there are too "
+        "few.",
+    )
     memory_tier_bytes: int | None = Field(
         None,
         ge=0,

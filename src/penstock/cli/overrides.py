@@ -71,6 +71,9 @@ def parse(function: Callable[..., Any], config: Any, arguments: Sequence[str]) -
         "--init-from", metavar="RUN@STEP|MODEL", default=None, help="weights to begin with"
     )
     parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default=None, help="of the ranks"
+    )
+    parser.add_argument(
         "--checkpoint-every",
         type=lambda text: int(text) if text.isdigit() else text,
         metavar="STEPS|TIME",

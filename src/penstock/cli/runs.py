@@ -221,6 +221,15 @@ def pids(
     return Answer(found, lambda draw: draw.line(" ".join(str(each.pid) for each in found)))
 
 
+@command(app, "queue", ["penstock runs queue", "penstock runs queue --json"])
+def queue() -> Answer:
+    """Which runs hold GPUs (and cores), and which wait for whom."""
+    from penstock.cli import show
+
+    found = home().queue()
+    return Answer(found, lambda draw: show.queue(draw, found))
+
+
 @command(app, "verify", ["penstock runs verify base"])
 def verify(run: MaybeRun = None) -> Answer:
     """Read every checkpoint of a run and compare its bytes with their hashes."""

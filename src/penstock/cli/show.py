@@ -14,6 +14,7 @@ from penstock.cli.draw import Drawing, age, state, took
 from penstock.home.views import (
     CheckpointVerdict,
     CheckpointView,
+    ClaimView,
     ExportView,
     ForkView,
     RunDetail,
@@ -42,6 +43,26 @@ def runs(draw: Drawing, views: Sequence[RunView]) -> None:
             for each in views
         ],
         empty="no runs",
+    )
+
+
+def queue(draw: Drawing, views: Sequence[ClaimView]) -> None:
+    """Holders, then those who wait, in order of arrival."""
+    draw.table(
+        ("run", "state", "wants", "devices, or who is in the way", "since", "host", "id"),
+        [
+            (
+                each.name,
+                each.state,
+                _pairs(each.wants),
+                ", ".join(each.devices) or "; ".join(each.waits_for),
+                age(each.since),
+                each.host,
+                each.run,
+            )
+            for each in views
+        ],
+        empty="no run holds a device, and none waits",
     )
 
 

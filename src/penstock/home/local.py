@@ -14,6 +14,7 @@ from penstock.home.views import (
     Check,
     CheckpointVerdict,
     CheckpointView,
+    ClaimView,
     ExportView,
     ForkView,
     Process,
@@ -154,6 +155,11 @@ class LocalHome(LocalData):
         from penstock.home import runs
 
         return runs.processes(self.stores, None if run is None else self._id(run))
+
+    def queue(self) -> list[ClaimView]:
+        from penstock.home import runs
+
+        return runs.queue(self.stores)
 
     def verify_run(self, run: str) -> list[CheckpointVerdict]:
         from penstock.home import runs

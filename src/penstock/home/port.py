@@ -16,6 +16,7 @@ from penstock.home.views import (
     Check,
     CheckpointVerdict,
     CheckpointView,
+    ClaimView,
     ExportView,
     ForkView,
     Process,
@@ -98,6 +99,10 @@ class Home(DataHome, Protocol):
 
     def pids(self, run: str | None = None) -> list[Process]:
         """Live processes of one run, or of all runs that are not ended."""
+        ...
+
+    def queue(self) -> list[ClaimView]:
+        """Runs that hold devices, then those that wait for some, in order of arrival."""
         ...
 
     def verify_run(self, run: str) -> list[CheckpointVerdict]:

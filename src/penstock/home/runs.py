@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from penstock.base.errors import NotFound
-from penstock.home.views import CheckpointVerdict, ForkView, Process, RunDetail, RunView
+from penstock.home.views import CheckpointVerdict, ClaimView, ForkView, Process, RunDetail, RunView
 from penstock.records import to_data
 from penstock.records.runs import ENDED, Run
 
@@ -155,6 +155,33 @@ def processes(stores: Stores, run_id: str | None) -> list[Process]:
         for each in ids
         for found in control.pids(stores, each)
     ]
+
+
+def queue(stores: Stores) -> list[ClaimView]:
+    """Who holds devices and who waits for some, in order of arrival; what the dead left is not
+    shown."""
+    from penstock.jobs import claiming, queueing
+
+    with stores.meta.read() as meta:
+        live = [each for each in meta.claims() if claiming.is_live(meta, each, stores)]
+        views = []
+        for each in live:
+            run = meta.get_run(each.run_id)
+            others = [one for one in live if one.host == each.host and one is not each]
+            ahead = [] if each.holds else queueing.in_the_way(each, others)
+            views.append(
+                ClaimView(
+                    run=run.id,
+                    name=run.name,
+                    host=each.host,
+                    state="holds" if each.holds else "waits",
+                    wants=each.wants,
+                    devices=each.holds,
+                    waits_for=[claiming.told(meta, one) for one in ahead],
+                    since=each.since,
+                )
+            )
+    return sorted(views, key=lambda view: view.state == "waits")
 
 
 def verified(stores: Stores, run_id: str) -> list[CheckpointVerdict]:

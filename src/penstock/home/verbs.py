@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from penstock.training.attached import AttachedRun
     from penstock.training.tuning.tune import Tuned
 
+Device = Literal["auto", "cpu", "cuda"]
 OnChange = Literal["continue", "refuse", "fork"]
 
 _open: dict[tuple[int, str], LocalHome] = {}
@@ -181,6 +182,7 @@ def train(
     seed: int = 0,
     threads: int | None = None,
     init_from: str | None = None,
+    device: Device = "auto",
     on_progress: Callable[..., None] | None = None,
 ) -> Trained:
     """Train under a name; survives the death of any process, and of the machine.
@@ -198,6 +200,8 @@ def train(
     threads           of each rank; default: the cores, shared out
     init_from         a new run's tracked models begin with these weights: RUN[@STEP or @best], or a
                       model NAME[@VERSION-OR-ALIAS]; optimiser, step and cursor begin anew
+    device            "cuda": a GPU for each rank; "cpu"; "auto": GPUs where there is one for each
+                      rank. They are claimed: two scripts never share one, the later waits
     on_progress       called with `.step`, `.steps`, `.values` (newest scalars) while ranks go on
     returns           `.run`, `.model` (reference of what it published), `.reused`, `.why`
 
@@ -223,6 +227,7 @@ def train(
             seed=seed,
             threads=threads,
             init_from=init_from,
+            device=device,
             say=say,
             on_progress=watch,
         )

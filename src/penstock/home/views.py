@@ -113,6 +113,27 @@ class StudyView:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimView:
+    """A run that holds devices, or waits for some.
+
+    state      "holds" or "waits"
+    wants      kind -> how many: {"gpu": 2}
+    devices    that it holds: "gpu/GPU-5f2c…", "core/3"
+    waits_for  a line for each run in its way
+    since      when it began to wait, or to hold
+    """
+
+    run: str
+    name: str
+    host: str
+    state: str
+    wants: dict[str, int]
+    devices: list[str]
+    waits_for: list[str]
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """One process of a run.
 

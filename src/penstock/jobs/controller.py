@@ -12,13 +12,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from penstock.base import log, process
 from penstock.base.errors import LeaseLost, PenstockError
 from penstock.jobs import decide as think
 from penstock.jobs.budgets import LIMITS, Budget
-from penstock.jobs.facts import Facts
+from penstock.jobs.claiming import Claiming
+from penstock.jobs.facts import Facts, worth_telling
 from penstock.jobs.handle import AgentHandle, discard
 from penstock.jobs.holding import Holding
 from penstock.jobs.stores import Stores
@@ -44,6 +45,7 @@ class Controller:
         self._work = work
         self._restart = restart
         self._holding = Holding(stores, run_id)
+        self._claiming = Claiming(stores, run_id, self._holding.commit)
         self._agent: AgentHandle | None = None
         self._adopting = 0
         self._facts = Facts()
@@ -168,8 +170,25 @@ class Controller:
             self._state = think.Running(self.attempt, Budget(committed=self._work.committed()))
             return
         self._close_open_attempt("interrupted")
-        self._agent.start(self.generation)
-        self._begin(think.Starting(self.attempt + 1, Budget()))
+        if self._wait_for_devices():
+            self._agent.start(self.generation)
+            self._begin(think.Starting(self.attempt + 1, Budget()))
+
+    def _wait_for_devices(self) -> bool:
+        """Until the gang has its devices. False: it is to stop, and does not begin."""
+        with self.stores.meta.read() as db:
+            self._claiming.want(db.get_run(self.run_id).spec)
+
+        def is_over() -> bool:
+            self._holding.renew()
+            self._look()
+            return self._stop is not None or self._kill.is_set()
+
+        if self._claiming.wait(is_over):
+            return True
+        outcome: Any = "preempted" if self._preempted else "stopped"
+        self._state = think.Ended(outcome, {"why": self._stop or "killed"})
+        return False
 
     def _close_open_attempt(self, cause: str) -> None:
         """An attempt that a predecessor left open ended when its processes did."""
@@ -219,7 +238,8 @@ class Controller:
             self._replace(body)
         else:
             self._facts.hear(kind, body)
-            self._record(kind, body)
+            if found := worth_telling(kind, body, self._facts):
+                self.event(found[0], {**found[1], "attempt": self.attempt})
 
     def _compare(self, gang: int) -> None:
         """Does the agent that was found run the attempt that the rows tell of? One that died
@@ -248,18 +268,6 @@ class Controller:
             return
         if answer is not None:
             self.reply(call, answer)
-
-    def _record(self, kind: str, body: dict[str, Any]) -> None:
-        if kind == "started" and body["gang"] == self.attempt:
-            self.event("gang.started", {"attempt": self.attempt, "pids": body["pids"]})
-        elif kind == "exited" and body["gang"] == self.attempt and not body["told"]:
-            keys = ("rank", "pid", "signal", "code", "seen_at", "oom")
-            fact = {key: body[key] for key in keys}
-            if len(self._facts.exits) <= 1:  # the others were killed because of it
-                self.event("rank.died", {**fact, "attempt": self.attempt})
-        elif kind == "hung" and body["gang"] == self.attempt:
-            fact = {key: value for key, value in body.items() if key != "gang"}
-            self.event("rank.hung", {**fact, "attempt": self.attempt})
 
     def _is_replaceable(self, body: dict[str, Any]) -> bool:
         """A worker of a map that died, while there is patience for it."""
@@ -338,6 +346,8 @@ class Controller:
         self._state = state
         self._resize = None
         payload = self._work.start(state.budget.in_a_row)
+        if not self._wait_for_devices():  # another number of ranks may want others
+            return
         run = self._open_attempt()
         self._facts = Facts(self.attempt, run.spec["world_size"])
         self._send(
@@ -347,8 +357,8 @@ class Controller:
                 "shape": self._work.shape,
                 "world_size": run.spec["world_size"],
                 "entry": self._work.entry,
-                "payload": payload,
-                "env": run.spec["rank_env"],
+                "payload": {**payload, **self._claiming.payload()},
+                "env": {**run.spec["rank_env"], **self._claiming.environment()},
                 "hang_seconds": self._hang_seconds(state),
             }
         )
@@ -422,14 +432,9 @@ class Controller:
         if self._agent is not None:
             self._agent.end()
 
-        def change(tx: Writer) -> None:
-            tx.change_run(self.run_id, state="failed", ended_at=tx.now(), error=error.as_dict())
-            tx.event(f"run/{self.run_id}", "run.failed", {"error": error.as_dict()})
-
         try:
             self._work.close()
-            self.commit(change)
-            self._holding.release()
+            self._end_row("failed", {"error": error.as_dict()})
         except PenstockError as second:
             _log.error("and the end cannot be recorded", extra=log.facts(error=str(second)))
 
@@ -438,9 +443,13 @@ class Controller:
         if self._agent is not None:
             self._agent.end()
 
+        self._end_row("stopped", {"why": "Ctrl-C"})
+
+    def _end_row(self, state: Literal["failed", "stopped"], body: dict[str, Any]) -> None:
         def change(tx: Writer) -> None:
-            tx.change_run(self.run_id, state="stopped", ended_at=tx.now())
-            tx.event(f"run/{self.run_id}", "run.stopped", {"why": "Ctrl-C"})
+            error = {"error": body["error"]} if "error" in body else {}
+            tx.change_run(self.run_id, state=state, ended_at=tx.now(), **error)
+            tx.event(f"run/{self.run_id}", f"run.{state}", body)
 
         self.commit(change)
         self._holding.release()

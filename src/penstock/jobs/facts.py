@@ -9,6 +9,20 @@ from typing import Any
 from penstock.jobs.decide import Exit, Hung, Poll, Raised
 
 
+def worth_telling(kind: str, body: Any, facts: Facts) -> tuple[str, dict[str, Any]] | None:
+    """An agent's word about the current attempt as an event: (kind, body), None for most."""
+    if not isinstance(body, dict) or body.get("gang") != facts.attempt:
+        return None
+    if kind == "started":
+        return "gang.started", {"pids": body["pids"]}
+    if kind == "hung":
+        return "rank.hung", {key: value for key, value in body.items() if key != "gang"}
+    if kind == "exited" and not body["told"] and len(facts.exits) <= 1:  # others: because of it
+        keys = ("rank", "pid", "signal", "code", "seen_at", "oom")
+        return "rank.died", {key: body[key] for key in keys}
+    return None
+
+
 class Facts:
     """Forgets everything with the attempt: each has its own."""
 

@@ -72,7 +72,11 @@ class Holding:
         return True
 
     def release(self) -> None:
+        """And with it the devices. One that was lost is no longer ours to give back."""
         if self.lease is not None:
             with self._meta.write() as tx:
+                newest = tx.find_lease(self.lease.key)
+                if newest is not None and newest.generation == self.generation:
+                    tx.drop_claim(self._run_id)
                 tx.release_lease(self.lease)
             self.lease = None

@@ -30,6 +30,7 @@ from penstock.records import (
     Alias,
     Attempt,
     Checkpoint,
+    Claim,
     Deployment,
     Evaluation,
     Event,
@@ -113,6 +114,11 @@ class Reader(Protocol):
     # the rest
     def find_lease(self, key: str) -> Lease | None:
         """Who has `key`, dead or expired included; None when it is free."""
+        ...
+
+    def claims(self, host: str | None = None) -> list[Claim]:
+        """Claims on devices, of one machine or of all, in order of arrival; those of dead runs
+        included."""
         ...
 
     def recall(self, key: str) -> dict[str, Any] | None:
@@ -282,6 +288,19 @@ class Writer(Reader, Protocol):
 
     def release_lease(self, lease: Lease) -> None:
         """Free it now; the generation stays. No error when it was lost."""
+        ...
+
+    def lock_claims(self, host: str) -> None:
+        """Until this transaction ends nobody else passes here: claims of a machine are read,
+        thought about and changed by one at a time."""
+        ...
+
+    def put_claim(self, claim: Claim) -> None:
+        """Insert the run's claim, or replace it."""
+        ...
+
+    def drop_claim(self, run_id: str) -> bool:
+        """Give back all that the run holds, or leave the queue; whether there was a claim."""
         ...
 
     def remember(self, key: str, kind: str, value: Mapping[str, Any], refs: Iterable[str]) -> None:

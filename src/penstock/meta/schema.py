@@ -22,7 +22,7 @@ from penstock.base.errors import BadInput, NewerSchema, Unavailable
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-HEAD = "0003"  # the newest file in migrations/versions
+HEAD = "0004"  # the newest file in migrations/versions
 PATIENCE = 60.0  # seconds to wait for another process's transaction
 
 

@@ -215,6 +215,17 @@ refs = Table(  # which blobs a row needs; owner is "run/ID", "checkpoint/RUN/STE
     Index(None, "digest"),
 )
 
+claims = Table(
+    "claims",
+    metadata,
+    Column("run_id", Text, ForeignKey(runs.c.id), primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("ticket", BigInteger, nullable=False),
+    Column("since", Double, nullable=False),
+    Column("wants", Json, nullable=False),
+    Column("holds", Json, nullable=False),
+)
+
 pins = Table(
     "pins",
     metadata,

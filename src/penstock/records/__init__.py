@@ -1,5 +1,6 @@
 """The frozen nouns that rooms hand to each other, and their one JSON form."""
 
+from penstock.records.claims import Claim
 from penstock.records.codec import from_json, to_data, to_json
 from penstock.records.deployments import Deployment
 from penstock.records.evaluations import Evaluation
@@ -15,6 +16,7 @@ __all__ = [
     "Alias",
     "Attempt",
     "Checkpoint",
+    "Claim",
     "Deployment",
     "Evaluation",
     "Event",

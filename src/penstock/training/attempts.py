@@ -47,5 +47,6 @@ def end(
         tx.event(f"run/{run_id}", "attempt.ended", body)
     run = tx.change_run(run_id, **changes)
     if lease is not None:
+        tx.drop_claim(run_id)
         tx.release_lease(lease)
     return run

@@ -220,6 +220,10 @@ def _line_of(event: Event) -> str | None:
         case "gang.resized":
             why = f" after {body['failures']} failures" if body["failures"] else ""
             return f"{units.show_count(body['to'], 'rank')} instead of {body['from']}{why}"
+        case "devices.queued":
+            return f"waiting for {body['shown']}: {'; '.join(body['waits_for'])}"
+        case "devices.granted" if body["waited"]:
+            return f"got {', '.join(body['devices'])} after {body['waited']:.0f} s"
         case "agent.died":
             return "the agent died; starting another"
         case "controller.adopted":

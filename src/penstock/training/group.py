@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from penstock.base.errors import BadInput
 from penstock.checkpoints import is_distributed
 
 _TIMEOUT = timedelta(minutes=30)  # a gang is replaced on a death long before
@@ -50,12 +51,24 @@ def join_over(store: Any, rank: int, world_size: int, here: int) -> None:
     )
 
 
-def device(index: int, here: int) -> torch.device:
-    """A GPU of its own where each of the ranks on this machine has one, else the CPU."""
-    if torch.cuda.device_count() >= here:
-        torch.cuda.set_device(index)
-        return torch.device("cuda", index)
-    return torch.device("cpu")
+def device(index: int, here: int, claimed: dict[str, Any]) -> torch.device:
+    """A GPU of its own where each of the ranks on this machine has one, else the CPU.
+
+    claimed  of the payload: "device" as asked for, "named": the setting `devices` names the GPUs,
+             "gpu": number of this process's own, of a run inside its script
+    Raises BadInput where torch sees fewer GPUs than were claimed.
+    """
+    wanted = claimed.get("device", "auto")
+    if wanted == "cpu" or (count := torch.cuda.device_count()) < here:
+        if wanted == "cuda" and not claimed.get("named"):
+            raise BadInput(
+                f'device="cuda", and torch {torch.__version__} sees {count} GPUs',
+                "Install a torch build for this machine's driver, or ask for the CPU.",
+            )
+        return torch.device("cpu")
+    index = claimed.get("gpu", index)
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
 
 
 def at_least_alone(world_size: int) -> None:

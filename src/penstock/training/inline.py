@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from penstock.base.errors import PenstockError, RunStopped, from_dict
 from penstock.checkpoints import handle
 from penstock.jobs import forks
+from penstock.jobs.claiming import Claiming
 from penstock.jobs.holding import Holding
 from penstock.jobs.link import Buffer
 from penstock.jobs.pulse import Pulse
@@ -46,6 +47,7 @@ class Inline(DiskOnly):
         self.run_id = run.id
         self._work = TrainingWork(run)
         self._holding = Holding(stores, run.id)
+        self._claiming = Claiming(stores, run.id, self._holding.commit)
         self._say = say
         with stores.meta.read() as db:
             earlier = db.attempts(run.id)
@@ -170,12 +172,33 @@ class Inline(DiskOnly):
         """All that comes before the function; the lease must not outlive a failure of it."""
         try:
             self._work.open(self)
-            payload = self._work.start(failures=0)
+            self._claim()
+            claimed = self._claiming.payload()
+            gpu = {"gpu": claimed["gpus"][0]} if claimed.get("gpus") else {}
+            payload = {**self._work.start(failures=0), **claimed, **gpu}
             self._begin()
         except BaseException:
             self._holding.release()
             raise
         return payload
+
+    def _claim(self) -> None:
+        """Wait for a GPU, where this machine has one. Raises RunStopped when it is stopped, which
+        Ctrl-C does too."""
+        with self.stores.meta.read() as db:
+            self._claiming.want(db.get_run(self.run_id).spec)
+        try:
+            going_on = self._claiming.wait(self._is_stopped)
+        except KeyboardInterrupt:
+            going_on = False
+        if not going_on:
+            raise stopped(self._end("stopped", "stopped on request"))
+
+    def _is_stopped(self) -> bool:
+        self._holding.renew()
+        self._told = tell_events(self.stores, self.run_id, self._told, self._say)
+        with self.stores.meta.read() as db:
+            return db.get_run(self.run_id).state == "stopping"
 
     def _begin(self) -> None:
         number, generation, from_step = self.attempt, self.generation, self._work.committed()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from penstock.base.errors import NotFound
 from penstock.base.interrupts import Interrupts, counted
@@ -21,6 +21,7 @@ from penstock.training.launched.seat import seat_in
 from penstock.training.wanted import Place, Wanted, subject_of, wanted_of
 from penstock.training.watching import OnProgress
 
+Device = Literal["auto", "cpu", "cuda"]
 _DEFAULT_SAVE = "30s"
 
 
@@ -69,6 +70,7 @@ def train(
     seed: int = 0,
     threads: int | None = None,
     init_from: str | None = None,
+    device: Device = "auto",
     say: Callable[[str], None] = lambda line: None,
     on_progress: OnProgress | None = None,
 ) -> Trained:
@@ -90,6 +92,8 @@ def train(
     threads           of each rank; default: the cores, shared out
     init_from         a new run's tracked models begin with these weights: RUN[@STEP or @best], or a
                       model NAME[@VERSION-OR-ALIAS]; optimiser, step and cursor begin anew
+    device            "cuda": a GPU for each rank; "cpu"; "auto": GPUs where there is one for each
+                      rank. They are claimed, and waited for
     say               gets one line at a time, for people
     on_progress       called with `Progress` while ranks of an attached run go on
 
@@ -111,7 +115,7 @@ def train(
             checkpoint_every=checkpoint_every,
             seed=seed,
             threads=threads,
-        )
+        ).on(device, stores)
 
     if seat is not None:
         from penstock.training.launched.running import train_as_rank

@@ -34,6 +34,7 @@ def main(channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
     """The entry that the image calls."""
     link = AgentLink(channel, fds, payload)
     stacks.register(Path(payload["stacks"]))
+    _stay_on(payload.get("cores", []), link.rank, link.world_size)
     listener = fds[1] if link.rank == 0 else None
     try:
         group.join(link.rank, link.world_size, payload["rendezvous"], listener)
@@ -50,6 +51,13 @@ def main(channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
         sys.exit(1)
     else:
         link.tell("finished", result)
+
+
+def _stay_on(cores: list[int], rank: int, world_size: int) -> None:
+    """This rank's share of the claimed cores, where any are, before it has a second thread."""
+    if cores:
+        share = len(cores) // world_size
+        os.sched_setaffinity(0, cores[rank * share : (rank + 1) * share] or cores)
 
 
 def execute(link: Link, payload: dict[str, Any], function: Any = None) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Run:
         self.world_size = link.world_size
         self.seed: int = payload["seed"]
         self.global_step = 0
-        self.device = group.device(*link.local)
+        self.device = group.device(*link.local, payload)
         self.published: str | None = None
         self._link = link
         self._publisher = Publisher(link, blobs, layout, payload["source"])

@@ -11,6 +11,8 @@ from typing import Any
 
 from penstock.base import process, units
 from penstock.base.errors import BadInput, CannotTravel
+from penstock.jobs.claiming import wish
+from penstock.jobs.devices import found_here
 from penstock.jobs.source import (
     CodeIdentity,
     Entry,
@@ -42,6 +44,16 @@ class Wanted:
 
     def compared(self) -> dict[str, Any]:
         return compared(self.spec)
+
+    def on(self, device: str, stores: Stores) -> Wanted:
+        """On these devices. Raises BadInput where there can never be so many; under a launcher it
+        is the launcher's to deal them out."""
+        if device not in ("auto", "cpu", "cuda"):
+            raise BadInput(f'device="{device}" is none', 'Give "auto", "cpu" or "cuda".')
+        if self.spec["launcher"] is None:
+            there = found_here(stores.settings.devices)
+            wish(device, self.spec["world_size"], 1, there, cores=False)
+        return replace(self, spec={**self.spec, "device": device})
 
     def beginning(self, record: initial.Record | None) -> Wanted:
         """With the weights that a new run begins with."""
@@ -167,6 +179,7 @@ def wanted_of(
         "every_steps": int(checkpoint_every) if by_steps else None,
         "every_seconds": None if by_steps else units.seconds(checkpoint_every),
         **threading_of(threads or place.threads),
+        "device": "auto",
         "preload": ["penstock.training.preload"],
         "rank_env": {},
         "sidecars": {

@@ -121,6 +121,7 @@ class TrainingWork:
         return {
             **{key: self._spec[key] for key in keys},
             "init_from": self._spec.get("init_from"),
+            "device": self._spec.get("device", "auto"),
             "elastic": self._spec.get("elastic"),
             "memory_every": stores.settings.checkpoint_memory_every,
             "run_id": self._control.run_id,

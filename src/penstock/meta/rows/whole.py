@@ -5,6 +5,7 @@ from __future__ import annotations
 from penstock.meta.port import Reader, Writer
 from penstock.meta.rows.blobs import BlobReader, BlobWriter
 from penstock.meta.rows.checkpoints import CheckpointReader, CheckpointWriter
+from penstock.meta.rows.claims import ClaimReader, ClaimWriter
 from penstock.meta.rows.deployments import DeploymentReader, DeploymentWriter
 from penstock.meta.rows.evaluations import EvaluationReader, EvaluationWriter
 from penstock.meta.rows.labels import LabelReader, LabelWriter
@@ -20,6 +21,7 @@ class SqlReader(
     EvaluationReader,
     DeploymentReader,
     LeaseReader,
+    ClaimReader,
     BlobReader,
     LabelReader,
     Reader,
@@ -35,6 +37,7 @@ class SqlWriter(
     EvaluationWriter,
     DeploymentWriter,
     LeaseWriter,
+    ClaimWriter,
     BlobWriter,
     SqlReader,
     Writer,

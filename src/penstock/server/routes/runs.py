@@ -13,7 +13,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
 
-from penstock.home.views import CheckpointVerdict, Process, RunDetail, RunView
+from penstock.home.views import CheckpointVerdict, ClaimView, Process, RunDetail, RunView
 from penstock.monitoring import Account, Watched
 from penstock.server.routes.asked import AskedHome, Limit, Name
 
@@ -71,6 +71,12 @@ def logs(
     found = home.logs(run, rank=rank)
     first = next(found, None)  # an error must be the answer, not a torn stream
     return StreamingResponse(_lines(first, found), media_type="text/plain; charset=utf-8")
+
+
+@router.get("/queue")
+def queue(home: AskedHome) -> list[ClaimView]:
+    """Runs that hold devices, then those that wait for some, in order of arrival."""
+    return home.queue()
 
 
 @router.get("/runs/{run}/processes")
