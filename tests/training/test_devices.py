@@ -53,6 +53,7 @@ def ended(script):
     return script.returncode, out
 
 
+@pytest.mark.long
 def test_the_next_in_the_queue_takes_over_from_a_killed_run_and_nothing_stays_claimed(made):
     project = holding(made)
     one = begin(project, "one")
@@ -86,6 +87,7 @@ def test_the_next_in_the_queue_takes_over_from_a_killed_run_and_nothing_stays_cl
     project.nothing_left()
 
 
+@pytest.mark.long
 def test_a_controller_that_is_killed_keeps_the_gpu_of_its_ranks(made):
     project = holding(made)
     one = begin(project, "one")
@@ -113,6 +115,7 @@ def test_more_workers_than_gpus_is_said_at_once(made):
     assert project.newest("run") is None
 
 
+@pytest.mark.long
 def test_a_run_inside_its_script_waits_too(made):
     project = holding(made)
     one = begin(project, "one")

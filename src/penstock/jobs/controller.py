@@ -169,7 +169,7 @@ class Controller:
             self._facts = Facts(self.attempt, run.spec["world_size"])
             self._state = think.Running(self.attempt, Budget(committed=self._work.committed()))
             return
-        self._close_open_attempt("interrupted")
+        self._holding.close_attempts("interrupted")
         if self._wait_for_devices():
             self._agent.start(self.generation)
             self._begin(think.Starting(self.attempt + 1, Budget()))
@@ -189,15 +189,6 @@ class Controller:
         outcome: Any = "preempted" if self._preempted else "stopped"
         self._state = think.Ended(outcome, {"why": self._stop or "killed"})
         return False
-
-    def _close_open_attempt(self, cause: str) -> None:
-        """An attempt that a predecessor left open ended when its processes did."""
-        with self.stores.meta.read() as db:
-            open_ones = [a for a in db.attempts(self.run_id) if a.ended_at is None]
-        for attempt in open_ones:
-            self.commit(
-                lambda tx, a=attempt: tx.end_attempt(self.run_id, a.number, cause, None, {})  # type: ignore[misc]
-            )
 
     # -- listening ------------------------------------------------------------------------------
 
@@ -248,7 +239,7 @@ class Controller:
             return
         budget = self._state.budget
         if gang == 0:
-            self._close_open_attempt("interrupted")
+            self._holding.close_attempts("interrupted")
             self._begin(think.Starting(self.attempt + 1, budget))
         elif gang != self.attempt:
             self._state = think.Clearing(self.attempt, budget, "start", "interrupted")

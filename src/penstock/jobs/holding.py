@@ -62,6 +62,16 @@ class Holding:
                     raise
                 time.sleep(0.2)
 
+    def close_attempts(self, cause: str) -> None:
+        """Attempts that a predecessor left open ended when their processes did."""
+
+        def change(tx: Writer) -> None:
+            for attempt in tx.attempts(self._run_id):
+                if attempt.ended_at is None:
+                    tx.end_attempt(self._run_id, attempt.number, cause, None, {})
+
+        self.commit(change)
+
     def renew(self) -> bool:
         """When it is time to. Returns whether it was."""
         if self.lease is None or time.monotonic() < self._next_renewal:

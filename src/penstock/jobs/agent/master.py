@@ -71,7 +71,7 @@ class Master:
             return
         _log.warning("the controller died; starting it again")
         with (Path(self._spec["logs"]) / "controller.log").open("ab") as out:
-            subprocess.Popen(
+            child = subprocess.Popen(
                 self._spec["controller"],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -79,3 +79,5 @@ class Master:
                 cwd=self._spec["cwd"],
                 start_new_session=True,
             )
+        self._pidfd = os.pidfd_open(child.pid)  # it may die before it attaches
+        self._watch(self._pidfd, self._died)
