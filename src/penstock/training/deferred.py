@@ -6,7 +6,9 @@ computation, and told in a later step, when the copy's event says that it is the
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -35,3 +37,16 @@ class Deferred:
             step, name, copy, event = self._waiting.popleft()
             event.synchronize()
             self._emitter.scalar(step, name, float(copy))
+
+
+def known(last: Mapping[str, tuple[int, Any]]) -> dict[str, float]:
+    """Of the newest values, name -> (step, value), those that need no waiting for a device."""
+    found = {}
+    for name, (_, value) in last.items():
+        if isinstance(value, torch.Tensor):
+            if value.device.type != "cpu":
+                continue
+            value = float(value)
+        if math.isfinite(value):
+            found[name] = value
+    return found

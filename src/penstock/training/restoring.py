@@ -24,6 +24,7 @@ class Held:
     best     metric -> the best value that `keep_best` saw
     skipped  steps not taken because gradients were unhealthy
     health   `Health.state`
+    mixed    `Mixed.state`
     left_out  [(first, last)] of the steps to come whose batches are dropped; told by the controller
     """
 
@@ -31,6 +32,7 @@ class Held:
     best: dict[str, float] = field(default_factory=dict)
     skipped: int = 0
     health: dict[str, Any] | None = None
+    mixed: dict[str, Any] | None = None
     left_out: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -66,7 +68,8 @@ class Restorer:
             link.tell("resumed", {"step": step, "from": chosen["from"], **told})
         skipped = int(state.shared.get("skipped", 0))  # none in those of earlier versions
         health = state.shared.get("health")  # likewise
-        return Held(step, dict(state.shared["best"]), skipped, health, left_out)
+        mixed = state.shared.get("mixed")  # likewise
+        return Held(step, dict(state.shared["best"]), skipped, health, mixed, left_out)
 
     def _read(self, chosen: dict[str, Any], onto: Onto) -> tuple[int, State]:
         """(step, state) of what the controller chose: slots in memory, or a manifest's blobs."""

@@ -22,12 +22,13 @@ from penstock.training.accounting import COMPARING, Accounts
 from penstock.training.clipping import clip_
 from penstock.training.comparing import compare
 from penstock.training.data import Reading
-from penstock.training.deferred import Deferred
+from penstock.training.deferred import Deferred, known
 from penstock.training.distributing import Distribution, Strategy, check_parameters
 from penstock.training.elastic import Sizes
 from penstock.training.evaluating import evaluating, rewound, summed
 from penstock.training.health import Health
 from penstock.training.micro import Means, MicroBatches, Reduction
+from penstock.training.precision import Mixed, Precision
 from penstock.training.publishing import Publisher
 from penstock.training.restoring import Restorer
 from penstock.training.saving import Saver, Tier
@@ -86,6 +87,7 @@ class Run:
         self._inside = False
         self._compare_every = 0
         self._health = Health()
+        self._mixed = Mixed()
         self._left_out: list[tuple[int, int]] = []
         self._micro: MicroBatches | None = None
         self._means = Means()
@@ -247,11 +249,15 @@ class Run:
             self._save("disk", at_once=True)
         self._settle()
 
+    def autocast(self, precision: Precision = "bf16") -> torch.autocast:
+        """`torch.autocast` on this rank's device, around forward and loss. With "fp16", `backward`
+        and `step` scale the loss; the scale is in checkpoints. "fp32" changes nothing."""
+        return self._mixed.autocast(precision, self.device)
+
     def backward(self, loss: torch.Tensor) -> None:
         """Back-propagate the mean loss of the batch at hand."""
         self._saver.poll()
-        if self._micro is not None:
-            loss = self._micro.scaled(loss)
+        loss = self._mixed.scaled(loss if self._micro is None else self._micro.scaled(loss))
         self._accounts.exchanging(loss.backward)
 
     def step(self, optimizer: torch.optim.Optimizer, clip: float | None = None) -> bool:
@@ -271,11 +277,13 @@ class Run:
         ):
             return False
         parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+        self._mixed.unscale_(parameters)
         norm = clip_(parameters, clip, self.world_size, self._laid.differ)
-        healthy = self._health.judge(self._tracked.name_of(optimizer), norm)
+        overflows = self._mixed.overflows(norm)
+        healthy = not overflows and self._health.judge(self._tracked.name_of(optimizer), norm)
         if healthy:
             optimizer.step()
-        else:
+        elif not overflows:
             self.skipped += 1
             self.log({"penstock/skipped_steps": float(self.skipped)})
         optimizer.zero_grad(set_to_none=True)
@@ -366,6 +374,7 @@ class Run:
         self._left_out = held.left_out
         if held.health is not None:
             self._health.load(held.health, self.device)
+        self._mixed.load(held.mixed)
 
     def _shared_out(self, micro_batches: int | None, reduction: Reduction) -> int:
         """V of a run whose number of ranks may change. Where this number cannot share it, another
@@ -386,6 +395,8 @@ class Run:
 
     def _end_step(self) -> None:
         self._tell(self._means.take())  # what only earlier micro-batches told
+        if (scale := self._mixed.end_step()) is not None:
+            self._tell({"penstock/loss_scale": scale})
         self.global_step += 1
         self._link.step_done(self.global_step)
         self._link.pulse.step_done()
@@ -414,9 +425,10 @@ class Run:
     def _save(self, tier: Tier, at_once: bool = False) -> None:
         with self._accounts.during(CHECKPOINT):
             group.equal_buffers(self._tracked.models(), self.world_size)
-            extra = {"best": self._best_now, "metrics": self._metrics()}
+            extra = {"best": self._best_now, "metrics": known(self._last)}
             told = {"best": dict(self._best), "skipped": self.skipped}
             told |= {"constructed": self._constructed, "health": self._health.state()}
+            told["mixed"] = self._mixed.state()
             shared = {"tracked": self._tracked.state(), **told}
             own = {"random": randomness.capture()}
             self._saver.save(self.global_step, shared, own, extra, tier, at_once)
@@ -427,18 +439,6 @@ class Run:
         with self._accounts.during(CHECKPOINT):
             self._saver.settle()
         self._deferred.flush(wait=True)
-
-    def _metrics(self) -> dict[str, float]:
-        """The newest values that need no waiting for a device."""
-        found = {}
-        for name, (_, value) in self._last.items():
-            if isinstance(value, torch.Tensor):
-                if value.device.type != "cpu":
-                    continue
-                value = float(value)
-            if math.isfinite(value):
-                found[name] = value
-        return found
 
 
 def _position(source: Any) -> int:
