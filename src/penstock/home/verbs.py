@@ -200,8 +200,7 @@ def train(
     threads           of each rank; default: the cores, shared out
     init_from         a new run's tracked models begin with these weights: RUN[@STEP or @best], or a
                       model NAME[@VERSION-OR-ALIAS]; optimiser, step and cursor begin anew
-    device            "cuda": a GPU for each rank; "cpu"; "auto": GPUs where there is one for each
-                      rank. They are claimed: two scripts never share one, the later waits
+    device            "cuda", "cpu", or "auto": GPUs where each rank can have one; they are claimed
     on_progress       called with `.step`, `.steps`, `.values` (newest scalars) while ranks go on
     returns           `.run`, `.model` (reference of what it published), `.reused`, `.why`
 
@@ -215,22 +214,10 @@ def train(
 
     with _watching() if on_progress is None else nullcontext(on_progress) as watch:
         return training.train(
-            current().stores,
-            function,
-            config,
-            name=name,
-            workers=workers,
-            detach=detach,
-            fresh=fresh,
-            on_change=on_change,
-            checkpoint_every=checkpoint_every,
-            seed=seed,
-            threads=threads,
-            init_from=init_from,
-            device=device,
-            say=say,
-            on_progress=watch,
-        )
+            current().stores, function, config, name=name, workers=workers, detach=detach,
+            fresh=fresh, on_change=on_change, checkpoint_every=checkpoint_every, seed=seed,
+            threads=threads, init_from=init_from, device=device, say=say, on_progress=watch,
+        )  # fmt: skip
 
 
 @named_options
