@@ -88,7 +88,7 @@ def tell(rank, kind, gang=1, **payload):
 
 
 def poll(facts, **more):
-    return facts.poll(at=0.0, committed=0, stop=None, kill=False, **more)
+    return facts.poll(at=0.0, committed=0, kept=0, stop=None, kill=False, **more)
 
 
 def test_facts_of_another_attempt_are_not_ours():
