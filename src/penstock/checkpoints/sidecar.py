@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,13 +19,16 @@ def handle(
     message  {"slot": str, "step": int, "rank": int, "index": `Plan.index`}
     buffers  slot -> the memory a rank copied its part into; its owner keeps it unchanged until
              the answer is there
-    returns  {"step", "rank", "part": …} or {"step", "rank", "error": PenstockError.as_dict()}
+    returns  {"step", "rank", "part": …, "seconds": of a core} or
+             {"step", "rank", "error": PenstockError.as_dict()}
 
     A failure is an answer, not an exception: a full disk costs a checkpoint, never the training.
     """
     answer: dict[str, Any] = {"step": message["step"], "rank": message["rank"]}
+    began = time.thread_time()
     try:
         answer["part"] = persist(_slot(message["slot"], buffers), message["index"], blobs)
+        answer["seconds"] = time.thread_time() - began
     except PenstockError as error:
         answer["error"] = error.as_dict()
     return answer

@@ -78,7 +78,7 @@ def parse(function: Callable[..., Any], config: Any, arguments: Sequence[str]) -
         type=lambda text: int(text) if text.isdigit() else text,
         metavar="STEPS|TIME",
         default=None,
-        help="a number of steps, or a time such as 30s",
+        help="a number of steps, a time such as 30s, or auto",
     )
     parser.add_argument(
         "--on-change",

@@ -8,7 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from penstock.base.hashing import short
-from penstock.base.units import show_bytes
+from penstock.base.units import show_bytes, show_seconds
 from penstock.cli.data.drawing import pairs
 from penstock.cli.draw import Drawing, age, state, took
 from penstock.home.views import (
@@ -79,6 +79,7 @@ def run(draw: Drawing, detail: RunDetail) -> None:
             "detached": "yes" if view.detached else None,
             "forked from": _forked_from(detail.spec.get("forked_from")),
             "weights from": _weights_from(detail.spec),
+            "saves": _saves(detail.spec),
             "entry": detail.spec.get("entry"),
             "config": _config(detail.spec.get("config")),
             "data": ", ".join(f"{asked} = {got}" for asked, got in view.data.items()),
@@ -197,6 +198,17 @@ def _kept_for(each: Checkpoint | CheckpointView) -> str:
 
 def _steps(view: RunView) -> str:
     return str(view.step) if view.steps is None else f"{view.step}/{view.steps}"
+
+
+def _saves(spec: dict[str, Any]) -> str | None:
+    """How often; with the reason, where the run chose it."""
+    if (chosen := spec.get("interval")) is not None and spec.get("every") == "auto":
+        cost, between = chosen["cost"], show_seconds(chosen["between"])
+        return (
+            f"every {chosen['seconds']:.0f} s: a save costs {cost:.2g} s, a failure every {between}"
+        )
+    every = spec.get("every")
+    return f"every {every} steps" if isinstance(every, int) else every and f"every {every}"
 
 
 def _forked_from(origin: Any) -> str | None:

@@ -178,7 +178,7 @@ def train(
     detach: bool = False,
     fresh: bool = False,
     on_change: OnChange = "continue",
-    checkpoint_every: int | str = "30s",
+    checkpoint_every: int | str = "auto",
     seed: int = 0,
     threads: int | None = None,
     init_from: str | None = None,
@@ -195,7 +195,7 @@ def train(
     fresh             a new run, whatever there is under this name
     on_change         an unfinished run whose code or config changed: "continue" says and records
                       the difference, "refuse" raises Refused, "fork" starts a new run
-    checkpoint_every  steps (a number) or seconds (text such as "30s")
+    checkpoint_every  steps (a number), seconds (text such as "30s"), or "auto"
     seed              of initial weights, order of the data, and random numbers
     threads           of each rank; default: the cores, shared out
     init_from         a new run's tracked models begin with these weights: RUN[@STEP or @best], or a
@@ -240,7 +240,7 @@ def tune(
     timeout: float | str | None = None,
     max_failures: int | None = None,
     seed: int = 0,
-    checkpoint_every: int | str = "30s",
+    checkpoint_every: int | str = "auto",
     fresh: bool = False,
     on_change: OnChange = "continue",
     on_progress: Callable[..., None] | None = None,
@@ -300,7 +300,7 @@ def attach(
     *,
     fresh: bool = False,
     on_change: OnChange = "continue",
-    checkpoint_every: int | str = "30s",
+    checkpoint_every: int | str = "auto",
     seed: int = 0,
     init_from: str | None = None,
 ) -> AttachedRun:

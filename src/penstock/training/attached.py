@@ -153,7 +153,7 @@ def attach(
     *,
     fresh: bool = False,
     on_change: OnChange = "continue",
-    checkpoint_every: int | str = "30s",
+    checkpoint_every: int | str = "auto",
     seed: int = 0,
     init_from: str | None = None,
     say: Callable[[str], None] = lambda line: None,

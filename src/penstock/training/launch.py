@@ -22,7 +22,7 @@ from penstock.training.wanted import Place, Wanted, subject_of, wanted_of
 from penstock.training.watching import OnProgress
 
 Device = Literal["auto", "cpu", "cuda"]
-_DEFAULT_SAVE = "30s"
+_DEFAULT_SAVE = "auto"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ def train(
     fresh             a new run, whatever there is under this name
     on_change         an unfinished run whose code or config changed: "continue" says and records
                       the difference, "refuse" raises Refused, "fork" starts a new run
-    checkpoint_every  steps (a number) or seconds (text such as "30s")
+    checkpoint_every  steps (a number), seconds (text such as "30s"), or "auto": by what a save
+                      costs and how often attempts fail; see `interval`
     seed              of initial weights, order of the data, and random numbers
     threads           of each rank; default: the cores, shared out
     init_from         a new run's tracked models begin with these weights: RUN[@STEP or @best], or a

@@ -209,6 +209,7 @@ class _Filling:
 
     def sealed(self, seconds: float) -> dict[str, Any] | None:
         """After the copy, which took so many seconds of a core; in any thread."""
+        self._seconds = seconds
         if not self.buffer.keeps:
             return None
         began = time.thread_time()
@@ -222,7 +223,8 @@ class _Filling:
         if mark is not None:
             self._link.keep(self.buffer, self.step, mark, self._seconds)
         if self.extra is not None:
-            message = {"index": self._plan.index, "extra": self.extra}
+            extra = {**self.extra, "seconds": self._seconds}
+            message = {"index": self._plan.index, "extra": extra}
             self._link.hand(SIDECAR, self.buffer, self.step, message)
         elif mark is None:
             self.buffer.free = True

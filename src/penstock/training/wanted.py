@@ -71,6 +71,8 @@ def compared(spec: dict[str, Any]) -> dict[str, Any]:
     keys = ("config", "world_size", "seed", "every", "threads")
     init = spec.get("init_from") or {}
     found = {**{key: spec.get(key) for key in keys}, "init_from": init.get("asked")}
+    if found["every"] == "30s":  # the default once: to say nothing is no change
+        found["every"] = "auto"
     if (sizes := spec.get("elastic")) is not None:  # how many there are just now does not count
         found["world_size"] = [sizes["low"], sizes["high"]]
     return found
@@ -177,7 +179,7 @@ def wanted_of(
         "seed": seed,
         "every": checkpoint_every,
         "every_steps": int(checkpoint_every) if by_steps else None,
-        "every_seconds": None if by_steps else units.seconds(checkpoint_every),
+        "every_seconds": _seconds(checkpoint_every),
         **threading_of(threads or place.threads),
         "device": "auto",
         "preload": ["penstock.training.preload"],
@@ -196,6 +198,13 @@ def wanted_of(
     name = check_name(name or subject.name, "run name")
     known = refs(source, stores.blobs) if source else []
     return Wanted(name, spec, subject.code, source, known, detach, threads is not None)
+
+
+def _seconds(checkpoint_every: int | str) -> float | None:
+    """None where steps decide, or the run itself."""
+    if isinstance(checkpoint_every, int) or checkpoint_every == "auto":
+        return None
+    return units.seconds(checkpoint_every)
 
 
 def threading_of(threads: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from penstock.training import windows
 from penstock.training.choosing import Kept, tier_of
 from penstock.training.elastic import Sizes
 from penstock.training.forwarding import Forwarding, keep
+from penstock.training.interval import Pacing, failed
 from penstock.training.releasing import Releases
 from penstock.training.straggling import Straggling
 from penstock.training.windows import Window
@@ -51,6 +52,9 @@ class TrainingWork:
         self._torn = False  # a rank's last copy could not be used: another is wanted at once
         self._forwarding: Forwarding | None = None
         self._finished = False
+        every = run.spec["every_seconds"]
+        auto = run.spec.get("every") == "auto"
+        self._pacing = Pacing("auto" if auto else every, run.spec.get("interval"))
         self._gone_back: _Step = (0, 0)  # the newest attempt that was; to which step
 
     def open(self, control: Control) -> None:
@@ -110,6 +114,8 @@ class TrainingWork:
 
     def start(self, failures: int) -> dict[str, Any]:
         self._choose_size(failures)
+        with self._control.stores.meta.read() as db:
+            self._pacing.seen(*failed(db.attempts(self._control.run_id), db.now()))
         self._chosen = None
         self._asked = []
         self._releases.new_attempt()
@@ -304,6 +310,8 @@ class TrainingWork:
 
         control.commit(change)
         self._committed = max(self._committed, step)
+        if (interval := self._pacing.saved(parts)) is not None:
+            self._change_spec(interval=interval.as_dict())
 
     def tick(self, steps: list[int]) -> dict[str, Any] | None:
         if self._asked and self._settled():
@@ -312,7 +320,7 @@ class TrainingWork:
                 self._control.reply(call, self._choose())
         for slow in self._straggling.news():
             self._control.event("rank.straggling", slow)
-        seconds = self._spec["every_seconds"]
+        seconds = self._pacing.seconds
         if self._torn and steps:
             self._torn, self._last_save = False, time.monotonic()
             return {"save": True}

@@ -57,7 +57,7 @@ class PenstockCallback(_Callback):  # type: ignore[misc]
         *,
         fresh: bool = False,
         on_change: OnChange = "continue",
-        checkpoint_every: int | str = "30s",
+        checkpoint_every: int | str = "auto",
         seed: int = 0,
     ) -> None:
         self.run: AttachedRun | None = None

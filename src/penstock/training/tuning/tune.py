@@ -103,7 +103,7 @@ def tune(
     timeout: float | str | None = None,
     max_failures: int | None = None,
     seed: int = 0,
-    checkpoint_every: int | str = "30s",
+    checkpoint_every: int | str = "auto",
     fresh: bool = False,
     on_change: study.OnChange = "continue",
     say: Callable[[str], None] = lambda line: None,
