@@ -13,7 +13,9 @@ from benchmarks.frame.bench import Bench
 
 SCRIPTS = Path(__file__).parent / "subjects"
 TORCHRUN = {"torch": ["torch", "numpy"]}  # the environment of torchrun and of the bare loop
+RAY_TRAIN = {"ray-train": ["ray[train]==2.60.0", "torch", "numpy"]}
 RANKS = 2
+FRESH = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # torchrun: stores of their own for restarts
 POLL = 0.001  # seconds between two looks at a record
 
 
@@ -56,6 +58,11 @@ def steps(record: Path, rank: int) -> list[Step]:
     return [Step(int(step), int(pid), float(at)) for step, pid, at in lines]
 
 
+def all_stepped(record: Path, ranks: int = RANKS) -> bool:
+    """Whether every rank has completed a step."""
+    return all(steps(record, rank) for rank in range(ranks))
+
+
 def wait_for(what: Callable[[], Any], subject: Any, timeout: float) -> Any:
     """The first true answer of `what`.
 
@@ -88,16 +95,27 @@ def penstock(
     return bench.start(command, env=env, log=record / "log")
 
 
-def torchrun(bench: Bench, env: dict[str, str], record: Path, count: int) -> Any:
-    """Start it under torchrun, with fresh stores for restarts: its default store is shared with
-    the ranks, which after a restart may read dead addresses in it and hang."""
+def torchrun(
+    bench: Bench, env: dict[str, str], record: Path, count: int, how: dict[str, str] = FRESH
+) -> Any:
+    """Start it under torchrun. By default its store is shared with the ranks, which after a restart
+    may read dead addresses in it and hang: so with fresh stores, unless `how` is {}."""
     script = SCRIPTS / "with_torch.py"
     command: list[str | Path] = [
         *(bench.python("torch"), "-m", "torch.distributed.run", "--standalone"),
-        *(f"--nproc-per-node={RANKS}", "--max-restarts=3", script, record, str(count)),
+        *(f"--nproc-per-node={RANKS}", "--max-restarts=1000", script, record, str(count)),
     ]
-    env = {**env, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    return bench.start(command, env=env, log=record / "log")
+    return bench.start(command, env={**env, **how}, log=record / "log")
+
+
+def ray_train(bench: Bench, env: dict[str, str], record: Path, count: int) -> Any:
+    """Start it with Ray Train, on a cluster of its own that takes a token."""
+    script, token = SCRIPTS / "with_ray.py", f"{bench.random.getrandbits(256):064x}"
+    temporary = bench.scratch / "r"  # short: paths of sockets are limited
+    command: list[str | Path] = [bench.python("ray-train"), script, record, str(count), str(RANKS)]
+    env = {**env, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+    return bench.start([*command, temporary], env={**env, **quiet}, log=record / "log")
 
 
 def bare(bench: Bench, env: dict[str, str], record: Path, count: int) -> Any:

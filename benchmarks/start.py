@@ -88,7 +88,7 @@ def _time(bench: Bench, subject: str, ranks: int, start: Callable[[Path], Any]) 
     spent = _processor_time()
     run = start(record)
     try:
-        subjects.wait_for(lambda: _all_stepped(record, ranks), run, _TIMEOUT)
+        subjects.wait_for(lambda: subjects.all_stepped(record, ranks), run, _TIMEOUT)
         bench.add(subject, _COLD, "s", _first(record, ranks) - began)
         subjects.wait_for(lambda: run.poll() == 0, run, _TIMEOUT)
         bench.add(subject, _CPU, "s", _processor_time() - spent)
@@ -104,10 +104,6 @@ def _processor_time() -> float:
     """Seconds of all processes that ended below this one and were collected."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def _all_stepped(record: Path, ranks: int) -> bool:
-    return all(subjects.steps(record, rank) for rank in range(ranks))
 
 
 def _first(record: Path, ranks: int) -> float:

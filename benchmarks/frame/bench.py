@@ -87,6 +87,16 @@ class Bench:
                   for v in found]  # fmt: skip
         return statistics.median(values) if values else math.nan
 
+    def percentile(self, subject: str, metric: str, share: float) -> float:
+        """The smallest sample that `share` of them do not exceed, as a row of its own too; NaN
+        without a sample. share  0..1"""
+        for (who, what, unit), found in list(self.samples.items()):
+            if (who, what) == (subject, metric):
+                value = sorted(found)[max(0, math.ceil(share * len(found)) - 1)]
+                self.add(subject, f"{metric}, p{100 * share:g}", unit, value)
+                return value
+        return math.nan
+
     def ratio(self, name: str, metric: str, *, over: str, under: str) -> float:
         """Median of one subject over the median of another; NaN when one has no sample."""
         below = self.median(under, metric)

@@ -16,6 +16,13 @@ from torch import nn
 LR = 3e-3
 BATCH = 60  # global
 TRAIN_ROWS = 1257
+STEP = float(os.environ.get("BENCH_STEP", "0"))  # seconds that a step computes beside its own
+EVERY = int(os.environ.get("BENCH_EVERY", "20"))  # steps from one checkpoint to the next
+
+
+def compute(seconds: float = STEP) -> None:
+    """As a host computes while an accelerator does: it waits, and its cores are free."""
+    time.sleep(seconds)
 
 
 class Net(nn.Module):

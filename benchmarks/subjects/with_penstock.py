@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from digits import BATCH, LR, Net, Record, read_digits
+from digits import BATCH, EVERY, LR, STEP, Net, Record, compute, read_digits
 
 import penstock as ps
 
@@ -20,21 +20,21 @@ import penstock as ps
 class Config:
     record: str
     steps: int
-    pause: float = 0.01  # seconds per step, so that a kill can meet any moment of it
+    step_seconds: float = STEP
 
 
 def fit(run: ps.Run, config: Config) -> None:
     model = run.distribute(Net())
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
-    train = run.data("digits:train", batch_size=BATCH, epochs=100)
+    train = run.data("digits:train", batch_size=BATCH, epochs=10_000)
     run.track(model=model, optimizer=optimizer, train=train)
     record = Record(config.record, run.rank)
     for batch in run.steps(train):
         loss = F.cross_entropy(model(batch["image"]), batch["label"])
         run.backward(loss)
         run.step(optimizer)
+        compute(config.step_seconds)
         record.completed(run.global_step + 1)
-        time.sleep(config.pause)
         if run.global_step + 1 == config.steps:
             break
     if run.rank == 0:
@@ -43,7 +43,7 @@ def fit(run: ps.Run, config: Config) -> None:
 
 def main() -> None:
     record, steps, ranks, *second = sys.argv[1:]
-    how: dict[str, Any] = {"workers": int(ranks), "checkpoint_every": 20}
+    how: dict[str, Any] = {"workers": int(ranks), "checkpoint_every": EVERY}
     ps.prepare("digits", read_digits, key="id")
     ps.train(fit, Config(record, int(steps)), name="first", **how)
     if second:

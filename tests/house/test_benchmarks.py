@@ -124,6 +124,34 @@ def test_a_summary_is_the_median_the_extremes_and_the_count(tmp_path):
     assert found["ratios"] == {"b / a": 2.0}
 
 
+def test_a_percentile_is_a_sample_and_a_row_of_its_own(tmp_path):
+    body = (
+        "for value in range(1, 21): bench.add('a', 'took', 's', float(value))\n"
+        "bench.note(repr([bench.percentile('a', 'took', share) for share in (0.95, 0.01, 1)]))\n"
+        "bench.note(repr(bench.percentile('b', 'took', 0.95)))"
+    )
+    assert measured(tmp_path, body).returncode == 0
+    found = report(tmp_path)
+    assert found["notes"] == ["[19.0, 1.0, 20.0]", "nan"]
+    assert [row["metric"] for row in found["rows"]] == [
+        "took",
+        "took, p95",
+        "took, p1",
+        "took, p100",
+    ]
+
+
+def test_an_hour_of_uneven_steps_raises_no_alarm_and_then_a_stopped_rank_is_found():
+    """The simulation that `hang` runs for longer: real pulses and watch, a made-up clock."""
+    script = ROOT / "benchmarks" / "subjects" / "hang_hours.py"
+    done = subprocess.run(
+        [sys.executable, script, "4", "7", "2.0"], capture_output=True, text=True, timeout=60
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["alarms"], found["found"]) == (0, 4), done.stderr
+    assert found["steps"] > 10_000 and found["looks"] > 10_000
+
+
 def test_nobody_is_failed_by_a_goal_without_check(tmp_path):
     script = "import sys; from benchmarks.frame.command import main; from types import ModuleType\n"
     script += "tiny = ModuleType('tiny'); tiny.measure = lambda bench: bench.at_most('x', 1, 2)\n"

@@ -61,7 +61,7 @@ def test_a_resumed_judge_judges_alike():
     health.judge("adam", tensor(math.nan))
     health.end_step(99)
     again = Health(spikes=10, patience=3)
-    again.load(health.state(), torch.device("cpu"))
+    again.load(health.state())
     for each in (health, again):
         assert each.judge("adam", tensor(7.0)) and not each.judge("adam", tensor(30.0))
     assert torch.equal(again.state()["usual"]["adam"][1], health.state()["usual"]["adam"][1])

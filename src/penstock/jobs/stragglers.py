@@ -12,7 +12,7 @@ one odd rank, moves nothing, and never are half of them slow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
@@ -67,19 +67,30 @@ class _Means:
         return self.data + self.compute
 
 
+@dataclass(frozen=True, slots=True)
+class _Usual:
+    """Medians over ranks."""
+
+    data: float
+    compute: float
+    own: float
+    collective: float
+
+
 def stragglers(ranks: Mapping[int, Sequence[Step]]) -> list[Straggler]:
     """The slow ones, the slowest first. ranks: the same steps of each, in order."""
     steps = min((len(each) for each in ranks.values()), default=0)
     if len(ranks) < 2 or steps < FEWEST:
         return []
     means = {rank: _means(each[-steps:]) for rank, each in ranks.items()}
+    all_of_them = _usual(means.values())
     found = []
     for rank, own in means.items():
-        others = [each for other, each in means.items() if len(means) > 2 or other != rank]
-        data = own.data - median(each.data for each in others)
-        compute = own.compute - median(each.compute for each in others)
-        usual = median(each.own for each in others)
-        if own.own < SLOWDOWN * usual or data + compute < NOTICED * own.step:
+        others = all_of_them
+        if len(means) == 2:
+            others = _usual(each for other, each in means.items() if other != rank)
+        data, compute = own.data - others.data, own.compute - others.compute
+        if own.own < SLOWDOWN * others.own or data + compute < NOTICED * own.step:
             continue
         part: Part = "data" if data >= compute else "compute"
         found.append(
@@ -87,13 +98,24 @@ def stragglers(ranks: Mapping[int, Sequence[Step]]) -> list[Straggler]:
                 rank,
                 part,
                 getattr(own, part),
-                median(getattr(each, part) for each in others),
-                own.own / max(usual, 1e-9),
-                max(0.0, median(each.collective for each in others) - own.collective),
+                getattr(others, part),
+                own.own / max(others.own, 1e-9),
+                max(0.0, others.collective - own.collective),
                 steps,
             )
         )
     return sorted(found, key=lambda each: -each.slowdown)
+
+
+def _usual(means: Iterable[_Means]) -> _Usual:
+    """Computed once for all ranks: once for each of a thousand would be a million values."""
+    known = list(means)
+    return _Usual(
+        data=median(each.data for each in known),
+        compute=median(each.compute for each in known),
+        own=median(each.own for each in known),
+        collective=median(each.collective for each in known),
+    )
 
 
 def _means(steps: Sequence[Step]) -> _Means:

@@ -5,7 +5,8 @@ weights stay those of the last good step. Where that happens too often in a row,
 further back, and the run goes back to a checkpoint before it; see `penstock.training.windows`.
 
 "Usual" is an exponential mean of the logarithm of the norms of healthy steps, per optimiser. It is
-kept on the parameters' device and in checkpoints, so that a resumed run judges alike.
+kept in checkpoints, so that a resumed run judges alike. All of it is computed by the host from the
+one number that is waited for: tensor operations on scalars would cost more than the judging.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ from penstock.base.errors import BadInput, GradientsUnhealthy
 
 DECAY = 0.98  # of the mean, per healthy step: it remembers some 50
 LEARN = 50  # healthy steps before any norm counts as too large
+_LEAST = 1e-38  # a norm of 0 has no logarithm
 
 
 @dataclass(slots=True)
 class _Usual:
-    """One optimiser's healthy steps: how many, and the mean of log(norm), [] float32."""
+    """One optimiser's healthy steps: how many, and the mean of log(norm)."""
 
     seen: int = 0
-    log_norm: torch.Tensor | None = None
+    log_norm: float | None = None
 
 
 class Health:
@@ -59,16 +61,17 @@ class Health:
         norm  [] of the reduced gradient, before clipping. The one value that is waited for
         """
         usual = self._usual.setdefault(name, _Usual())
-        norm = norm.detach().float()
-        healthy = torch.isfinite(norm)
-        if self.spikes is not None and usual.log_norm is not None and usual.seen >= LEARN:
-            healthy &= norm.log() <= usual.log_norm + math.log(self.spikes)
-        if not bool(healthy):
-            self._bad_now, self._norm = True, float(norm)
-            return False
-        if self.spikes is not None:
-            _learn(usual, norm)
-        return True
+        value = float(norm)
+        healthy = math.isfinite(value)
+        if self.spikes is not None and healthy:
+            log_norm = math.log(max(value, _LEAST))
+            if usual.log_norm is not None and usual.seen >= LEARN:
+                healthy = log_norm <= usual.log_norm + math.log(self.spikes)
+            if healthy:
+                _learn(usual, log_norm)
+        if not healthy:
+            self._bad_now, self._norm = True, value
+        return healthy
 
     def end_step(self, step: int) -> None:
         """After all optimisers of a step. Raises GradientsUnhealthy when patience is over.
@@ -93,25 +96,27 @@ class Health:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint; equal on all ranks."""
-        usual = {name: [each.seen, each.log_norm] for name, each in self._usual.items()}
+        usual = {name: [each.seen, _stored(each.log_norm)] for name, each in self._usual.items()}
         return {"usual": usual, "first": self._first}
 
-    def load(self, state: dict[str, Any], device: torch.device) -> None:
+    def load(self, state: dict[str, Any]) -> None:
         """Put `state` back; what was skipped on the way, after going back, is forgotten."""
         self._first = state["first"]
         for name, (seen, log_norm) in state["usual"].items():
-            moved = None if log_norm is None else log_norm.to(device)
-            self._usual[name] = _Usual(seen, moved)
+            self._usual[name] = _Usual(seen, None if log_norm is None else float(log_norm))
 
     def forget(self) -> None:
         """Steps were left out: those before are no longer in a row with what comes."""
         self._first = None
 
 
-def _learn(usual: _Usual, norm: torch.Tensor) -> None:
+def _learn(usual: _Usual, log_norm: float) -> None:
     """A bias-free mean: the first steps weigh alike."""
     keep = min(DECAY, usual.seen / (usual.seen + 1))
-    log_norm = norm.clamp_min(torch.finfo(norm.dtype).tiny).log()
-    old = torch.zeros_like(log_norm) if usual.log_norm is None else usual.log_norm
-    usual.log_norm = keep * old + (1 - keep) * log_norm
+    usual.log_norm = keep * (usual.log_norm or 0.0) + (1 - keep) * log_norm
     usual.seen += 1
+
+
+def _stored(log_norm: float | None) -> torch.Tensor | None:
+    """[] float64, exactly."""
+    return None if log_norm is None else torch.tensor(log_norm, dtype=torch.float64)

@@ -267,7 +267,8 @@ class Run:
         returns  whether the step was taken. Gradients are equal on all ranks, so all agree. With
                  micro-batches it is taken with the last one of a step
         """
-        if not self._tracked.holds(optimizer):
+        tracked_as = self._tracked.name_of(optimizer)
+        if tracked_as is None:
             raise BadInput(
                 "run.step got an optimiser that is not tracked: a restart would forget it",
                 "Add it to run.track(optimizer=optimizer).",
@@ -280,7 +281,7 @@ class Run:
         self._mixed.unscale_(parameters)
         norm = clip_(parameters, clip, self.world_size, self._laid.differ)
         overflows = self._mixed.overflows(norm)
-        healthy = not overflows and self._health.judge(self._tracked.name_of(optimizer), norm)
+        healthy = not overflows and self._health.judge(tracked_as, norm)
         if healthy:
             optimizer.step()
         elif not overflows:
@@ -373,7 +374,7 @@ class Run:
         self.global_step, self._best, self.skipped = held.step, held.best, held.skipped
         self._left_out = held.left_out
         if held.health is not None:
-            self._health.load(held.health, self.device)
+            self._health.load(held.health)
         self._mixed.load(held.mixed)
 
     def _shared_out(self, micro_batches: int | None, reduction: Reduction) -> int:

@@ -51,11 +51,12 @@ class Tracked:
         return [each for each in self.objects.values() if isinstance(each, torch.optim.Optimizer)]
 
     def holds(self, value: Any) -> bool:
-        return any(_plain(each) is _plain(value) for each in self.objects.values())
+        return self.name_of(value) is not None
 
-    def name_of(self, value: Any) -> str:
-        """The name that an object is tracked under. Raises StopIteration for one that is not."""
-        return next(name for name, each in self.objects.items() if _plain(each) is _plain(value))
+    def name_of(self, value: Any) -> str | None:
+        """The name that an object is tracked under; None for one that is not."""
+        plain = _plain(value)
+        return next((name for name, each in self.objects.items() if _plain(each) is plain), None)
 
     def state(self) -> dict[str, Any]:
         """A tree that is equal on all ranks."""
