@@ -267,8 +267,7 @@ class Run:
         returns  whether the step was taken. Gradients are equal on all ranks, so all agree. With
                  micro-batches it is taken with the last one of a step
         """
-        tracked_as = self._tracked.name_of(optimizer)
-        if tracked_as is None:
+        if (tracked_as := self._tracked.name_of(optimizer)) is None:
             raise BadInput(
                 "run.step got an optimiser that is not tracked: a restart would forget it",
                 "Add it to run.track(optimizer=optimizer).",
