@@ -83,7 +83,7 @@ def test_every_value_comes_through(lr, width, note):
         ("model.kind=rnn", "does not fit", "model.kind"),
         ("lr.x=1", "no fields", "dataclass"),
         ("quick", "neither an option nor KEY=VALUE", "lr=1e-3"),
-        ("--wokers=2", "--wokers", "--help"),
+        ("--wokers=2", "--wokers", "--workers"),
     ],
 )
 def test_what_cannot_be_meant_is_one_clear_error(argument, what, fix):
