@@ -84,7 +84,7 @@ UNHEALTHY = {"error": {"code": "gradients-unhealthy", "facts": {"first": 3, "unt
 COMMITS: dict[str, Any] = {
     "a checkpoint": lambda work, stores: work.on_sidecar("checkpoint", saved(stores, 7)),
     "a checkpoint's failure": lambda work, _: work.on_sidecar(
-        "checkpoint", {"gang": 1, "step": 7, "rank": 0, "error": {"what": "no room"}}
+        "checkpoint", {"gang": 1, "step": 7, "rank": 0, "extra": {}, "error": {"what": "no room"}}
     ),
     "a model": lambda work, _: work.on_call(Call(0, 1, "publish", PUBLISHED)),
     "what a name means": lambda work, _: work.on_call(Call(0, 1, "data", {"reference": "x"})),
