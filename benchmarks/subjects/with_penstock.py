@@ -43,7 +43,8 @@ def fit(run: ps.Run, config: Config) -> None:
 
 def main() -> None:
     record, steps, ranks, *second = sys.argv[1:]
-    how: dict[str, Any] = {"workers": int(ranks), "checkpoint_every": EVERY}
+    # The threads are said: else a run keeps those of the last of its name, which had other ranks.
+    how: dict[str, Any] = {"workers": int(ranks), "checkpoint_every": EVERY, "threads": 1}
     ps.prepare("digits", read_digits, key="id")
     ps.train(fit, Config(record, int(steps)), name="first", **how)
     if second:
