@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 
 import pytest
 
@@ -62,14 +61,19 @@ def test_a_script_that_waits_says_that_its_run_was_preempted(project):
 @pytest.mark.long
 def test_what_stands_in_memory_is_saved_though_the_step_does_not_end_in_time(made):
     """The agent hands it over without the ranks."""
-    project = made(grace_seconds=2, checkpoint_memory_every=1)
+    project = made(grace_seconds=8, checkpoint_memory_every=1)
     project.edit(("time.sleep(config.pause)", "time.sleep(60 if run.global_step == 14 else 0.1)"))
     script = project.start("base", "2")
     project.until("the long step", lambda: (run := project.newest("base")) and run.step >= 14)
-    time.sleep(3)  # the copy of step 14 is used once the step has lasted for a while
     assert project.committed("base") == 10
-    for pid in project.pids("base", "controller", "agent"):
-        os.kill(pid, signal.SIGTERM)
+
+    def told_again():
+        """The agent, once more: the copy of step 14 counts when the step has lasted for a while."""
+        for pid in project.pids("base", "agent"):
+            project.signal(pid, signal.SIGTERM)
+        return project.committed("base") == 14
+
+    project.until("step 14 on the disk", told_again, 8)
     script.communicate(timeout=30)
     project.nothing_left()
     assert project.committed("base") == 14
