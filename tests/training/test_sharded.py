@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import torch
+from tests.training.conftest import PROJECT as POINTS
 from tests.training.conftest import STEPS, Project
 
 from penstock.base.errors import BadInput
@@ -15,31 +16,13 @@ from penstock.training import distributing
 
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(240)]
 
-PROJECT = """
-    import json
-    import sys
-    import time
-    from dataclasses import dataclass
-    from pathlib import Path
-
-    import numpy as np
-    import penstock as ps
-
-    sys.modules["onnx"] = None  # as if it were not installed
-
-    @dataclass
-    class Config:
-        pause: float = 0.0
-        epochs: int = 10
-
-    def make_points(rows: int = 192) -> dict:
-        points = np.random.default_rng(7).standard_normal((rows, 6), dtype="float32")
-        return {
-            "id": [f"point-{number}" for number in range(rows)],
-            "point": points,
-            "label": (points.sum(1) > 0).astype("int64"),
-        }
-
+# The project of the other tests, with a training function of its own.
+PROJECT = (
+    POINTS[: POINTS.index("    def fit")]
+    .replace("import sys\n", "import json\n    import sys\n", 1)
+    .replace("import dataclass\n", "import dataclass\n    from pathlib import Path\n", 1)
+    .replace("pause: float = 0.01", "pause: float = 0.0", 1)
+    + """
     def weights(net) -> str:
         from penstock.checkpoints import is_distributed, weights_digest
 
@@ -105,6 +88,7 @@ PROJECT = """
     if __name__ == "__main__":
         ps.main(main)
     """
+)
 
 
 @pytest.fixture
