@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 
 from penstock.base import process
 from penstock.base.settings import Settings
+from penstock.jobs import orders, stacks, words
 from penstock.jobs import pulse as pulse_module
-from penstock.jobs import stacks, words
 from penstock.jobs.agent.hangs import HangWatch
 from penstock.jobs.budgets import Budget
-from penstock.jobs.controller import Controller
 from penstock.jobs.decide import Starting
 from penstock.jobs.hang import (
     PATIENCE,
@@ -203,12 +202,8 @@ def test_the_innermost_line_of_the_project_is_found_in_a_stack():
     ],
 )
 def test_each_hang_doubles_the_patience_of_the_next_attempt(setting, shape, hangs, seconds):
-    controller = SimpleNamespace(
-        stores=SimpleNamespace(settings=Settings(hang_seconds=setting)),
-        _work=SimpleNamespace(shape=shape),
-    )
     state = Starting(1, Budget(hang=hangs))
-    assert Controller._hang_seconds(controller, state) == seconds
+    assert orders.hang_seconds(Settings(hang_seconds=setting), shape, state) == seconds
 
 
 # -- the agent's eye ----------------------------------------------------------------------------

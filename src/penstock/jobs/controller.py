@@ -9,23 +9,24 @@ interrupted, and whoever starts a controller next adopts it.
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
-from penstock.base import log, process
+from penstock.base import log
 from penstock.base.errors import LeaseLost, PenstockError
 from penstock.jobs import decide as think
+from penstock.jobs import orders, rows
 from penstock.jobs.budgets import LIMITS, Budget
 from penstock.jobs.claiming import Claiming
 from penstock.jobs.facts import Facts, worth_telling
 from penstock.jobs.handle import AgentHandle, discard
 from penstock.jobs.holding import Holding
 from penstock.jobs.stores import Stores
+from penstock.jobs.wishes import Wishes
 from penstock.jobs.work import Call, Work
 from penstock.meta import Writer
-from penstock.records import Attempt, Run
+from penstock.records import Run
 from penstock.records.runs import ENDED
 
 T = TypeVar("T")
@@ -50,11 +51,7 @@ class Controller:
         self._adopting = 0
         self._facts = Facts()
         self._state: think.State = think.Starting(0, Budget())
-        self._client: process.Identity | None = None
-        self._stop: str | None = None
-        self._preempted = False
-        self._resize: str | None = None
-        self._kill = threading.Event()
+        self._wishes = Wishes()
         self._replaced = 0
         self._next_look = 0.0
         self._next_step_write = 0.0
@@ -83,20 +80,19 @@ class Controller:
     def _answer(self, call: Call, **content: Any) -> None:
         self._send(reply={"gang": self.attempt, "rank": call.rank, "id": call.id, **content})
 
+    # -- for any thread, and for signal handlers ------------------------------------------------
+
     def stop(self, why: str) -> None:
-        """Ask for a clean end, from any thread."""
-        self._stop = self._stop or why
+        """Ask for a clean end."""
+        self._wishes.stop(why)
 
     def preempt(self) -> None:
-        """Its place is taken away, from any signal handler: save in time, and leave the run to
-        whoever adopts it. Where it is to stop anyway, that holds."""
-        if self._stop is None:
-            self._preempted = self._work.shape == "gang"
-            self._stop = "preempted"
+        """Its place is taken away: save in time, and leave the run to whoever adopts it."""
+        self._wishes.preempt(self._work.shape)
 
     def kill(self) -> None:
-        """Ask for an end at once, from any thread or signal handler."""
-        self._kill.set()
+        """Ask for an end at once."""
+        self._wishes.kill()
 
     # -- the run --------------------------------------------------------------------------------
 
@@ -131,11 +127,7 @@ class Controller:
             at=time.monotonic(),
             committed=self._work.committed(),
             kept=self._work.kept(),
-            stop=self._stop,
-            grace=self.stores.settings.grace_seconds if self._preempted else think.GRACE,
-            preempted=self._preempted,
-            kill=self._kill.is_set(),
-            resize=self._resize,
+            **self._wishes.facts(self.stores.settings.grace_seconds),
         )
         self._state = think.decide(before, poll)
         if self._state != before:
@@ -145,23 +137,12 @@ class Controller:
         with self.stores.meta.read() as db:
             attempts = db.attempts(self.run_id)
         self.attempt = attempts[-1].number if attempts else 0
-        if (client := run.spec.get("client")) and not run.detached:
-            self._client = process.Identity.parse(client)
+        self._wishes.listen_for_client(run)
 
     def _find_agent(self, run: Run) -> None:
         self._agent = AgentHandle(
             self.stores.layout.runtime(f"run/{self.run_id}"),
-            {
-                "run_id": self.run_id,
-                "logs": str(self.stores.layout.logs(self.run_id)),
-                "scratch": str(self.stores.layout.scratch(self.run_id)),
-                "preload": run.spec["preload"],
-                "image_env": run.spec["image_env"],
-                "sidecars": run.spec["sidecars"],
-                "cwd": run.spec["cwd"],
-                "controller": self._restart,
-                "memory_bytes": self.stores.settings.memory_tier_bytes,
-            },
+            orders.for_agent(self.stores, run, self._restart),
         )
         if self._agent.find(self.generation):
             self.event("controller.adopted", {"generation": self.generation})
@@ -182,12 +163,11 @@ class Controller:
         def is_over() -> bool:
             self._holding.renew()
             self._look()
-            return self._stop is not None or self._kill.is_set()
+            return self._wishes.is_over()
 
         if self._claiming.wait(is_over):
             return True
-        outcome: Any = "preempted" if self._preempted else "stopped"
-        self._state = think.Ended(outcome, {"why": self._stop or "killed"})
+        self._state = self._wishes.ended()
         return False
 
     # -- listening ------------------------------------------------------------------------------
@@ -284,13 +264,10 @@ class Controller:
         if now < self._next_look:
             return
         self._next_look = now + 0.1
-        if self._client is not None and self._client.is_dead():
-            self.stop("the script is gone")
         with self.stores.meta.read() as db:
             run = db.get_run(self.run_id)
-        if run.state == "stopping":
-            self.stop(run.spec.get("stopping") or "stopped on request")
-        self._resize = self._work.resize(run.spec)
+        self._wishes.look(run)
+        self._wishes.resize = self._work.resize(run.spec)
         step = min(self._facts.steps, default=0)
         if step > run.step and now > self._next_step_write:
             self._next_step_write = now + 1.0
@@ -335,58 +312,36 @@ class Controller:
     def _begin(self, state: think.Starting) -> None:
         self.attempt = state.attempt
         self._state = state
-        self._resize = None
+        self._wishes.resize = None
         payload = self._work.start(state.budget.in_a_row)
         if not self._wait_for_devices():  # another number of ranks may want others
             return
         run = self._open_attempt()
         self._facts = Facts(self.attempt, run.spec["world_size"])
         self._send(
-            start={
-                "gang": self.attempt,
-                "generation": self.generation,
-                "shape": self._work.shape,
-                "world_size": run.spec["world_size"],
-                "entry": self._work.entry,
-                "payload": {**payload, **self._claiming.payload()},
-                "env": {**run.spec["rank_env"], **self._claiming.environment()},
-                "hang_seconds": self._hang_seconds(state),
-            }
+            start=orders.for_gang(
+                run,
+                self._work,
+                gang=self.attempt,
+                generation=self.generation,
+                payload={**payload, **self._claiming.payload()},
+                env=self._claiming.environment(),
+                hang_seconds=orders.hang_seconds(self.stores.settings, self._work.shape, state),
+            )
         )
 
-    def _hang_seconds(self, state: think.Starting) -> float | None:
-        """How long this attempt's ranks may be silent: twice as long after each hang, so that
-        steps that were only slow get through. None: nobody watches."""
-        wanted = self.stores.settings.hang_seconds
-        if wanted == "off" or self._work.shape == "map":
-            return None
-        return float(wanted * 2**state.budget.hang)
-
     def _open_attempt(self) -> Run:
-        def change(tx: Writer) -> Run:
-            from_step = max(self._work.committed(), self._work.kept())
-            tx.add_attempt(Attempt(self.run_id, self.attempt, self.generation, tx.now(), from_step))
-            run = tx.get_run(self.run_id)
-            if run.state in ("pending", "running"):
-                run = tx.change_run(self.run_id, state="running", ended_at=None, error=None)
-            body = {"attempt": self.attempt, "generation": self.generation, "from_step": from_step}
-            body["world_size"] = run.spec["world_size"]
-            tx.event(f"run/{self.run_id}", "attempt.started", body)
-            return run
-
-        return self.commit(change)
+        number, generation = self.attempt, self.generation
+        from_step = max(self._work.committed(), self._work.kept())
+        return self.commit(
+            lambda tx: rows.begin_attempt(tx, self.run_id, number, generation, from_step)
+        )
 
     def _end_attempt(self, cause: str, detail: dict[str, Any]) -> None:
         reached = max(self._facts.steps, default=0)
-
-        def change(tx: Writer) -> None:
-            tx.end_attempt(self.run_id, self.attempt, cause, reached, detail)
-            body = {"attempt": self.attempt, "cause": cause, "to_step": reached}
-            if "step" in detail and "what" in detail:  # the function raised, and is tried again
-                body["raised"] = detail["what"]
-            tx.event(f"run/{self.run_id}", "attempt.ended", body)
-
-        self.commit(change)
+        self.commit(
+            lambda tx: rows.end_attempt(tx, self.run_id, self.attempt, cause, reached, detail)
+        )
 
     def _finish(self, ended: think.Ended) -> Run:
         assert self._agent is not None
@@ -395,25 +350,8 @@ class Controller:
             result = self._work.finish(self._facts.results)
         self._agent.end()
         self._work.close()
-        error = ended.detail if ended.outcome == "failed" else None
-        step = max(self._facts.steps, default=0)
-
-        def change(tx: Writer) -> Run:
-            old = tx.get_run(self.run_id)
-            over = ended.outcome != "preempted"  # else: one that goes on and that nobody owns
-            run = tx.change_run(
-                self.run_id,
-                state=ended.outcome if over else old.state,
-                ended_at=tx.now() if over else None,
-                error=error,
-                step=max(step, self._work.committed()) or old.step,
-                result={**old.result, **result},
-            )
-            body = {"error": error} if error else {"why": ended.detail.get("why")}
-            tx.event(f"run/{self.run_id}", f"run.{ended.outcome}", body)
-            return run
-
-        run = self.commit(change)
+        step = max(*self._facts.steps, self._work.committed(), 0)
+        run = self.commit(lambda tx: rows.end_run(tx, self.run_id, ended, step, result))
         self._holding.release()
         return run
 
@@ -425,7 +363,7 @@ class Controller:
 
         try:
             self._work.close()
-            self._end_row("failed", {"error": error.as_dict()})
+            self._break_off("failed", {"error": error.as_dict()})
         except PenstockError as second:
             _log.error("and the end cannot be recorded", extra=log.facts(error=str(second)))
 
@@ -434,15 +372,10 @@ class Controller:
         if self._agent is not None:
             self._agent.end()
 
-        self._end_row("stopped", {"why": "Ctrl-C"})
+        self._break_off("stopped", {"why": "Ctrl-C"})
 
-    def _end_row(self, state: Literal["failed", "stopped"], body: dict[str, Any]) -> None:
-        def change(tx: Writer) -> None:
-            error = {"error": body["error"]} if "error" in body else {}
-            tx.change_run(self.run_id, state=state, ended_at=tx.now(), **error)
-            tx.event(f"run/{self.run_id}", f"run.{state}", body)
-
-        self.commit(change)
+    def _break_off(self, state: Literal["failed", "stopped"], body: dict[str, Any]) -> None:
+        self.commit(lambda tx: rows.break_off(tx, self.run_id, state, body))
         self._holding.release()
 
     def _send(self, **message: Any) -> None:

@@ -8,22 +8,30 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from penstock.base import log, units
-from penstock.base.errors import BadInput, Damaged, GradientsUnhealthy
-from penstock.checkpoints import assemble, newest_whole, to_drop
+from penstock.base.errors import Damaged, GradientsUnhealthy
+from penstock.checkpoints import newest_whole
 from penstock.jobs.source import import_paths, materialise
 from penstock.jobs.work import Call, Control
 from penstock.meta import Writer
-from penstock.records import Checkpoint, Run, Version
+from penstock.records import Run
 from penstock.training import windows
 from penstock.training.choosing import Kept, tier_of
+from penstock.training.committing import commit_checkpoint, go_back
 from penstock.training.elastic import Sizes
 from penstock.training.forwarding import Forwarding, keep
 from penstock.training.interval import Pacing, failed
+from penstock.training.references import References
 from penstock.training.releasing import Releases
 from penstock.training.straggling import Straggling
-from penstock.training.windows import Window
 
 _SETTLE = 5.0  # seconds to wait for checkpoints of the gang that died
+_TOLD = {  # what a rank tells -> the event that it becomes
+    "resumed": "attempt.resumed",
+    "initialised": "weights.initialised",
+    "stepping": "attempt.stepping",
+    "data": "data.opened",
+    "checked": "data.checked",
+}
 _log = log.logger("controller")
 _Step = tuple[int, int]  # attempt, step
 
@@ -52,6 +60,8 @@ class TrainingWork:
         self._torn = False  # a rank's last copy could not be used: another is wanted at once
         self._forwarding: Forwarding | None = None
         self._finished = False
+        forked = run.spec.get("forked_from", {})
+        self._origin: int | None = forked.get("step")
         every = run.spec["every_seconds"]
         auto = run.spec.get("every") == "auto"
         self._pacing = Pacing("auto" if auto else every, run.spec.get("interval"))
@@ -60,6 +70,7 @@ class TrainingWork:
     def open(self, control: Control) -> None:
         self._control = control
         self._releases = Releases(control)
+        self._references = References(control)
         with control.stores.meta.read() as db:
             rows = db.checkpoints(control.run_id)
             attempts = db.attempts(control.run_id)
@@ -143,43 +154,13 @@ class TrainingWork:
     def on_call(self, call: Call) -> dict[str, Any] | None:
         answers = {
             "restore": self._on_restore,
-            "data": self._on_data,
-            "resolved": self._on_resolved,
+            "data": self._references.on_data,
+            "resolved": self._references.on_resolved,
             "find-published": self._releases.on_find,
             "wait-published": self._releases.on_wait,
             "publish": self._releases.on_publish,
         }
         return answers[call.kind](call)
-
-    def _on_data(self, call: Call) -> dict[str, Any]:
-        """A bare name resolves once; later attempts get what the first one got."""
-        from penstock.data import read_manifest, resolve
-
-        asked = call.payload["reference"]
-
-        def change(tx: Writer) -> tuple[Version, str | None]:
-            run = tx.get_run(self._control.run_id)
-            version, split = resolve(tx, run.data.get(asked, asked))
-            if asked not in run.data:
-                resolved = version.reference + (f":{split}" if split else "")
-                tx.change_run(run.id, data={**run.data, asked: resolved})
-            return version, split
-
-        version, split = self._control.commit(change)
-        if split is None:
-            splits = list(read_manifest(self._control.stores.blobs, version.digest).splits)
-            if len(splits) != 1:
-                raise BadInput(
-                    f'"{asked}" names no split, and {version.reference} has {len(splits)}',
-                    f"Write {version.name}:SPLIT, one of: {', '.join(splits)}.",
-                )
-            split = splits[0]
-        return {"digest": version.digest, "split": split, "reference": version.reference}
-
-    def _on_resolved(self, _: Call) -> dict[str, Any]:
-        with self._control.stores.meta.read() as db:
-            run = db.get_run(self._control.run_id)
-        return {"data": run.data, "left_out": run.result.get("left_out", [])}
 
     # -- restoring ------------------------------------------------------------------------------
 
@@ -274,41 +255,7 @@ class TrainingWork:
                 del self._parts[old]  # a step that some rank did not save is never whole
 
     def _commit(self, step: int, parts: list[dict[str, Any]]) -> None:
-        control = self._control
-        extra = parts[0]["extra"]
-        manifest, refs = assemble(
-            control.run_id,
-            step,
-            control.generation,
-            len(parts),
-            [part["part"] for part in parts],
-            {"metrics": extra["metrics"], "code": self._source},
-        )
-        digest = control.stores.blobs.put(manifest)
-        size = len(manifest) + sum(part["part"]["nbytes"] for part in parts)
-
-        def change(tx: Writer) -> None:
-            row = Checkpoint(
-                control.run_id,
-                step,
-                digest,
-                control.generation,
-                tx.now(),
-                size,
-                extra["metrics"],
-            )
-            tx.add_checkpoint(row, [digest, *refs])
-            if extra["best"] is not None:
-                tx.mark_best(control.run_id, step, extra["best"])
-            keep = control.stores.settings
-            origin = self._spec.get("forked_from", {}).get("step")
-            rows = tx.checkpoints(control.run_id)
-            for old in to_drop(rows, keep.keep_checkpoints, origin, keep.keep_checkpoints_every):
-                tx.drop_checkpoint(control.run_id, old)
-            body = {"step": step, "bytes": size, "best": extra["best"]}
-            tx.event(f"run/{control.run_id}", "checkpoint.committed", body)
-
-        control.commit(change)
+        commit_checkpoint(self._control, step, parts, self._source, self._origin)
         self._committed = max(self._committed, step)
         if (interval := self._pacing.saved(parts)) is not None:
             self._change_spec(interval=interval.as_dict())
@@ -336,17 +283,8 @@ class TrainingWork:
             self._change_spec(steps=payload["steps"])
         elif kind == "parts" and self._spec.get("elastic"):
             self._change_spec(elastic={**self._spec["elastic"], **payload})
-        elif kind == "resumed":
-            self._control.event("attempt.resumed", {**payload, "attempt": self._control.attempt})
-        elif kind == "initialised":
-            body = {**payload, "attempt": self._control.attempt}
-            self._control.event("weights.initialised", body)
-        elif kind == "stepping":
-            self._control.event("attempt.stepping", {**payload, "attempt": self._control.attempt})
-        elif kind == "data":
-            self._control.event("data.opened", {**payload, "attempt": self._control.attempt})
-        elif kind == "checked":
-            self._control.event("data.checked", {**payload, "attempt": self._control.attempt})
+        elif kind in _TOLD:
+            self._control.event(_TOLD[kind], {**payload, "attempt": self._control.attempt})
         elif kind == "raised" and payload["error"]["code"] == GradientsUnhealthy.code:
             self._go_back(payload["error"]["facts"])
         elif kind == "damaged":
@@ -361,27 +299,12 @@ class TrainingWork:
             _log.warning("no room in memory for checkpoints; they go through the disk")
 
     def _go_back(self, facts: dict[str, Any]) -> None:
-        """Every rank says it, and each once. Checkpoints beyond the window's beginning go, and what
-        is still on its way from this gang will not become one."""
+        """Every rank says it, and each once. What is still on its way from this gang to a step
+        that is void will not become a checkpoint."""
         control = self._control
         if self._gone_back[0] == control.attempt:
             return
-        origin = int(self._spec.get("forked_from", {}).get("step", 0))
-
-        def change(tx: Writer) -> Window:
-            run = tx.get_run(control.run_id)
-            known = windows.read(run.result)
-            steps = [row.step for row in tx.checkpoints(run.id)]
-            window = windows.go_back(steps, known, facts["first"], facts["until"], origin)
-            for step in steps:
-                if step > window.after:
-                    tx.drop_checkpoint(run.id, step)
-            kept = [each.as_dict() for each in (*known, window)]
-            tx.change_run(run.id, result={**run.result, "left_out": kept})
-            tx.event(f"run/{run.id}", "window.left-out", window.as_dict())
-            return window
-
-        self._gone_back = (control.attempt, control.commit(change).after)
+        self._gone_back = (control.attempt, go_back(control, facts, self._origin).after)
         self._handed = {key: ranks for key, ranks in self._handed.items() if not self._is_void(key)}
 
     def _is_void(self, key: _Step) -> bool:

@@ -1,0 +1,74 @@
+"""The two transactions of a training run's owner that add checkpoints and take them away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from penstock.checkpoints import assemble, to_drop
+from penstock.jobs.work import Control
+from penstock.meta import Writer
+from penstock.records import Checkpoint
+from penstock.training import windows
+from penstock.training.windows import Window
+
+
+def commit_checkpoint(
+    control: Control, step: int, parts: list[dict[str, Any]], code: str | None, origin: int | None
+) -> None:
+    """All ranks' parts of one step are stored: its manifest, then its row; old ones may go.
+
+    parts   what the checkpoint writer said of each, by rank
+    code    digest of the run's source snapshot
+    origin  the step at which a forked run begins
+    Raises LeaseLost, Unavailable, DiskFull.
+    """
+    extra = parts[0]["extra"]
+    manifest, refs = assemble(
+        control.run_id,
+        step,
+        control.generation,
+        len(parts),
+        [part["part"] for part in parts],
+        {"metrics": extra["metrics"], "code": code},
+    )
+    digest = control.stores.blobs.put(manifest)
+    size = len(manifest) + sum(part["part"]["nbytes"] for part in parts)
+
+    def change(tx: Writer) -> None:
+        row = Checkpoint(
+            control.run_id, step, digest, control.generation, tx.now(), size, extra["metrics"]
+        )
+        tx.add_checkpoint(row, [digest, *refs])
+        if extra["best"] is not None:
+            tx.mark_best(control.run_id, step, extra["best"])
+        keep = control.stores.settings
+        rows = tx.checkpoints(control.run_id)
+        for old in to_drop(rows, keep.keep_checkpoints, origin, keep.keep_checkpoints_every):
+            tx.drop_checkpoint(control.run_id, old)
+        body = {"step": step, "bytes": size, "best": extra["best"]}
+        tx.event(f"run/{control.run_id}", "checkpoint.committed", body)
+
+    control.commit(change)
+
+
+def go_back(control: Control, facts: dict[str, Any], origin: int | None) -> Window:
+    """Gradients were unhealthy for too long: the window that is left out from now on. Checkpoints
+    beyond its beginning go.
+
+    facts  of GradientsUnhealthy: "first" and "until" of the steps
+    """
+
+    def change(tx: Writer) -> Window:
+        run = tx.get_run(control.run_id)
+        known = windows.read(run.result)
+        steps = [row.step for row in tx.checkpoints(run.id)]
+        window = windows.go_back(steps, known, facts["first"], facts["until"], origin or 0)
+        for step in steps:
+            if step > window.after:
+                tx.drop_checkpoint(run.id, step)
+        kept = [each.as_dict() for each in (*known, window)]
+        tx.change_run(run.id, result={**run.result, "left_out": kept})
+        tx.event(f"run/{run.id}", "window.left-out", window.as_dict())
+        return window
+
+    return control.commit(change)
