@@ -115,6 +115,14 @@ def test_more_workers_than_gpus_is_said_at_once(made):
     assert project.newest("run") is None
 
 
+def test_too_few_gpus_for_auto_are_said_once(made):
+    project = made(devices="gpu:GPU-a")
+    project.edit(("epochs=config.epochs", "epochs=1"))
+    line = "1 GPU (GPU-a) for 2 ranks: they compute on the CPU"
+    assert project.run("run", "2").count(line) == 1
+    assert project.events("run", "devices.short") == [{"ranks": 2, "gpus": ["GPU-a"]}]
+
+
 @pytest.mark.long
 def test_a_run_inside_its_script_waits_too(made):
     project = holding(made)

@@ -65,6 +65,7 @@ class Claiming:
         self._there = Devices((), ())
         self._device: str | None = None
         self._said: list[str] | None = None
+        self._short: dict[str, Any] | None = None  # "auto" wanted more GPUs than there are
         self.wants: dict[str, int] = {}
         self.holds: list[str] = []
 
@@ -78,6 +79,11 @@ class Claiming:
         self._there = found_here(settings.devices)
         world, threads = int(spec["world_size"]), int(spec.get("threads", 1))
         self.wants = wish(self._device, world, threads, self._there, settings.claim_cores)
+        short = self._device == "auto" and 0 < len(self._there.gpus) < world
+        body = {"ranks": world, "gpus": list(self._there.gpus)} if short else None
+        if body is not None and body != self._short:  # an attempt after it need not say it again
+            self._commit(lambda tx: tx.event(f"run/{self._run_id}", "devices.short", body))
+        self._short = body
 
     def has_all(self) -> bool:
         """Whether the run holds what it wants, claiming it where that can be; else it stands in the

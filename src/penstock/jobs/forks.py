@@ -17,9 +17,8 @@ import threading
 from typing import Any
 
 from penstock.base.errors import Unavailable
+from penstock.jobs.environment import of_data_workers
 from penstock.jobs.wire import Channel, Closed
-
-_THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class OwnImage:
@@ -36,7 +35,7 @@ class OwnImage:
             [*command, str(os.getpid()), *preload],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **_THREADS},
+            env={**os.environ, **of_data_workers()},
             start_new_session=True,  # Ctrl-C is this process's
         )
         theirs.close()

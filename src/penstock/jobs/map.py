@@ -19,6 +19,7 @@ from penstock.base.errors import BadInput, RunFailed, from_dict
 from penstock.base.hashing import digest_json
 from penstock.base.layout import Layout
 from penstock.blobs import Blobs
+from penstock.jobs import environment
 from penstock.jobs.controller import Controller
 from penstock.jobs.source import import_paths, materialise
 from penstock.jobs.stores import Stores, pinned
@@ -154,16 +155,13 @@ def _find_or_create(
 def _processes(stores: Stores, function: str, workers: int) -> dict[str, Any]:
     """The part of the spec that agent and image read."""
     module = function.partition(":")[0]
-    threads = str(max(1, len(os.sched_getaffinity(0)) // workers))
+    cores = len(os.sched_getaffinity(0))
+    threads = environment.threads_of(None, workers, cores, os.environ)
     own = [module] if module.startswith("penstock.") else []
     return {
         "world_size": workers,
         "preload": ["penstock.jobs.worker", *own],
-        "image_env": {
-            "OMP_NUM_THREADS": threads,
-            "PYTHONHASHSEED": "0",
-            "JE_ARROW_MALLOC_CONF": "background_thread:false",  # an image has one thread
-        },
+        "image_env": environment.of_map_workers(threads, os.environ),
         "rank_env": {},
         "sidecars": {},
         "cwd": str(Path.cwd()),

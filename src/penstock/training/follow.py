@@ -224,6 +224,9 @@ def _line_of(event: Event) -> str | None:
             return f"waiting for {body['shown']}: {'; '.join(body['waits_for'])}"
         case "devices.granted" if body["waited"]:
             return f"got {', '.join(body['devices'])} after {body['waited']:.0f} s"
+        case "devices.short":
+            gpus = f"{units.show_count(len(body['gpus']), 'GPU')} ({', '.join(body['gpus'])})"
+            return f"{gpus} for {body['ranks']} ranks: they compute on the CPU"
         case "agent.died":
             return "the agent died; starting another"
         case "controller.adopted":

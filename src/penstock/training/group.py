@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 from penstock.base.errors import BadInput
 from penstock.checkpoints import is_distributed
+from penstock.jobs.environment import settle_here
 
 _TIMEOUT = timedelta(minutes=30)  # a gang is replaced on a death long before
 
@@ -25,7 +26,6 @@ _TIMEOUT = timedelta(minutes=30)  # a gang is replaced on a death long before
 def join(rank: int, world_size: int, rendezvous: dict[str, Any], listener: int | None) -> None:
     """Join the gang's group. Rank 0 hosts the store on a socket that the agent already listens
     on, so no rank can come too early, and no port is ever taken by somebody else."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     if world_size == 1:
         at_least_alone(world_size)
         return
@@ -43,8 +43,7 @@ def join(rank: int, world_size: int, rendezvous: dict[str, Any], listener: int |
 
 def join_over(store: Any, rank: int, world_size: int, here: int) -> None:
     """Join a group whose ranks find each other in a store; `here` of them are on this machine."""
-    if here == world_size:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    settle_here(os.environ, one_machine=here == world_size)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.device_count() >= here else "gloo"
     dist.init_process_group(
         backend, store=store, rank=rank, world_size=world_size, timeout=_TIMEOUT
@@ -58,6 +57,7 @@ def device(index: int, here: int, claimed: dict[str, Any]) -> torch.device:
              "gpu": number of this process's own, of a run inside its script
     Raises BadInput where torch sees fewer GPUs than were claimed.
     """
+    settle_here(os.environ)
     wanted = claimed.get("device", "auto")
     if wanted == "cpu" or (count := torch.cuda.device_count()) < here:
         if wanted == "cuda" and not claimed.get("named"):
@@ -75,7 +75,7 @@ def at_least_alone(world_size: int) -> None:
     """A group of one, where this process is in none: meshes and shards want one at any number of
     ranks."""
     if world_size == 1 and not dist.is_initialized():
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        settle_here(os.environ, one_machine=True)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         store = dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=0, world_size=1)

@@ -11,6 +11,7 @@ from typing import Any
 
 from penstock.base import process, units
 from penstock.base.errors import BadInput, CannotTravel
+from penstock.jobs import environment
 from penstock.jobs.claiming import wish
 from penstock.jobs.devices import found_here
 from penstock.jobs.source import (
@@ -53,7 +54,8 @@ class Wanted:
         if self.spec["launcher"] is None:
             there = found_here(stores.settings.devices)
             wish(device, self.spec["world_size"], 1, there, cores=False)
-        return replace(self, spec={**self.spec, "device": device})
+        threading = threading_of(self.spec["threads"], device)
+        return replace(self, spec={**self.spec, **threading, "device": device})
 
     def beginning(self, record: initial.Record | None) -> Wanted:
         """With the weights that a new run begins with."""
@@ -63,7 +65,8 @@ class Wanted:
         """Threads that nobody asked for stay: another number of them adds in another order."""
         if self.threads_given or "threads" not in last.spec:
             return self
-        return replace(self, spec={**self.spec, **threading_of(last.spec["threads"])})
+        kept = threading_of(last.spec["threads"], self.spec.get("device", "auto"))
+        return replace(self, spec={**self.spec, **kept})
 
 
 def compared(spec: dict[str, Any]) -> dict[str, Any]:
@@ -138,10 +141,11 @@ class Place:
     def in_script(self) -> bool:
         return self.workers == 0 or self.launcher is not None
 
-    @property
-    def threads(self) -> int:
-        cores = len(os.sched_getaffinity(0))
-        return self.set or max(1, cores // (self.here or max(1, self.workers)))
+    def threads(self, asked: int | None) -> int:
+        """Of each rank."""
+        cores, ranks = len(os.sched_getaffinity(0)), self.here or self.workers
+        torchrun = self.launcher == "torchrun"
+        return environment.threads_of(asked or self.set, ranks, cores, os.environ, torchrun)
 
 
 def wanted_of(
@@ -180,7 +184,7 @@ def wanted_of(
         "every": checkpoint_every,
         "every_steps": int(checkpoint_every) if by_steps else None,
         "every_seconds": _seconds(checkpoint_every),
-        **threading_of(threads or place.threads),
+        **threading_of(place.threads(threads), "auto"),
         "device": "auto",
         "preload": ["penstock.training.preload"],
         "rank_env": {},
@@ -207,16 +211,10 @@ def _seconds(checkpoint_every: int | str) -> float | None:
     return units.seconds(checkpoint_every)
 
 
-def threading_of(threads: int) -> dict[str, Any]:
-    """What of a spec follows from the threads of each rank."""
-    environment = {
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "PYTHONHASHSEED": "0",
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        "JE_ARROW_MALLOC_CONF": "background_thread:false",  # an image has one thread
-    }
-    return {"threads": threads, "image_env": environment}
+def threading_of(threads: int, device: str) -> dict[str, Any]:
+    """What of a spec follows from the threads of each rank and the devices asked for."""
+    found = environment.of_ranks(threads, device, os.environ)
+    return {"threads": threads, "image_env": found}
 
 
 def _check_place(place: Place, detach: bool) -> None:

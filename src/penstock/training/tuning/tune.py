@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -120,20 +119,17 @@ def tune(
     counting = ExitStack()
     try:
         with pinned(stores.meta):
-            cores = len(os.sched_getaffinity(0))
-            each = max(1, cores // (workers * parallel))
             wanted = wanted_of(
                 stores,
                 subject_of(function),
                 config,
-                Place(workers),
+                Place(workers, here=workers * parallel),
                 name=name,
                 detach=False,
                 checkpoint_every=checkpoint_every,
                 seed=seed,
-                threads=threads or each,
+                threads=threads,
             ).beginning(None)
-            wanted = replace(wanted, threads_given=threads is not None)
             interrupts = counting.enter_context(counted())
             with stores.meta.write() as tx:
                 row, why, changed, reused = study.decide(
