@@ -18,6 +18,7 @@ import math
 import random
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,8 +56,8 @@ class Hour:
         self.next_look = self.clock.now + TICK
 
     def _watch(self) -> HangWatch:
-        request = {"payload": {"stacks": "/nonexistent/stacks"}}
-        child: Any = SimpleNamespace(pid=None, dead=False, told_end=False, request=request)
+        file = Path("/nonexistent/stacks")
+        child: Any = SimpleNamespace(pid=None, dead=False, told_end=False, stacks=file, folders=[])
         ranks = dict.fromkeys(range(RANKS), child)
         return HangWatch(self.words, ranks, self.floor, self.clock.monotonic_ns)
 

@@ -59,9 +59,8 @@ def tell(config: Config, below: int) -> None:
 
 def hang(config: Config) -> None:
     if config.kind == "loop":
-        tell(config, 2)
-        while True:
-            pass
+        tell(config, 1)
+        all(True for _ in iter(int, 1))  # for ever, and in one line, which is to be named
     if config.kind == "lock":
         lock = threading.Lock()
         lock.acquire()

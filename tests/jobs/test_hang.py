@@ -215,9 +215,9 @@ class Gang:
     def __init__(self, tmp_path, floor=5.0):
         self.now = [0]
         self.page = Words.create(1)
-        payload = {"stacks": str(tmp_path / "rank-0.stacks"), "paths": []}
+        file = tmp_path / "rank-0.stacks"
         self.child = SimpleNamespace(
-            pid=os.getpid(), dead=False, told_end=False, request={"payload": payload}
+            pid=os.getpid(), dead=False, told_end=False, stacks=file, folders=[]
         )
         self.watch = HangWatch(self.page, {0: self.child}, floor, lambda: self.now[0])
         self.page.set_mark(0, COMPUTE, 0)

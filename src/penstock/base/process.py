@@ -79,13 +79,27 @@ def handles(told: dict[str, str], number: int) -> bool:
     return bool(int(told.get("SigCgt", "0"), 16) >> (number - 1) & 1)
 
 
-def waits_in(pid: int) -> str | None:
-    """The function of the kernel in which a process sleeps, where the kernel tells it."""
+def is_stopped(told: dict[str, str]) -> bool:
+    """Whether the process (of its `status`) was stopped: it answers no signal until it goes on."""
+    return told.get("State", "").startswith("T")
+
+
+def kernel_stack(pid: int) -> list[str]:
+    """Functions of the kernel in which the main thread of a process stands, innermost first.
+
+    All of them for root; the one in which it sleeps for others; none where the kernel tells none.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/stack").read_text().splitlines()
+    except OSError:
+        lines = []
+    if found := [line.split()[1].split("+")[0] for line in lines if " " in line]:
+        return found
     try:
         name = Path(f"/proc/{pid}/wchan").read_text().strip()
     except OSError:
-        return None
-    return name if name not in ("", "0") else None
+        return []
+    return [] if name in ("", "0") else [name]
 
 
 @dataclass(frozen=True, slots=True)

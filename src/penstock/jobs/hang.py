@@ -40,6 +40,8 @@ class Look:
     where   its innermost line of the project, "train.py:12 in fit"; None where none is known
     inside  what that line had called, innermost; None where it called nothing
     waits   whether it is inside an operation that only other ranks can end
+    kernel  functions of the kernel in which its main thread stands, innermost first, of a process
+            that could not tell its own stack and as far as the kernel tells
     """
 
     rank: int
@@ -50,6 +52,7 @@ class Look:
     where: str | None = None
     inside: str | None = None
     waits: bool = False
+    kernel: Sequence[str] = ()
 
 
 def allowed(phase: str, beats: Sequence[Beat], floor: float) -> float:

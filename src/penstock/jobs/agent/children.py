@@ -85,6 +85,17 @@ class Child:
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
     last_words: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    @property
+    def stacks(self) -> Path:
+        """Of a rank: the file into which it writes its stacks."""
+        return Path(self.request["payload"]["stacks"])
+
+    @property
+    def folders(self) -> list[str]:
+        """Of a rank: those of its project's sources."""
+        found: list[str] = self.request["payload"].get("paths", [])
+        return found
+
     def is_of(self, rank: Child) -> bool:
         """Whether it is a helper of this rank."""
         return self.role == "data" and (self.gang, self.rank) == (rank.gang, rank.rank)

@@ -9,18 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from penstock.base import log, process
 from penstock.jobs import hang, stacks
-from penstock.jobs.agent.children import Child
+from penstock.jobs.agent.taking import Taking, Watched
 from penstock.jobs.words import PHASES, Words
 
 _ANSWER = 2.0  # seconds for a rank to write its stacks
 _SLEPT = 5.0  # seconds between two looks after which not only the ranks stood still
-_STOPPED = "stopped by SIGSTOP"
-_STATES = {"R": "running", "S": "sleeping", "D": "waiting for a device", "T": _STOPPED}
+_STATES = {
+    "R": "running",
+    "S": "sleeping",
+    "D": "waiting for a device",
+    "T": "stopped by SIGSTOP",
+}
 _log = log.logger("agent")
 
 
@@ -34,7 +37,7 @@ class HangWatch:
     def __init__(
         self,
         words: Words,
-        ranks: Mapping[int, Child],
+        ranks: Mapping[int, Watched],
         floor: float,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -44,8 +47,7 @@ class HangWatch:
         self._floor = floor
         self._clock = clock
         self._fresh = self._looked = clock()  # nobody is older than this
-        self._asked: dict[int, int] = {}  # rank -> bytes of its file of stacks before it was asked
-        self._sizes: dict[int, int] = {}
+        self._taking = Taking(ranks)
         self._deadline: int | None = None  # for the stacks that were asked for
         self._traced = False
 
@@ -67,9 +69,10 @@ class HangWatch:
             self._deadline = None  # also when it went on while its stacks were taken
             return False
         if self._deadline is None:
-            self._ask(now)
+            self._deadline = now + int(_ANSWER * 1e9)
+            self._taking.ask()
             return False
-        if now < self._deadline and not self._answered():
+        if now < self._deadline and not self._taking.is_done():
             return False
         self.account = self._give_account(beats)
         return True
@@ -78,8 +81,8 @@ class HangWatch:
         """Of the ranks that are still at it."""
         steps = self._words.steps()
         found = []
-        for rank, child in self._ranks.items():
-            if child.dead or child.told_end:
+        for rank, each in self._ranks.items():
+            if each.dead or each.told_end:
                 continue
             phase, at = self._words.mark(rank)
             age = (now - max(at, self._fresh)) / 1e9
@@ -89,72 +92,32 @@ class HangWatch:
 
     def _is_traced(self) -> bool:
         """A debugger holds one of them: its user may think as long as he likes."""
-        pids = [child.pid for child in self._ranks.values() if child.pid is not None]
+        pids = [each.pid for each in self._ranks.values() if each.pid is not None]
         return any(process.is_traced(process.status(pid)) for pid in pids)
-
-    # -- stacks ---------------------------------------------------------------------------------
-
-    def _file(self, rank: int) -> Path:
-        return Path(self._ranks[rank].request["payload"]["stacks"])
-
-    def _size(self, rank: int) -> int:
-        path = self._file(rank)
-        return path.stat().st_size if path.exists() else 0
-
-    def _ask(self, now: int) -> None:
-        """All ranks for their stacks; not one that has no handler yet, which would die of it."""
-        self._deadline = now + int(_ANSWER * 1e9)
-        self._asked, self._sizes = {}, {}
-        for rank, child in self._ranks.items():
-            if child.pid is None or child.dead:
-                continue
-            if process.handles(process.status(child.pid), stacks.SIGNAL):
-                self._asked[rank] = self._size(rank)
-                process.kill_quietly(child.pid, stacks.SIGNAL)
-
-    def _answered(self) -> bool:
-        """Whether every file grew, and not since the last look."""
-        before, self._sizes = self._sizes, {rank: self._size(rank) for rank in self._asked}
-        return before == self._sizes and all(
-            self._sizes[rank] > size for rank, size in self._asked.items()
-        )
-
-    def _read(self, rank: int) -> str:
-        """What a rank wrote of its stacks; "" when it could not answer."""
-        if rank not in self._asked or not self._file(rank).exists():
-            return ""
-        with self._file(rank).open("rb") as stream:
-            stream.seek(self._asked[rank])
-            return stream.read().decode(errors="replace")
 
     # -- the account ----------------------------------------------------------------------------
 
     def _look_at(self, beat: hang.Beat) -> hang.Look:
-        child = self._ranks[beat.rank]
-        told = process.status(child.pid) if child.pid is not None else {}
-        state = told.get("State", "?")[:1]
-        folders = child.request["payload"].get("paths", [])
-        frames = [] if state == "T" else stacks.main_thread(self._read(beat.rank))
-        mine = stacks.innermost(frames, folders)
+        rank = self._ranks[beat.rank]
+        told = process.status(rank.pid) if rank.pid is not None else {}
+        stopped = process.is_stopped(told)
+        frames = [] if stopped else stacks.main_thread(self._taking.read(beat.rank))
+        mine = stacks.innermost(frames, rank.folders)
         called = frames[:mine]  # all of them where no frame is the project's
         where = frames[mine] if mine is not None else (frames[0] if frames else None)
+        kernel = process.kernel_stack(rank.pid) if rank.pid is not None and not frames else []
+        state = _STATES.get(told.get("State", "?")[:1], "not there")
         return hang.Look(
             rank=beat.rank,
             step=beat.step,
             phase=beat.phase,
             seconds=round(beat.age, 1),
-            state=self._state(child.pid, state, answered=bool(frames)),
-            where=None if where is None else stacks.named(where, folders),
+            state=state if stopped or not kernel else f"{state} in {kernel[0]}",
+            where=None if where is None else stacks.named(where, rank.folders),
             inside=stacks.named(called[0]) if called and mine is not None else None,
             waits=stacks.waits(called),
+            kernel=kernel,
         )
-
-    @staticmethod
-    def _state(pid: int | None, letter: str, answered: bool) -> str:
-        """Of a process that could not tell its stack also where in the kernel it sleeps."""
-        told = _STATES.get(letter, "not there")
-        kernel = process.waits_in(pid) if pid is not None and not answered else None
-        return told if kernel is None or told == _STOPPED else f"{told} in {kernel}"
 
     def _give_account(self, beats: list[hang.Beat]) -> dict[str, Any]:
         looks = [self._look_at(beat) for beat in beats]
