@@ -4,6 +4,7 @@ meta.db            the meta store (SQLite)
 blobs/             the blob store
 cache/shards/      the node's cache: shards as uncompressed Arrow IPC
 cache/samples/     what is computed once about a split's episodes and lengths
+cache/compiled/    what torch.compile has compiled
 cache/source/      source snapshots, laid out to be imported
 runs/ID/logs/      controller.log, agent.log, rank-0.log, rank-0.stacks, …
 runs/ID/signals/   segments that are not in the blob store yet
@@ -67,6 +68,10 @@ class Layout:
         """The cache of shards of one dataset: its own part where there is one."""
         own = self.quota_of(dataset)
         return own if (own / self.cache_limit.name).is_file() else self.shards
+
+    @property
+    def compiled(self) -> Path:
+        return self.root / "cache" / "compiled"
 
     @property
     def sources(self) -> Path:

@@ -108,6 +108,12 @@ class Settings(BaseModel):
         description="Parts of `cache_bytes` that single datasets have to themselves: "
         '`{ imagenet = "200GB" }`.',
     )
+    compiled_bytes: int = Field(
+        5 << 30,
+        ge=0,
+        description="Disk for what torch.compile has compiled, which later attempts and runs use; "
+        "what was used longest ago goes first.",
+    )
     keep_checkpoints: int = Field(
         5, ge=1, description="Newest checkpoints of a run that are kept, beside the best."
     )

@@ -300,9 +300,12 @@ class LocalHome(LocalData):
 
     def collect_garbage(self, apply: bool = True) -> dict[str, Any]:
         from penstock.home import gc
+        from penstock.jobs import compiled
         from penstock.records import to_data
 
         found: dict[str, Any] = to_data(gc.collect_garbage(self.stores, dry_run=not apply))
+        folder, limit = self.stores.layout.compiled, self.settings.compiled_bytes
+        found["compiled_bytes"] = compiled.trim(folder, limit, dry_run=not apply)
         return found
 
     def doctor(self) -> list[Check]:

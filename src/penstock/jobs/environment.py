@@ -7,6 +7,7 @@ another shell that goes on with it has the same. docs/training.md has the table.
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from pathlib import Path
 
 _KEPT = (
     "CUBLAS_", "CUDA_DEVICE_MAX_", "CUDNN_", "GLOO_", "GOMP_", "KMP_", "MKL_", "NCCL_", "OMP_",
@@ -65,13 +66,20 @@ def of_data_workers() -> dict[str, str]:
     return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
-def settle_here(environment: MutableMapping[str, str], one_machine: bool = False) -> None:
-    """Defaults for a process that Penstock did not start (workers=0, `ps.attach`, a launcher's
-    rank), as far as they are read late enough to count.
+def settle_here(
+    environment: MutableMapping[str, str], one_machine: bool = False, compiled: Path | None = None
+) -> None:
+    """Defaults that are read late, for a process that has begun: also one that Penstock did not
+    start (workers=0, `ps.attach`, a launcher's rank).
 
     one_machine  all ranks are here: they talk over the loopback interface
+    compiled     folder for what torch.compile compiles
     """
-    for name, value in {**_EXACT, **(_ONE_MACHINE if one_machine else {})}.items():
+    wanted = {**_EXACT, **(_ONE_MACHINE if one_machine else {})}
+    if compiled is not None:
+        wanted["TORCHINDUCTOR_CACHE_DIR"] = str(compiled / "inductor")
+        wanted["TRITON_CACHE_DIR"] = str(compiled / "triton")
+    for name, value in wanted.items():
         environment.setdefault(name, value)
 
 

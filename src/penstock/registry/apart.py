@@ -43,8 +43,9 @@ def unwrap(model: Any) -> nn.Module:
 def copy_to_cpu(model: nn.Module) -> nn.Module:
     """An independent copy on the CPU, in eval mode, without gradients.
 
-    Device memory is not copied: the copy is built around CPU tensors. Tied weights stay tied. Hooks
-    are left out (see `dropped_hooks`), except torch's own, such as those of weight_norm.
+    Device memory is not copied: the copy is built around CPU tensors. Tied weights stay tied. What
+    torch.compile put around parts of it is left out, and so are hooks (see `dropped_hooks`), except
+    torch's own, such as those of weight_norm.
     Raises CannotTravel for sharded weights, and for what Python cannot copy.
     """
     memo: dict[int, Any] = {}
@@ -59,7 +60,10 @@ def copy_to_cpu(model: nn.Module) -> nn.Module:
     for hooks in _hooks(model):
         kept = {key: hook for key, hook in hooks.items() if _is_of_torch(hook)}
         memo[id(hooks)] = type(hooks)(copy.deepcopy(kept, memo))
+    compiled = [each for each in model.modules() if "_orig_mod" in each._modules]
     try:
+        for each in reversed(compiled):  # what torch.compile put around a part of it is left out
+            memo[id(each)] = copy.deepcopy(each._orig_mod, memo)
         copied = copy.deepcopy(model, memo)
     except Exception as error:
         raise CannotTravel(

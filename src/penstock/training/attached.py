@@ -21,6 +21,7 @@ import torch
 from penstock.base.errors import PenstockError, UserCodeFailed
 from penstock.base.layout import Layout
 from penstock.blobs import open_blobs
+from penstock.jobs import compiled
 from penstock.jobs.link import Link
 from penstock.jobs.stores import Stores, pinned
 from penstock.records import Run as Row
@@ -192,6 +193,7 @@ def attach(
         session, link, payload = begun
         try:
             torch.set_num_threads(payload["threads"])
+            compiled.use(stores.layout)
             randomness.seed_all(payload["seed"])
             signals = stores.layout.signals(link.run_id)
             emitter = Emitter(signals, link.run_id, link.rank, link.generation)

@@ -98,6 +98,11 @@ def _in_shards(
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    if group.is_compiled(model):
+        raise BadInput(
+            "a model that torch.compile returned cannot be put into shards",
+            'Compile afterwards: torch.compile(run.distribute(model, "fsdp")).',
+        )
     group.at_least_alone(world_size)
     if not any(tensor.is_meta for tensor in model.parameters()):
         model = model.to(device)

@@ -112,11 +112,19 @@ def _mean_in_rank_order(world_size, bucket):  # type: ignore[no-untyped-def]
 
 
 def unwrap(model: torch.nn.Module) -> torch.nn.Module:
-    """The user's module inside DDP."""
-    if isinstance(model, torch.nn.parallel.DistributedDataParallel):
-        inner: torch.nn.Module = model.module
-        return inner
-    return model
+    """The user's module inside DDP and torch.compile, in either order."""
+    while True:
+        if isinstance(model, torch.nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif is_compiled(model):
+            model = model.get_submodule("_orig_mod")
+        else:
+            return model
+
+
+def is_compiled(model: torch.nn.Module) -> bool:
+    """Whether torch.compile returned it; a module that compiled itself in place is itself."""
+    return "_orig_mod" in model._modules
 
 
 def equal_buffers(models: list[torch.nn.Module], world_size: int) -> None:

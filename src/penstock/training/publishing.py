@@ -9,6 +9,7 @@ import torch
 from penstock.base.layout import Layout
 from penstock.blobs import Blobs
 from penstock.jobs.link import Link
+from penstock.training import naming
 
 
 class Publisher:
@@ -59,7 +60,7 @@ class Publisher:
             lineage=lineage,
             inputs=inputs,
         )
-        weights = weights_digest(model.state_dict())
+        weights = weights_digest(naming.state_of(model))
         summary = {**packed.summary, "weights": weights, "notes": list(packed.notes)}
         return self._link.call(
             "publish",

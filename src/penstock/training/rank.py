@@ -19,7 +19,7 @@ from penstock.base.errors import (
 )
 from penstock.base.layout import Layout
 from penstock.blobs import open_blobs
-from penstock.jobs import stacks
+from penstock.jobs import compiled, stacks
 from penstock.jobs.decide import DAMAGED
 from penstock.jobs.link import AgentLink, Link
 from penstock.jobs.source import load
@@ -69,6 +69,7 @@ def execute(link: Link, payload: dict[str, Any], function: Any = None) -> dict[s
     """
     torch.set_num_threads(payload["threads"])
     layout = Layout(Path(payload["home"]))
+    compiled.use(layout)
     emitter = Emitter(layout.signals(link.run_id), link.run_id, link.rank, link.generation)
     run: Run | None = None
     try:

@@ -9,6 +9,7 @@ import torch
 
 from penstock.base.errors import BadInput, Damaged
 from penstock.checkpoints import Sharding, is_distributed, sharding_of, shardings_in
+from penstock.training import naming
 from penstock.training.group import unwrap
 
 if TYPE_CHECKING:
@@ -19,6 +20,12 @@ _ROOT = "shared.tracked"  # where the tracked objects are in a checkpoint's tree
 
 def _plain(value: Any) -> Any:
     return unwrap(value) if isinstance(value, torch.nn.Module) else value
+
+
+def _state_of(plain: Any) -> Any:
+    if isinstance(plain, torch.nn.Module):
+        return naming.state_of(plain)
+    return plain.state_dict() if hasattr(plain, "state_dict") else plain.state()
 
 
 class Tracked:
@@ -63,7 +70,7 @@ class Tracked:
         found = {}
         for name, value in self.objects.items():
             plain = _plain(value)
-            found[name] = plain.state_dict() if hasattr(plain, "state_dict") else plain.state()
+            found[name] = _state_of(plain)
         return found
 
     def onto(self) -> Callable[[Entry], Sharding | None]:
@@ -76,7 +83,7 @@ class Tracked:
         kept: dict[str, Sharding] = {}  # what an optimiser keeps for a parameter begins so
         for name, value in self.objects.items():
             plain, path = _plain(value), f"{_ROOT}.{name}"
-            state = plain.state_dict() if hasattr(plain, "state_dict") else plain.state()
+            state = _state_of(plain)
             known |= shardings_in(state, path)
             groups = getattr(plain, "param_groups", [])
             parameters = [each for group in groups for each in group["params"]]
@@ -111,7 +118,9 @@ class Tracked:
     @staticmethod
     def _load_one(name: str, value: Any, state: Any, step: int) -> None:
         try:
-            if hasattr(value, "load_state_dict"):
+            if isinstance(value, torch.nn.Module):
+                naming.load(value, state)
+            elif hasattr(value, "load_state_dict"):
                 value.load_state_dict(state)
             else:
                 value.load_state(state)

@@ -11,6 +11,7 @@ from penstock.base.errors import BadInput, Damaged, PenstockError
 from penstock.blobs import Blobs
 from penstock.checkpoints import is_distributed, load, read_manifest, sharding_of
 from penstock.registry import weights as weights_of
+from penstock.training import naming
 
 if TYPE_CHECKING:
     from penstock.checkpoints.reader import Onto
@@ -65,13 +66,13 @@ def put(models: Mapping[str, torch.nn.Module], states: States, initial: Mapping[
         )
     for name, model in models.items():
         state = _as_sharded(model, chosen[name])
-        model.load_state_dict(state, strict=False)  # compared above; extra state may be less
-    return sum(len(_tensors(model.state_dict())) for model in models.values())
+        naming.load(model, state, strict=False)  # compared above; extra state may be less
+    return sum(len(_tensors(naming.state_of(model))) for model in models.values())
 
 
 def _as_sharded(model: torch.nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
     """The state, its whole tensors put into shards where the model's are."""
-    mine = model.state_dict()
+    mine = naming.state_of(model)
     return {
         name: sharding_of(mine[name], name).part_of(value)
         if is_distributed(mine.get(name)) and not is_distributed(value)
@@ -99,7 +100,7 @@ def _state_for(
 
 def _differences(name: str, model: torch.nn.Module, state: Mapping[str, Any]) -> list[str]:
     """A line for each tensor that only one of them has, or that has two shapes."""
-    here, there = _tensors(model.state_dict()), _tensors(state)
+    here, there = _tensors(naming.state_of(model)), _tensors(state)
     lines = []
     for key in [*here, *(key for key in there if key not in here)]:
         if key not in there:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from penstock.base import log, units
 from penstock.base.errors import Damaged, GradientsUnhealthy
 from penstock.checkpoints import newest_whole
+from penstock.jobs import compiled
 from penstock.jobs.source import import_paths, materialise
 from penstock.jobs.work import Call, Control
 from penstock.meta import Writer
@@ -336,6 +337,7 @@ class TrainingWork:
             self._straggling.close()
             self._forwarding.close(self._finished)
         control = self._control
+        compiled.trim(control.stores.layout.compiled, control.stores.settings.compiled_bytes)
         if kept := keep(control.stores, control.run_id):
             self._control.commit(lambda tx: _refer(tx, control.run_id, kept))
 
