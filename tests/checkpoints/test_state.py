@@ -114,6 +114,14 @@ def test_what_python_counts_as_equal_keeps_its_type() -> None:
     assert [(type(v), str(v)) for v in back] == [(type(v), str(v)) for v in tree]
 
 
+@pytest.mark.parametrize("odd", [3, 2**63, -(2**63) - 1, True, 1.0, None, "5"])
+def test_many_numbers_come_back_as_what_they_are(odd) -> None:
+    for tree in ([*range(600), odd], (odd, *range(600))):
+        back = decode(encode(tree, "own").structure, [])
+        assert type(back) is type(tree)
+        assert [(type(v), v) for v in back] == [(type(v), v) for v in tree]
+
+
 def test_an_ordered_dict_comes_back_as_a_dict_in_its_order() -> None:
     back = decode(encode(OrderedDict(b=1, a=2), "own").structure, [])
     assert type(back) is dict

@@ -17,6 +17,7 @@ import penstock.checkpoints as ck
 from penstock.blobs import open_blobs
 from penstock.jobs.link import Buffer
 from penstock.jobs.pulse import Pulse
+from penstock.training.copier import Warming
 from penstock.training.saving import Saver
 
 pytestmark = pytest.mark.torch
@@ -34,8 +35,10 @@ class Bystander:
         self.told: list[tuple[str, Any]] = []
         self.threads: set[str] = set()
         self._made: dict[str, Buffer] = {}
+        self.asked = 0
 
     def buffers(self, size: int, least: int, count: int) -> list[Buffer]:
+        self.asked += 1
         made = [Buffer(f"slot-{n}", memoryview(bytearray(b"\xee" * size))) for n in range(count)]
         self._made = {buffer.slot: buffer for buffer in made}
         return made
@@ -125,11 +128,13 @@ class Loop:
         if self.saver.due(step):
             self.save()
 
+    def shared(self) -> dict[str, Any]:
+        objects: dict[str, Any] = {**self.models, "average": self.average}
+        objects |= {f"of {name}": each for name, each in self.optimizers.items()}
+        return {name: each.state_dict() for name, each in objects.items()}
+
     def save(self, at_once: bool = False) -> None:
-        objects = {**self.models, "average": self.average}
-        shared = {name: each.state_dict() for name, each in objects.items()}
-        shared |= {f"of {name}": each.state_dict() for name, each in self.optimizers.items()}
-        self.saver.save(self.step, shared, {}, {}, at_once=at_once)
+        self.saver.save(self.step, self.shared(), {}, {}, at_once=at_once)
 
     def pause(self) -> None:
         time.sleep(self.dice.choice([0, 0, 1e-5, 1e-3, 5e-3]))
@@ -238,3 +243,24 @@ def test_what_goes_wrong_while_handing_over_is_raised_in_the_loop() -> None:
     loop.link.hand = broken
     with pytest.raises(ConnectionError, match="nobody is there"):
         loop.run(3)
+
+
+def test_memory_is_there_before_the_first_copy() -> None:
+    loop = Loop(every=3)
+    loop.run(1)
+    loop.saver.prepare(loop.shared(), {})
+    assert loop.link.asked == 1
+    loop.run(5)
+    assert loop.link.asked == 1 and sorted(loop.link.states) == [3, 6]
+    assert all(loop.is_of_one_step(step) for step in (3, 6))
+
+
+def test_warming_touches_all_pages_changes_none_and_makes_way() -> None:
+    views = [memoryview(bytearray(b"\xee" * size)) for size in (9 << 20, 5000)]
+    warming = Warming(views)
+    warming.carry_out(hurry=lambda: False)
+    assert warming.touched == (9 << 20) + 5000
+    assert all(set(bytes(view)) == {0xEE} for view in views)
+    hurried = Warming(views)
+    hurried.carry_out(hurry=lambda: hurried.touched >= 4 << 20)
+    assert hurried.touched == 4 << 20

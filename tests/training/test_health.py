@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from torch import tensor
 
 from penstock.base.errors import BadInput, GradientsUnhealthy
 from penstock.training.health import LEARN, Health
@@ -16,41 +15,41 @@ def learned(**options):
     """A judge that has seen steps of norm 1."""
     health = Health(**options)
     for step in range(1, LEARN + 1):
-        assert health.judge("adam", tensor(1.0))
+        assert health.judge("adam", 1.0)
         health.end_step(step)
     return health
 
 
 @pytest.mark.parametrize("norm", [math.nan, math.inf])
 def test_a_gradient_that_is_not_finite_is_never_applied(norm):
-    assert not Health().judge("adam", tensor(norm))
+    assert not Health().judge("adam", norm)
 
 
 def test_a_large_one_is_left_out_where_that_was_asked():
-    assert learned().judge("adam", tensor(1e9))
+    assert learned().judge("adam", 1e9)
     health = learned(spikes=10)
-    assert health.judge("adam", tensor(9.9))
-    assert not health.judge("adam", tensor(30.0))
-    assert health.judge("other", tensor(30.0))  # has a usual of its own
+    assert health.judge("adam", 9.9)
+    assert not health.judge("adam", 30.0)
+    assert health.judge("other", 30.0)  # has a usual of its own
 
 
 def test_what_is_left_out_does_not_become_usual():
     health = learned(spikes=10, patience=0)
     for _ in range(200):
-        assert not health.judge("adam", tensor(30.0))
+        assert not health.judge("adam", 30.0)
     grown = learned(spikes=10)
-    assert all(grown.judge("adam", tensor(1.0 + step / 20)) for step in range(1000))
+    assert all(grown.judge("adam", 1.0 + step / 20) for step in range(1000))
 
 
 def test_patience_ends_with_an_error_that_names_the_steps():
     health = learned(patience=3)
     for step in (60, 61, 63, 64):
         if step == 63:
-            assert health.judge("adam", tensor(1.0))  # 62 was healthy: counted anew
+            assert health.judge("adam", 1.0)  # 62 was healthy: counted anew
             health.end_step(62)
-        health.judge("adam", tensor(math.nan))
+        health.judge("adam", math.nan)
         health.end_step(step)
-    health.judge("adam", tensor(math.nan))
+    health.judge("adam", math.nan)
     with pytest.raises(GradientsUnhealthy) as caught:
         health.end_step(65)
     assert caught.value.facts == {"first": 63, "until": 65}
@@ -58,12 +57,12 @@ def test_patience_ends_with_an_error_that_names_the_steps():
 
 def test_a_resumed_judge_judges_alike():
     health = learned(spikes=10, patience=3)
-    health.judge("adam", tensor(math.nan))
+    health.judge("adam", math.nan)
     health.end_step(99)
     again = Health(spikes=10, patience=3)
     again.load(health.state())
     for each in (health, again):
-        assert each.judge("adam", tensor(7.0)) and not each.judge("adam", tensor(30.0))
+        assert each.judge("adam", 7.0) and not each.judge("adam", 30.0)
     assert torch.equal(again.state()["usual"]["adam"][1], health.state()["usual"]["adam"][1])
 
 

@@ -42,6 +42,7 @@ from penstock.checkpoints.arrays import (
 
 DEEPEST = 100  # nesting; a tree that contains itself is found by it
 _INLINE = 256  # bytes; longer byte strings become entries
+_MANY = 16  # items, from which looking at all of them at once pays
 _WIDE = 1 << 63
 
 
@@ -88,12 +89,20 @@ def _encode(value: Any, path: str, out: Encoded, depth: int) -> Any:
             ]
         }
     if kind is list or kind is tuple:
-        items = [_encode(v, f"{path}.{i}", out, depth + 1) for i, v in enumerate(value)]
+        if len(value) > _MANY and _are_small_ints(value):  # a generator's state, say
+            items = list(value)
+        else:
+            items = [_encode(v, f"{path}.{i}", out, depth + 1) for i, v in enumerate(value)]
         return items if kind is list else {"tuple": items}
     if kind is bytes and len(value) > _INLINE:
         return _add(out, value, Entry(path, "bytes", "bytes", (len(value),), len(value)))
     found = _encode_plain(value)
     return _encode_array(value, path, out) if found is _UNKNOWN else found
+
+
+def _are_small_ints(values: Sequence[Any]) -> bool:
+    """Whether they stand for themselves in JSON; without a call for each."""
+    return set(map(type, values)) == {int} and min(values) >= -_WIDE and max(values) < _WIDE
 
 
 _UNKNOWN = object()

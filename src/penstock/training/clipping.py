@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from penstock.checkpoints import is_distributed
 
+_EPSILON = 1e-6  # as torch.nn.utils.clip_grad_norm_ has it
 
-def clip_(
-    parameters: Sequence[torch.nn.Parameter], clip: float | None, world_size: int, differ: bool
-) -> torch.Tensor:
-    """Scale the gradients in place so that their norm is at most `clip`; the norm before.
 
-    clip     None: they stay as they are
+def norm_of(gradients: list[torch.Tensor], world_size: int, differ: bool) -> torch.Tensor:
+    """[], of all of every gradient and equal on all ranks.
+
     differ   ranks may have other gradients, or other parts of them: the norm is agreed on
-    returns  [], of all of every gradient and equal on all ranks
     """
-    limit = math.inf if clip is None else clip
-    gradients = [each.grad for each in parameters if each.grad is not None]
-    sharded = any(is_distributed(each) for each in gradients)
-    if not sharded and (world_size == 1 or not differ):
-        return torch.nn.utils.clip_grad_norm_(parameters, limit)
-    total = _agreed(_norm(gradients), world_size)
-    factor = torch.clamp(limit / (total + 1e-6), max=1.0)
-    for each in gradients:
-        local: Any = each.to_local() if is_distributed(each) else each
-        local.mul_(factor.to(local.device, local.dtype))
-    return total
+    apart = differ and world_size > 1
+    if apart or any(is_distributed(each) for each in gradients):
+        return _agreed(_over_meshes(gradients), world_size)
+    return _norm(gradients)
 
 
-def _norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Over all of every gradient. Those of one mesh are one collective operation."""
+def clip_(gradients: list[torch.Tensor], norm: float, clip: float, dtype: torch.dtype) -> None:
+    """Scale the gradients in place so that their norm is at most `clip`.
+
+    norm   what it is, finite
+    dtype  that it was computed in
+    Bit for bit what torch.nn.utils.clip_grad_norm_ does in float32 and float64. There the factor is
+    a tensor, and gradients are multiplied by it also when it is 1.
+    """
+    exact = np.float64 if dtype == torch.float64 else np.float32
+    factor = float(exact(clip) * (exact(1) / (exact(norm) + exact(_EPSILON))))
+    if factor < 1:
+        local: Any = [each.to_local() if is_distributed(each) else each for each in gradients]
+        torch._foreach_mul_(local, factor)
+
+
+def _norm(gradients: list[torch.Tensor]) -> torch.Tensor:
+    """Those of one kind without the sorting by kind that torch's own function does."""
+    if not gradients:
+        return torch.tensor(0.0)
+    if len({(each.device, each.dtype) for each in gradients}) > 1:
+        return torch.nn.utils.get_total_norm(gradients)
+    found: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2.0)))
+    return found
+
+
+def _over_meshes(gradients: list[torch.Tensor]) -> torch.Tensor:
+    """Those of one mesh are one collective operation."""
     by_mesh: dict[Any, list[torch.Tensor]] = {}
     for each in gradients:
         mesh = each.device_mesh if is_distributed(each) else None

@@ -12,12 +12,15 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from penstock.checkpoints import Copy
 
 _PATIENCE = 1.0  # seconds for the loop's word
+_STRIDE, _AT_ONCE = 4096, 4 << 20  # bytes: of a page, and of what is touched before looking up
 
 
 class Job:
@@ -73,14 +76,34 @@ class Job:
             raise self.error
 
 
+class Warming:
+    """Memory that copies will go to. Its pages are asked for beforehand: the first write to each
+    costs more than the copy."""
+
+    def __init__(self, views: Sequence[memoryview]) -> None:
+        self._views = views
+        self.touched = 0  # bytes
+
+    def carry_out(self, hurry: Callable[[], bool]) -> None:
+        """Read a byte of every page, without Python's lock, until there is something better to do.
+        What is in them stays."""
+        for view in self._views:
+            pages = np.frombuffer(view, dtype=np.uint8)
+            for low in range(0, pages.size, _AT_ONCE):
+                if hurry():
+                    return
+                pages[low : low + _AT_ONCE : _STRIDE].max()
+                self.touched += min(_AT_ONCE, pages.size - low)
+
+
 class Copier:
     """One rank's. One copy at a time. Its thread is started with the first, and ends by `close`."""
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | Warming | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: Job | Warming) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="checkpoint-copy", daemon=True)
             self._thread.start()
@@ -95,5 +118,8 @@ class Copier:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            job.carry_out()
+            if isinstance(job, Warming):
+                job.carry_out(hurry=lambda: not self._jobs.empty())
+            else:
+                job.carry_out()
             del job  # it holds the state's tensors

@@ -55,22 +55,21 @@ class Health:
         self._bad_now = False
         self._norm = math.nan
 
-    def judge(self, name: str, norm: torch.Tensor) -> bool:
+    def judge(self, name: str, norm: float) -> bool:
         """Whether the gradient of the optimiser `name` is to be applied.
 
-        norm  [] of the reduced gradient, before clipping. The one value that is waited for
+        norm  of the reduced gradient, before clipping
         """
         usual = self._usual.setdefault(name, _Usual())
-        value = float(norm)
-        healthy = math.isfinite(value)
+        healthy = math.isfinite(norm)
         if self.spikes is not None and healthy:
-            log_norm = math.log(max(value, _LEAST))
+            log_norm = math.log(max(norm, _LEAST))
             if usual.log_norm is not None and usual.seen >= LEARN:
                 healthy = log_norm <= usual.log_norm + math.log(self.spikes)
             if healthy:
                 _learn(usual, log_norm)
         if not healthy:
-            self._bad_now, self._norm = True, value
+            self._bad_now, self._norm = True, norm
         return healthy
 
     def end_step(self, step: int) -> None:

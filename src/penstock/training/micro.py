@@ -123,6 +123,10 @@ class Means:
     def __init__(self) -> None:
         self._held: dict[str, list[float | torch.Tensor]] = {}
 
+    @property
+    def some(self) -> bool:
+        return bool(self._held)
+
     def add(self, values: Mapping[str, float | torch.Tensor]) -> None:
         for name, value in values.items():
             kept = value.detach() if isinstance(value, torch.Tensor) else float(value)

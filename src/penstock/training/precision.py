@@ -10,6 +10,7 @@ shards, and the state is two numbers that are equal on all ranks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -43,22 +44,21 @@ class Mixed:
     def scaled(self, loss: torch.Tensor) -> torch.Tensor:
         return loss if self.scale is None else loss * self.scale
 
-    def unscale_(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+    def unscale_(self, gradients: Sequence[torch.Tensor]) -> None:
         """Gradients as they would be without a scale, in place."""
         if self.scale is not None:
-            for each in parameters:
-                if each.grad is not None:
-                    each.grad.mul_(1.0 / self.scale)
+            for each in gradients:
+                each.mul_(1.0 / self.scale)
 
-    def overflows(self, norm: torch.Tensor) -> bool:
+    def overflows(self, norm: float) -> bool:
         """Whether the scale is to blame for a gradient that is not finite.
 
-        norm  [] of the unscaled gradient, equal on all ranks
+        norm  of the unscaled gradient, equal on all ranks
         """
         if self.scale is None:
             return False
         self._acted = True
-        found = self.scale > _LEAST and not bool(torch.isfinite(norm))
+        found = self.scale > _LEAST and not math.isfinite(norm)
         self._overflowed |= found
         return found
 

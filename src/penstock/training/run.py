@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,26 +12,25 @@ import torch
 
 from penstock.base.errors import BadInput
 from penstock.base.layout import Layout
-from penstock.base.nearest import did_you_mean
 from penstock.blobs import Blobs
 from penstock.jobs.link import Link
 from penstock.jobs.words import CHECKPOINT, EVALUATE, PUBLISH
 from penstock.training import amounts, group, hyperparameters, randomness
 from penstock.training.accounting import COMPARING, Accounts
-from penstock.training.clipping import clip_
 from penstock.training.comparing import compare
 from penstock.training.data import Reading
-from penstock.training.deferred import Deferred, known
 from penstock.training.distributing import Distribution, Strategy, check_parameters
 from penstock.training.elastic import Sizes
 from penstock.training.evaluating import evaluating, rewound, summed
 from penstock.training.health import Health
-from penstock.training.micro import Means, MicroBatches, Reduction
-from penstock.training.precision import Mixed, Precision
+from penstock.training.micro import MicroBatches, Reduction
+from penstock.training.precision import Precision
 from penstock.training.publishing import Publisher
 from penstock.training.restoring import Restorer
 from penstock.training.saving import Saver, Tier
+from penstock.training.scalars import Scalars
 from penstock.training.tracked import Tracked
+from penstock.training.updating import Updates
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -76,22 +74,20 @@ class Run:
         self._loaders: list[Any] = []
         self._reading = Reading(link, blobs, layout, self.seed, self.device, payload["paths"])
         self._sizes = Sizes(**payload["elastic"]) if payload.get("elastic") else None
-        self._deferred = Deferred(emitter)
+        self._scalars = Scalars(emitter)
+        self._updates = Updates(self._tracked, self._laid, link.world_size)
         self._accounts = Accounts(emitter, link.pulse)
         waiting = partial(self._accounts.during, CHECKPOINT)
         self._saver = Saver(link, payload["every_steps"], payload["memory_every"], waiting)
-        self._best: dict[str, float] = {}
-        self._best_now: str | None = None
-        self._last: dict[str, tuple[int, Any]] = {}
         self._constructed: dict[str, hyperparameters.Groups] = {}
         self._inside = False
         self._compare_every = 0
-        self._health = Health()
-        self._mixed = Mixed()
         self._left_out: list[tuple[int, int]] = []
         self._micro: MicroBatches | None = None
-        self._means = Means()
-        self.skipped = 0
+
+    @property
+    def skipped(self) -> int:
+        return self._updates.skipped
 
     # -- building -------------------------------------------------------------------------------
 
@@ -220,7 +216,7 @@ class Run:
             )
         self._compare_every = compare_every
         self._accounts.amounts.tokens = tokens
-        self._health = Health(spikes, patience)
+        self._updates.health = Health(spikes, patience)
         self._constructed = hyperparameters.constructed(self._tracked.objects)
         check_parameters(self._models, self._tracked.optimizers())
         self._restore()
@@ -234,7 +230,7 @@ class Run:
             items = range(self.global_step, total) if counted else source
             for batch in self._accounts.timed(items, self.global_step):
                 if self._is_left_out():
-                    self._health.forget()
+                    self._updates.health.forget()
                 elif self._micro is None:
                     yield batch
                 else:
@@ -252,12 +248,12 @@ class Run:
     def autocast(self, precision: Precision = "bf16") -> torch.autocast:
         """`torch.autocast` on this rank's device, around forward and loss. With "fp16", `backward`
         and `step` scale the loss; the scale is in checkpoints. "fp32" changes nothing."""
-        return self._mixed.autocast(precision, self.device)
+        return self._updates.mixed.autocast(precision, self.device)
 
     def backward(self, loss: torch.Tensor) -> None:
         """Back-propagate the mean loss of the batch at hand."""
         self._saver.poll()
-        loss = self._mixed.scaled(loss if self._micro is None else self._micro.scaled(loss))
+        loss = self._updates.mixed.scaled(loss if self._micro is None else self._micro.scaled(loss))
         self._accounts.exchanging(loss.backward)
 
     def step(self, optimizer: torch.optim.Optimizer, clip: float | None = None) -> bool:
@@ -267,27 +263,15 @@ class Run:
         returns  whether the step was taken. Gradients are equal on all ranks, so all agree. With
                  micro-batches it is taken with the last one of a step
         """
-        if (tracked_as := self._tracked.name_of(optimizer)) is None:
-            raise BadInput(
-                "run.step got an optimiser that is not tracked: a restart would forget it",
-                "Add it to run.track(optimizer=optimizer).",
-            )
+        name = self._updates.name_of(optimizer)
         if self._micro is not None and not self._accounts.exchanging(
             self._micro.complete, optimizer
         ):
             return False
-        parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-        self._mixed.unscale_(parameters)
-        norm = clip_(parameters, clip, self.world_size, self._laid.differ)
-        overflows = self._mixed.overflows(norm)
-        healthy = not overflows and self._health.judge(tracked_as, norm)
-        if healthy:
-            optimizer.step()
-        elif not overflows:
-            self.skipped += 1
+        outcome = self._updates.step(name, optimizer, clip)
+        if outcome == "unhealthy":
             self.log({"penstock/skipped_steps": float(self.skipped)})
-        optimizer.zero_grad(set_to_none=True)
-        return healthy
+        return outcome == "taken"
 
     def every(self, steps: int) -> bool:
         """True in every n-th step, counted over all attempts: the n-th, the 2n-th, …; once a step,
@@ -301,18 +285,7 @@ class Run:
     def log(self, values: Mapping[str, float | torch.Tensor]) -> None:
         """Tell scalars of this step. Never waits for a device: a tensor there is read later. What
         several micro-batches of a step tell is kept as its mean."""
-        if self._micro is not None:
-            self._means.add(values)
-            if not self._micro.last:
-                return
-            values = self._means.take(list(values))
-        self._tell(values)
-
-    def _tell(self, values: Mapping[str, float | torch.Tensor]) -> None:
-        for name, value in values.items():
-            number = value.detach() if isinstance(value, torch.Tensor) else float(value)
-            self._last[name] = (self.global_step + 1, number)
-            self._deferred.tell(self.global_step + 1, name, number)
+        self._scalars.log(self.global_step + 1, values, self._micro)
 
     def evaluate(self, function: Callable[[Any], Any], source: Iterable[Any]) -> float:
         """The mean of `function(batch)` over all ranks' batches, models in eval mode.
@@ -337,17 +310,7 @@ class Run:
         larger   whether more is better
         returns  whether it was the best
         """
-        step, value = self._last.get(name, (-1, math.nan))
-        if step != self.global_step + 1:
-            fix = did_you_mean(name, self._last) if name not in self._last else "Log it first."
-            raise BadInput(f'"{name}" was not logged in this step', fix)
-        number = float(value)
-        best = self._best.get(name)
-        if math.isnan(number) or (best is not None and not _better(number, best, larger)):
-            return False
-        self._best[name] = number
-        self._best_now = name
-        return True
+        return self._scalars.keep_best(self.global_step + 1, name, larger)
 
     def publish(
         self, name: str, model: torch.nn.Module, example: Any, *, inputs: list[str] | None = None
@@ -370,11 +333,9 @@ class Run:
     def _restore(self) -> None:
         """The checkpoint that the controller chose, or the beginning; equal on all ranks."""
         held = self._restorer.restore(self._tracked, self._constructed)
-        self.global_step, self._best, self.skipped = held.step, held.best, held.skipped
+        self.global_step, self._scalars.best = held.step, held.best
         self._left_out = held.left_out
-        if held.health is not None:
-            self._health.load(held.health)
-        self._mixed.load(held.mixed)
+        self._updates.load(held.skipped, held.health, held.mixed)
 
     def _shared_out(self, micro_batches: int | None, reduction: Reduction) -> int:
         """V of a run whose number of ranks may change. Where this number cannot share it, another
@@ -394,57 +355,61 @@ class Run:
         return any(first <= step <= last for first, last in self._left_out)
 
     def _end_step(self) -> None:
-        self._tell(self._means.take())  # what only earlier micro-batches told
-        if (scale := self._mixed.end_step()) is not None:
-            self._tell({"penstock/loss_scale": scale})
-        self.global_step += 1
-        self._link.step_done(self.global_step)
+        step = self.global_step + 1
+        if (scale := self._updates.mixed.end_step()) is not None:
+            self._scalars.tell(step, {"penstock/loss_scale": scale})
+        self._scalars.end_step(step)
+        self.global_step = step
+        self._link.step_done(step)
         self._link.pulse.step_done()
-        if self._first and self.rank == 0:
-            self._link.tell("stepping", {"step": self.global_step, "at": time.time()})
-        self._first = False
+        if self._first:
+            self._begun()
         every = self._compare_every
-        if every and (self.global_step == 1 or self.global_step % every == 0):
+        if every and (step == 1 or step % every == 0):
             with self._accounts.span(COMPARING):
-                compare(self._tracked.named_models(), self.world_size, self.global_step)
-        self._health.end_step(self.global_step)
-        self._deferred.flush()
+                compare(self._tracked.named_models(), self.world_size, step)
+        self._updates.health.end_step(step)
         drain_at = self._link.drain_at()
-        draining = 0 < drain_at <= self.global_step
-        exactly = draining or self._best_now is not None  # no later step's will do
-        if (due := "disk" if exactly else self._saver.due(self.global_step)) is not None:
+        draining = 0 < drain_at <= step
+        exactly = draining or self._scalars.best_now is not None  # no later step's will do
+        if (due := "disk" if exactly else self._saver.due(step)) is not None:
             self._save(due, at_once=exactly)
         if draining:
             self._settle()
-        self._accounts.step_done(self.global_step)
+        self._accounts.step_done(step)
         if draining:
             raise Drained
 
     _first = True
 
+    def _begun(self) -> None:
+        """The first step of this attempt is complete: what checkpoints hold has its size now."""
+        self._first = False
+        if self.rank == 0:
+            self._link.tell("stepping", {"step": self.global_step, "at": time.time()})
+        self._saver.prepare(*self._state())
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What is equal on all ranks, and what is this one's own."""
+        told = {"best": dict(self._scalars.best), "constructed": self._constructed}
+        shared = {"tracked": self._tracked.state(), **told, **self._updates.state()}
+        return shared, {"random": randomness.capture()}
+
     def _save(self, tier: Tier, at_once: bool = False) -> None:
         with self._accounts.during(CHECKPOINT):
             group.equal_buffers(self._tracked.models(), self.world_size)
-            extra = {"best": self._best_now, "metrics": known(self._last)}
-            told = {"best": dict(self._best), "skipped": self.skipped}
-            told |= {"constructed": self._constructed, "health": self._health.state()}
-            told["mixed"] = self._mixed.state()
-            shared = {"tracked": self._tracked.state(), **told}
-            own = {"random": randomness.capture()}
+            extra = {"best": self._scalars.best_now, "metrics": self._scalars.known()}
+            shared, own = self._state()
             self._saver.save(self.global_step, shared, own, extra, tier, at_once)
-        self._best_now = None
+        self._scalars.best_now = None
 
     def _settle(self) -> None:
         """Wait until all that was saved and logged is on its way no more."""
         with self._accounts.during(CHECKPOINT):
             self._saver.settle()
-        self._deferred.flush(wait=True)
+        self._scalars.settle()
 
 
 def _position(source: Any) -> int:
     """How many of a loader's steps lie behind its cursor."""
     return int(source.state()["next"]) if hasattr(source, "state") else 0
-
-
-def _better(new: float, old: float, larger: bool) -> bool:
-    return new > old if larger else new < old

@@ -21,7 +21,7 @@ import torch
 
 from penstock.checkpoints import Copy, Plan, plan, room, seal
 from penstock.jobs.link import Buffer, Link
-from penstock.training.copier import Copier, Job
+from penstock.training.copier import Copier, Job, Warming
 from penstock.training.steady import steady
 
 SIDECAR = "checkpoint"
@@ -83,6 +83,13 @@ class Saver:
             self._copier.close()
 
     # -- saving ---------------------------------------------------------------------------------
+
+    def prepare(self, shared: Any, own: Any) -> None:
+        """Have memory for states like these, and its pages, before the first one is due."""
+        if not self._link.beside or self._buffers:
+            return
+        self._make_room(plan(shared, own, self._link.rank, self._link.world_size))
+        self._copier.begin(Warming([buffer.view for buffer in self._buffers]))
 
     def due(self, step: int) -> Tier | None:
         """Equal on all ranks: by the step's number, or because the agent asked for this step."""
@@ -182,14 +189,17 @@ class Saver:
         """A free one, waiting for it if need be; larger ones when the state has grown."""
         if not self._buffers or self._cramped or self._buffers[0].view.nbytes < wanted.nbytes:
             self._link.settle(self._buffers)
-            size = room(wanted.index)
-            least = size if self._cramped else wanted.nbytes
-            count = 2 if self._memory_every == "off" else _SLOTS
-            self._buffers = self._link.buffers(size, least, count)
-            self._cramped = False
+            self._make_room(wanted)
         if wait:
             return self._link.wait_free(self._buffers)
         return self._link.find_free(self._buffers)
+
+    def _make_room(self, wanted: Plan) -> None:
+        size = room(wanted.index)
+        least = size if self._cramped else wanted.nbytes
+        count = 2 if self._memory_every == "off" else _SLOTS
+        self._buffers = self._link.buffers(size, least, count)
+        self._cramped = False
 
 
 class _Filling:

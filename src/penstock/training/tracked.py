@@ -33,6 +33,7 @@ class Tracked:
 
     def __init__(self) -> None:
         self.objects: dict[str, Any] = {}
+        self._names: dict[int, str] = {}  # id -> the first name of what is tracked
 
     def add(self, **objects: Any) -> None:
         """Raises BadInput for an object without a state."""
@@ -45,6 +46,7 @@ class Tracked:
                     name=name,
                 )
             self.objects[name] = value
+        self._names = {id(_plain(each)): name for name, each in reversed(self.objects.items())}
 
     def named_models(self) -> dict[str, torch.nn.Module]:
         """The users' own modules by the names they are tracked under."""
@@ -62,8 +64,7 @@ class Tracked:
 
     def name_of(self, value: Any) -> str | None:
         """The name that an object is tracked under; None for one that is not."""
-        plain = _plain(value)
-        return next((name for name, each in self.objects.items() if _plain(each) is plain), None)
+        return self._names.get(id(_plain(value)))
 
     def state(self) -> dict[str, Any]:
         """A tree that is equal on all ranks."""
