@@ -74,6 +74,13 @@ def parse(function: Callable[..., Any], config: Any, arguments: Sequence[str]) -
         "--device", choices=("auto", "cpu", "cuda"), default=None, help="of the ranks"
     )
     parser.add_argument(
+        "--preload",
+        type=lambda text: text.split(","),
+        metavar="MODULE,…",
+        default=None,
+        help="what ranks import and takes long, such as transformers: once for all of them",
+    )
+    parser.add_argument(
         "--checkpoint-every",
         type=lambda text: int(text) if text.isdigit() else text,
         metavar="STEPS|TIME",
@@ -133,7 +140,7 @@ def _searched(space: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
 
 def _without(options: dict[str, Any]) -> dict[str, Any]:
     """Options of a single run that a sweep has too. Raises BadInput for the others."""
-    for name in ("detach", "init_from"):
+    for name in ("detach", "init_from", "preload"):
         if name in options:
             raise BadInput(
                 f"--{name.replace('_', '-')} does not go with --sweep",

@@ -82,6 +82,7 @@ def run(draw: Drawing, detail: RunDetail) -> None:
             "saves": _saves(detail.spec),
             "entry": detail.spec.get("entry"),
             "config": _config(detail.spec.get("config")),
+            "not preloaded": _not_preloaded(detail.spec),
             "data": ", ".join(f"{asked} = {got}" for asked, got in view.data.items()),
             "units": _pairs(detail.units),
             "result": pairs(view.result),
@@ -209,6 +210,11 @@ def _saves(spec: dict[str, Any]) -> str | None:
         )
     every = spec.get("every")
     return f"every {every} steps" if isinstance(every, int) else every and f"every {every}"
+
+
+def _not_preloaded(spec: dict[str, Any]) -> str | None:
+    found: dict[str, str] = spec.get("not_preloaded") or {}
+    return "; ".join(f"{module}: {why}" for module, why in found.items()) or None
 
 
 def _forked_from(origin: Any) -> str | None:

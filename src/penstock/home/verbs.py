@@ -183,6 +183,7 @@ def train(
     threads: int | None = None,
     init_from: str | None = None,
     device: Device = "auto",
+    preload: Sequence[str] = (),
     on_progress: Callable[..., None] | None = None,
 ) -> Trained:
     """Train under a name; survives the death of any process, and of the machine.
@@ -201,6 +202,8 @@ def train(
     init_from         a new run's tracked models begin with these weights: RUN[@STEP or @best], or a
                       model NAME[@VERSION-OR-ALIAS]; optimiser, step and cursor begin anew
     device            "cuda", "cpu", or "auto": GPUs where each rank can have one; they are claimed
+    preload           modules that ranks import and that take long, such as ["transformers"]: once,
+                      before ranks are forked; what could not be forked is left out, and said
     on_progress       called with `.step`, `.steps`, `.values` (newest scalars) while ranks go on
     returns           `.run`, `.model` (reference of what it published), `.reused`, `.why`
 
@@ -216,7 +219,8 @@ def train(
         return training.train(
             current().stores, function, config, name=name, workers=workers, detach=detach,
             fresh=fresh, on_change=on_change, checkpoint_every=checkpoint_every, seed=seed,
-            threads=threads, init_from=init_from, device=device, say=say, on_progress=watch,
+            threads=threads, init_from=init_from, device=device, preload=preload,
+            say=say, on_progress=watch,
         )  # fmt: skip
 
 

@@ -205,6 +205,8 @@ class Controller:
             self._compare(body["gang"])
         elif kind == "preempted":
             self.preempt()
+        elif kind == "ready" and body["left_out"]:
+            self.commit(lambda tx: rows.note_left_out(tx, self.run_id, body["left_out"]))
         elif kind == "exited" and self._is_replaceable(body):
             self._replace(body)
         else:

@@ -6,7 +6,8 @@ process and costs milliseconds. It belongs to the agent: it dies with it, and it
 with the image. Requests and answers travel on one channel:
 
     -> {"fork": {key, name, log, entry, payload, env}} + [channel, words?, listener?]
-    <- {"forked": pid, "key"} | {"exited": pid, "status": wait status} | {"ready": seconds}
+    <- {"forked": pid, "key"} | {"exited": pid, "status": wait status}
+       | {"ready": seconds, "left_out": {module of `preload`: why}}
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from pathlib import Path
 from typing import Any
 
 from penstock.base import process
-from penstock.jobs import notices
+from penstock.jobs import notices, preloading
 from penstock.jobs.wire import Channel, Closed
 
 
 def main(argv: list[str]) -> None:
-    """`python -m penstock.jobs.image FD PARENT PRELOAD…`"""
+    """`python -m penstock.jobs.image FD PARENT MODULE…`; `preloading` tells which it leaves out."""
     began = time.monotonic()
     process.die_with_parent(int(argv[1]))
     process.set_name("penstock-image")
     channel = Channel(socket.socket(fileno=int(argv[0])))
     wake = wake_on_child()
-    warm(argv[2:])
+    preloading.warm("penstock.jobs.image", argv)
     _be(channel, wake, began)
 
 
@@ -57,20 +58,10 @@ def be_forked(theirs: socket.socket, parent: int, log: Path, environment: dict[s
     _be(Channel(theirs), wake, began)
 
 
-def warm(modules: list[str]) -> None:
-    """Import what forks are to have. The collector would look, a hundred times over, at objects
-    that all stay: without it an import of torch takes four fifths of its time."""
-    gc.disable()
-    for module in modules:
-        importlib.import_module(module)
-    gc.enable()
-    gc.collect()
-    gc.freeze()  # children share these pages; the collector must not touch them
-
-
 def _be(channel: Channel, wake: int, began: float) -> None:
     try:
-        channel.send({"ready": time.monotonic() - began})
+        left_out = preloading.left_out
+        channel.send({"ready": time.monotonic() - began, "left_out": left_out})
         _serve(channel, wake)
     except Closed:
         os._exit(0)

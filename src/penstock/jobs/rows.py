@@ -24,6 +24,14 @@ def begin_attempt(tx: Writer, run_id: str, number: int, generation: int, from_st
     return run
 
 
+def note_left_out(tx: Writer, run_id: str, modules: dict[str, str]) -> None:
+    """modules  of `preload`, that the image does not have -> why"""
+    spec = tx.get_run(run_id).spec
+    if spec.get("not_preloaded") != modules:  # each image of the run tells it
+        tx.change_run(run_id, spec={**spec, "not_preloaded": modules})
+        tx.event(f"run/{run_id}", "image.left-out", {"modules": modules})
+
+
 def end_attempt(
     tx: Writer, run_id: str, number: int, cause: str, reached: int, detail: dict[str, Any]
 ) -> None:

@@ -181,6 +181,10 @@ def lines_of(event: Event) -> list[str]:
     """An event as lines for people; none of those that only machines need."""
     if event.kind == "model.published":
         return [f"published {event.body['reference']}", *event.body["notes"]]
+    if event.kind == "image.left-out":
+        return [
+            f"not preloaded: {each}, because {why}" for each, why in event.body["modules"].items()
+        ]
     line = _line_of(event)
     return [] if line is None else [line]
 

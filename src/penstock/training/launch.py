@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -71,6 +71,7 @@ def train(
     threads: int | None = None,
     init_from: str | None = None,
     device: Device = "auto",
+    preload: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
     on_progress: OnProgress | None = None,
 ) -> Trained:
@@ -95,6 +96,8 @@ def train(
                       model NAME[@VERSION-OR-ALIAS]; optimiser, step and cursor begin anew
     device            "cuda": a GPU for each rank; "cpu"; "auto": GPUs where there is one for each
                       rank. They are claimed, and waited for
+    preload           modules that ranks import anyway and that take long, such as "transformers":
+                      imported once, before the ranks are forked; see `jobs.preloading`
     say               gets one line at a time, for people
     on_progress       called with `Progress` while ranks of an attached run go on
 
@@ -116,6 +119,7 @@ def train(
             checkpoint_every=checkpoint_every,
             seed=seed,
             threads=threads,
+            preload=preload,
         ).on(device, stores)
 
     if seat is not None:

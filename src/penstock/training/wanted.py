@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from penstock.jobs.source import snapshot as take_snapshot
 from penstock.jobs.stores import Stores
 from penstock.records import Run
 from penstock.records.references import check_name
-from penstock.training import configuring, elastic, initial
+from penstock.training import configuring, elastic, initial, preloads
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,7 @@ def wanted_of(
     checkpoint_every: int | str,
     seed: int,
     threads: int | None,
+    preload: Sequence[str] = (),
 ) -> Wanted:
     """Takes the source snapshot. Raises BadInput, CannotTravel."""
     entry = subject.entry
@@ -186,7 +187,7 @@ def wanted_of(
         "every_seconds": _seconds(checkpoint_every),
         **threading_of(place.threads(threads), "auto"),
         "device": "auto",
-        "preload": ["penstock.training.preload"],
+        "preload": ["penstock.training.preload", *preloads.checked(preload, entry.root)],
         "rank_env": {},
         "sidecars": {
             "checkpoint": {

@@ -25,8 +25,9 @@ _log = log.logger("agent")
 class Parent(Protocol):
     """What the loop does about its children."""
 
-    def on_ready(self, seconds: float) -> None:
-        """An image has imported everything and can fork."""
+    def on_ready(self, seconds: float, left_out: dict[str, str]) -> None:
+        """An image has imported everything and can fork, but for modules that it left out:
+        module -> why."""
         ...
 
     def on_broken(self, words: str) -> None:
@@ -76,7 +77,7 @@ class Family:
         for message, _ in messages:
             if "ready" in message:
                 image.ready = True
-                self._parent.on_ready(message["ready"])
+                self._parent.on_ready(message["ready"], message["left_out"])
             elif "forked" in message:
                 self._born(self._unborn.pop(message["key"]), message["forked"])
             elif "exited" in message:

@@ -101,8 +101,8 @@ class Agent:
 
     # -- births and deaths ----------------------------------------------------------------------
 
-    def on_ready(self, seconds: float) -> None:
-        self.outbox.put("ready", {"image_seconds": seconds})
+    def on_ready(self, seconds: float, left_out: dict[str, str]) -> None:
+        self.outbox.put("ready", {"image_seconds": seconds, "left_out": left_out})
         self._start_what_waits()
 
     def on_broken(self, words: str) -> None:

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.base import process
-from penstock.jobs import image
+from penstock.jobs import image, preloading
 from penstock.jobs.wire import Channel, Closed
 
 _AGENT = "penstock.jobs.agent.__main__"
@@ -74,7 +74,7 @@ class Nursery:
 
     def _import_the_rest(self) -> None:
         if self._later:
-            image.warm(self._later)
+            preloading.more(self._later)
         self._later = []
 
     def _hear_all(self) -> None:
@@ -167,8 +167,9 @@ def main(argv: list[str]) -> None:
     channel = Channel(socket.socket(fileno=int(argv[0])))
     wake = image.wake_on_child()
     try:
+        preloading.warm("penstock.jobs.nursery", argv)  # it may begin anew: nothing is read yet
+        preloading.more([_AGENT])
         found = channel.receive()
-        image.warm([*argv[2:], _AGENT])
         if threading.active_count() > 1:  # a fork of it would be half a process
             sys.exit("a module that was imported started a thread; nothing is forked from here")
         channel.send({"ready": True})
