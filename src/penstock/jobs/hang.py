@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 TIMES = 10  # a stretch this many times as long as the longest recent one is no unevenness any more
 PATIENCE = 1800.0  # seconds for what has its own measure: starting, saving, evaluating, the end
@@ -92,3 +93,14 @@ def waiting(looks: Sequence[Look], culprit: Look) -> list[int]:
     """Ranks that wait for it."""
     others = (each for each in looks if each.rank != culprit.rank)
     return [each.rank for each in others if each.waits or each.step > culprit.step]
+
+
+def said(account: Mapping[str, Any]) -> str:
+    """An account (the body of `rank.hung`) as a line for people."""
+    where = account["where"] or account["state"]
+    who = ", ".join(f"rank {rank}" for rank in account["waiting"])
+    more = f"; it keeps waiting: {who}" if who else ""
+    if who and account["waits"]:  # one left out an operation, or does another one
+        more = f"; it waits for the others, and they for it: {who}"
+    silent = f"no sign of life for {account['seconds']:.0f} s"
+    return f"rank {account['rank']} hangs at step {account['step']} ({where}), {silent}{more}"

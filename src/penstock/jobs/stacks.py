@@ -17,7 +17,7 @@ from pathlib import Path
 
 SIGNAL = int(signal.SIGRTMIN) + 9
 _FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.+)$')
-_OURS = ("training/group.py", "training/micro.py", "jobs/link.py")
+_OURS = ("training/group.py", "training/micro.py", "training/launched/", "jobs/link.py")
 _WAITING = ("/torch/distributed/", *(f"/penstock/{file}" for file in _OURS))
 _WRAPPER = "/torch/nn/parallel/distributed.py"  # is around the whole model too
 _BACKWARD = "_engine_run_backward"  # gradients are summed over the ranks inside it
@@ -30,10 +30,18 @@ class Frame:
     function: str
 
 
-def register(path: Path) -> None:
-    """Answer `SIGNAL` from now on by appending the stacks of all threads to `path`."""
+def register(path: Path) -> int:
+    """Answer `SIGNAL` from now on by appending the stacks of all threads to `path`. Returns what
+    `unregister` wants."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     faulthandler.register(SIGNAL, file=fd, all_threads=True)
+    return fd
+
+
+def unregister(fd: int) -> None:
+    """Who sends `SIGNAL` from now on ends this process."""
+    faulthandler.unregister(SIGNAL)
+    os.close(fd)
 
 
 def main_thread(text: str) -> list[Frame]:
@@ -51,9 +59,11 @@ def main_thread(text: str) -> list[Frame]:
 
 
 def innermost(frames: Sequence[Frame], folders: Sequence[str]) -> int | None:
-    """Index of the innermost frame whose file lies in one of the project's folders."""
+    """Index of the innermost frame whose file lies in one of the project's folders, which may
+    have an environment with installed packages inside."""
     inside = tuple(folder + os.sep for folder in folders)
-    return next((i for i, each in enumerate(frames) if each.file.startswith(inside)), None)
+    mine = (i for i, each in enumerate(frames) if each.file.startswith(inside))
+    return next((i for i in mine if "/site-packages/" not in frames[i].file), None)
 
 
 def named(frame: Frame, folders: Sequence[str] = ()) -> str:

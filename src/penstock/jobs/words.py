@@ -28,13 +28,18 @@ class Words:
     def __init__(self, fd: int, ranks: int) -> None:
         self.fd = fd
         self.ranks = ranks
-        self._map = mmap.mmap(fd, (_WANTS + _PER_RANK * ranks) * 8)
+        self._map = mmap.mmap(fd, self.nbytes(ranks))
         self._words = memoryview(self._map).cast("q")
+
+    @staticmethod
+    def nbytes(ranks: int) -> int:
+        """Of the page of so many ranks."""
+        return (_WANTS + _PER_RANK * ranks) * 8
 
     @classmethod
     def create(cls, ranks: int) -> Words:
         fd = os.memfd_create("penstock-words", os.MFD_CLOEXEC)
-        os.ftruncate(fd, (_WANTS + _PER_RANK * ranks) * 8)
+        os.ftruncate(fd, cls.nbytes(ranks))
         return cls(fd, ranks)
 
     @property

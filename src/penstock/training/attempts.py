@@ -36,13 +36,14 @@ def end(
 
     state  of the run from now on; None: it goes on, as soon as somebody owns it again
     """
+    known = [each for each in tx.attempts(run_id) if each.number == number and each.ended_at]
     tx.end_attempt(run_id, number, cause, step, {})
     old = tx.get_run(run_id)
     changes: dict[str, Any] = {"step": step, "result": {**old.result, **(result or {})}}
     if state is not None:
         changes |= {"state": state, "ended_at": tx.now(), "error": error}
         tx.event(f"run/{run_id}", f"run.{state}", {"error": error} if error else {})
-    else:
+    elif not known:  # else whoever saw that its ranks hang told its end
         body = {"attempt": number, "cause": cause, "to_step": step}
         tx.event(f"run/{run_id}", "attempt.ended", body)
     run = tx.change_run(run_id, **changes)

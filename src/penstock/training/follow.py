@@ -13,7 +13,7 @@ from typing import Any
 from penstock.base import units
 from penstock.base.errors import Conflict, DiskFull, NotFound, RunFailed, RunStopped, from_dict
 from penstock.base.interrupts import Interrupts
-from penstock.jobs import control, stragglers
+from penstock.jobs import control, hang, stragglers
 from penstock.jobs.handle import read_processes
 from penstock.jobs.stores import Stores
 from penstock.records import Event, Run
@@ -204,13 +204,7 @@ def _line_of(event: Event) -> str | None:
                 how = "the kernel, which was out of memory"
             return f"rank {body['rank']} (pid {body['pid']}) died by {how}"
         case "rank.hung":
-            where = body["where"] or body["state"]
-            who = ", ".join(f"rank {rank}" for rank in body["waiting"])
-            more = f"; it keeps waiting: {who}" if who else ""
-            if who and body["waits"]:  # one left out an operation, or does another one
-                more = f"; it waits for the others, and they for it: {who}"
-            silent = f"no sign of life for {body['seconds']:.0f} s"
-            return f"rank {body['rank']} hangs at step {body['step']} ({where}), {silent}{more}"
+            return hang.said(body)
         case "rank.straggling":
             shown = ("rank", "part", "seconds", "others", "slowdown", "waited")
             return stragglers.said(**{name: body[name] for name in shown})

@@ -30,8 +30,11 @@ _log = log.logger("agent")
 class HangWatch:
     """Of one gang. `look` is called again and again; `account` is there once the gang hangs.
 
-    floor  seconds without a sign of life within a step; see the setting `hang_seconds`
-    clock  nanoseconds, the one that ranks mark their words by
+    floor   seconds without a sign of life within a step; see the setting `hang_seconds`
+    clock   nanoseconds, the one that ranks mark their words by
+    others  whether the gang has ranks that are not seen from here, on other machines. Then whoever
+            waits for other ranks is let be for longer: one of those may be at something slow, and
+            where it is that hangs it is seen
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class HangWatch:
         ranks: Mapping[int, Watched],
         floor: float,
         clock: Callable[[], int] = time.monotonic_ns,
+        others: bool = False,
     ) -> None:
         self.account: dict[str, Any] | None = None
         self._words = words
@@ -50,6 +54,8 @@ class HangWatch:
         self._taking = Taking(ranks)
         self._deadline: int | None = None  # for the stacks that were asked for
         self._traced = False
+        self._others = others
+        self._next = 0  # time of the next look for whom we wait for others
 
     def look(self) -> bool:
         """Whether the gang was found to hang, now; once."""
@@ -65,7 +71,7 @@ class HangWatch:
             self._traced = self._is_traced()
         if self._traced:
             self._fresh = now
-        if not late or self._traced:
+        if not late or self._traced or now < self._next:
             self._deadline = None  # also when it went on while its stacks were taken
             return False
         if self._deadline is None:
@@ -74,7 +80,12 @@ class HangWatch:
             return False
         if now < self._deadline and not self._taking.is_done():
             return False
-        self.account = self._give_account(beats)
+        account = self._give_account(beats)
+        if self._others and account["waits"] and account["seconds"] < hang.PATIENCE:
+            self._next = now + int(self._floor * 1e9)
+            return False
+        self.account = account
+        _log.warning("the gang hangs", extra=log.facts(**account))
         return True
 
     def _beats(self, now: int) -> list[hang.Beat]:
@@ -123,6 +134,4 @@ class HangWatch:
         looks = [self._look_at(beat) for beat in beats]
         culprit = hang.accused(looks)
         waiting = hang.waiting(looks, culprit)
-        account = {**asdict(culprit), "waiting": waiting, "ranks": [asdict(each) for each in looks]}
-        _log.warning("the gang hangs", extra=log.facts(**account))
-        return account
+        return {**asdict(culprit), "waiting": waiting, "ranks": [asdict(each) for each in looks]}

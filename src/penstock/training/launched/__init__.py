@@ -7,6 +7,8 @@ seat      who this process is, by its environment; pure
 exchange  the store: how ranks meet, and what they send each other
 link      a rank's line to the owner (`jobs.link.Link`), with the thread that persists its parts
 owner     the thread that owns the run
+watch     a rank's part in the watch for hangs; `watcher` is the process that looks, one a machine
+page      what they share: the page of words, and who is there
 signals   SIGTERM and SIGUSR1 drain; SLURM is asked to start the job again
 launching `train` under a launcher
 """

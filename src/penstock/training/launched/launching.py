@@ -23,19 +23,30 @@ from penstock.training.launched.exchange import Exchange, meet
 from penstock.training.launched.link import RankLink
 from penstock.training.launched.owner import Owner
 from penstock.training.launched.seat import Seat
+from penstock.training.launched.watch import Watch
 
 _LEASE_SLACK = 5.0  # seconds
 
 
 class Launched:
-    """One rank's part of a run. `begin`, then work with `link` and `payload`, then one `end_*`."""
+    """One rank's part of a run. `begin`, then work with `link` and `payload`, then one `end_*`.
 
-    def __init__(self, stores: Stores, seat: Seat, say: Callable[[str], None]) -> None:
+    folders  of the project's sources, for the watch for hangs; None: nobody watches
+    """
+
+    def __init__(
+        self,
+        stores: Stores,
+        seat: Seat,
+        say: Callable[[str], None],
+        folders: list[str] | None = None,
+    ) -> None:
         self.stores = stores
         self.seat = seat
         self.link: RankLink
         self.payload: dict[str, Any] = {}
         self._say = say
+        self._folders = folders
         self._owner: Owner | None = None
         self._leaving: str | None = None
         self._grouped = False
@@ -111,7 +122,10 @@ class Launched:
             "blobs": self.stores.blobs.url,
         }
         aim = self._owner.aim if self._owner is not None else None
-        self.link = RankLink(exchange, seat, begun, self.stores.blobs, aim)
+        watch = None
+        if self._folders is not None and begun["hang_seconds"] is not None:
+            watch = Watch(self.stores, seat, begun, self._folders)
+        self.link = RankLink(exchange, seat, begun, self.stores.blobs, aim, watch)
         self.link.leaving = self._leaving
         self.link.joined(str(process.Identity.mine()))
 

@@ -21,6 +21,7 @@ from penstock.jobs.pulse import Pulse
 from penstock.training.diskonly import DiskOnly
 from penstock.training.launched.exchange import Exchange
 from penstock.training.launched.seat import Seat
+from penstock.training.launched.watch import Watch
 
 _BUFFERS = 2  # one is persisted while the next is filled
 NEWS = "news"  # counts messages to the owner
@@ -47,6 +48,7 @@ class RankLink(DiskOnly):
     """See `jobs.link.Link`.
 
     beside  the writer is a thread of this process; it takes over as a sidecar does
+    watch   for hangs; None: nobody watches
     aim     in rank 0: step -> the words, or None as long as they stay; called at each step's end
     """
 
@@ -59,6 +61,7 @@ class RankLink(DiskOnly):
         begun: dict[str, Any],
         blobs: Blobs,
         aim: Callable[[int], list[int] | None] | None,
+        watch: Watch | None,
     ) -> None:
         self.run_id: str = begun["run_id"]
         self.rank = seat.rank
@@ -66,12 +69,13 @@ class RankLink(DiskOnly):
         self.local = seat.local
         self.attempt: int = begun["attempt"]
         self.generation: int = begun["generation"]
-        self.pulse = Pulse()  # the launcher starts again what died; nobody watches for hangs
+        self.pulse = Pulse() if watch is None else watch.pulse
         self.leaving: str | None = None  # the signal that asks all ranks to save and leave
         self._line = exchange
         self._post = Post(seat.rank)
         self._writer = Writer(exchange, self._post, blobs, seat.rank, self.attempt)
         self._aim = aim
+        self._watch = watch
         self._asked = 0
         self._words = [0, 0]
         self._told_leaving = False
@@ -111,6 +115,8 @@ class RankLink(DiskOnly):
         """Read, after each step, where all ranks are to save or leave. Rank 0 writes it before its
         next step begins, and no rank can be through with that one without rank 0: so all see it
         at the end of the same step, or before."""
+        if self._watch is not None:
+            self._watch.step_done(step)
         if self.leaving is not None and not self._told_leaving:
             self._told_leaving = True
             self._send("leave", signal=self.leaving)
@@ -132,9 +138,13 @@ class RankLink(DiskOnly):
     def bye(self) -> None:
         """This rank knows how the run ended, and needs nothing any more."""
         self._send("bye")
+        if self._watch is not None:
+            self._watch.close()
 
     def ended(self, how: str, **body: Any) -> dict[str, Any]:
         """Say how the function ended here, and wait for how the run did."""
+        if self._watch is not None:
+            self._watch.over()
         self._send("ended", how=how, **body)
         found: dict[str, Any] = self._line.await_("end")
         return found

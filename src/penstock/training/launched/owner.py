@@ -25,6 +25,7 @@ from penstock.training.follow import stopped, tell_events
 from penstock.training.launched.exchange import Exchange
 from penstock.training.launched.fates import Fate, Said, fate
 from penstock.training.launched.link import NEWS, WORDS
+from penstock.training.launched.watch import patience
 from penstock.training.work import TrainingWork
 
 T = TypeVar("T")
@@ -105,12 +106,13 @@ class Owner:
             self._work.open(self)
             payload = self._work.start(failures=0)
             number, generation, from_step = self.attempt, self.generation, self._work.committed()
+            seconds = patience(self.stores, earlier, from_step)
             self.commit(lambda tx: attempts.begin(tx, self.run_id, number, generation, from_step))
         except BaseException:
             self._holding.release()
             raise
         told = {"run_id": self.run_id, "attempt": self.attempt, "generation": self.generation}
-        return {**told, "payload": payload}
+        return {**told, "payload": payload, "hang_seconds": seconds}
 
     def start(self) -> None:
         self._exchange.put(WORDS, self._words)

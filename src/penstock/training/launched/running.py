@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from penstock.base.errors import PenstockError
+from penstock.jobs.source import locate
 from penstock.jobs.stores import Stores, pinned
 from penstock.records import Run as Row
 from penstock.training.deciding import Decided
@@ -13,6 +14,7 @@ from penstock.training.follow import tell_skipped
 from penstock.training.launched import signals
 from penstock.training.launched.launching import Launched
 from penstock.training.launched.seat import Seat
+from penstock.training.launched.watch import is_debugged
 from penstock.training.rank import execute
 from penstock.training.run import Drained
 
@@ -29,7 +31,8 @@ def train_as_rank(
     Raises on all ranks what rank 0's decision raises, and what the function raises on any. Where
     the run was stopped, or preempted under SLURM, the script ends with exit code 0.
     """
-    rank = Launched(stores, seat, say if seat.rank == 0 else lambda line: None)
+    folders = None if is_debugged() else [str(locate(function, here=True).root)]
+    rank = Launched(stores, seat, say if seat.rank == 0 else lambda line: None, folders)
     with pinned(stores.meta), signals.heard(rank.leave):
         found = rank.begin(choose, lambda decided: decided.tell(say))
         if found.reused:
