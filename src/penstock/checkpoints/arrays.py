@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from penstock.base.errors import CannotTravel, Damaged, MissingExtra
 
@@ -29,8 +28,7 @@ TORCH_DTYPES = frozenset({"bool"} | _INTEGERS | _FLOATS | {f"float8_{form}" for 
 NUMPY_KINDS = frozenset("biufcmMSU")  # no objects, no structured dtypes
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One leaf whose bytes lie in the parts.
 
     name    path in the tree, for people: "shared.model.conv1.weight"
@@ -97,13 +95,35 @@ def cannot_travel(path: str, what: str) -> CannotTravel:
     )
 
 
+_plain: dict[type, bool] = {}  # what was found of types
+_names: dict[Any, str] = {}  # dtype -> its name
+
+
+def is_plain_tensor(kind: type) -> bool:
+    """Whether this is a class of tensors whose bytes are all that there is to them."""
+    known = _plain.get(kind)
+    if known is None:
+        torch = sys.modules.get("torch")
+        if torch is None:
+            return False
+        known = kind in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+        _plain[kind] = known
+    return known
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    if (name := _names.get(dtype)) is None:
+        name = _names[dtype] = str(dtype).removeprefix("torch.")
+    return name
+
+
 def tensor_entry(value: torch.Tensor, name: str) -> Entry:
     """Describe a tensor. Raises CannotTravel for layouts, dtypes and classes that have no bytes."""
     import torch
 
-    if type(value) not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer):
+    if not is_plain_tensor(type(value)):
         raise cannot_travel(name, f"it is a {_class(value)}, a kind of tensor not supported yet")
-    dtype = str(value.dtype).removeprefix("torch.")
+    dtype = _name_of(value.dtype)
     if value.layout is not torch.strided or dtype not in TORCH_DTYPES or value.is_meta:
         where = "meta" if value.is_meta else str(value.layout).removeprefix("torch.")
         raise cannot_travel(name, f"a {dtype} tensor that is {where} has no plain bytes")
@@ -127,7 +147,7 @@ def identity(value: Any) -> tuple[Any, ...] | None:
         if value.numel() == 0:
             return None
         flags = (value.is_conj(), value.is_neg())
-        where = (value.data_ptr(), value.device, tuple(value.shape), value.stride())
+        where = (value.data_ptr(), value.device, value.shape, value.stride())
         return ("tensor", value.dtype, *where, *flags)
     if isinstance(value, bytes) or value.size == 0:
         return None

@@ -11,9 +11,8 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from penstock.base.errors import BadInput
 from penstock.checkpoints.arrays import numpy_bytes, torch_bytes
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 TURN = 1 << 20  # bytes: short enough to wait for, long enough that Python costs nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Bytes [begin, begin + nbytes) of a leaf go to [offset, offset + nbytes) of the part."""
 
     name: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from penstock.checkpoints.arrays import Entry, allocate, disagrees
@@ -35,7 +35,7 @@ class Room:
         held = entry
         if box is not None:
             size = box.volume * self._itemsize
-            held = replace(entry, shape=box.sizes, nbytes=size, stride=None)
+            held = entry._replace(shape=box.sizes, nbytes=size, stride=None)
         self._missing = held.nbytes
         self._view, self._leaf = allocate(held)
 

@@ -11,11 +11,10 @@ turns: a large part is cut into equal spans, a small one is written by one of th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, lru_cache
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from penstock.base.errors import BadInput
 from penstock.checkpoints.arrays import Entry, cannot_travel
@@ -32,8 +31,7 @@ BOXED = 2  # of a manifest whose pieces are boxes; one without them is written a
 Tree = Literal["shared", "own"]
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Bytes [start, start + nbytes) of an entry lie at [offset, offset + nbytes) of a part.
 
     box  where it is given, `start` counts in the bytes of this box of the tensor, row-major
@@ -67,8 +65,7 @@ class Piece:
         return cls(**{**data, "box": Box(tuple(offsets), tuple(sizes))})
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(NamedTuple):
     """Bytes that a rank writes, before they have a place in its part.
 
     source  where they begin in the bytes of the leaf that the rank has
@@ -158,17 +155,36 @@ def laid_out(both: Encoded, mine: Encoded, rank: int, world_size: int) -> Plan:
     for number in mine.shardings:
         name = mine.entries[number].name
         raise cannot_travel(name, "it is distributed over the ranks, and this is one rank's own")
-    spread = [0 if n in both.shardings else e.nbytes for n, e in enumerate(both.entries)]
+    spread = tuple(0 if n in both.shardings else e.nbytes for n, e in enumerate(both.entries))
+    parts: list[Cut] = []
+    for number, sharding in both.shardings.items():
+        parts += held(number, both.entries[number], sharding)
+    own = tuple(entry.nbytes for entry in mine.entries)
+    return Plan(both, mine, _pieces(spread, tuple(parts), own, rank, world_size), rank, world_size)
+
+
+@lru_cache(maxsize=4)  # a training saves states of one form again and again
+def _pieces(
+    spread: tuple[int, ...],
+    parts: tuple[Cut, ...],
+    own: tuple[int, ...],
+    rank: int,
+    world_size: int,
+) -> list[tuple[Piece, int]]:
+    """What a rank writes, and where each piece begins in its source. Not to be changed.
+
+    spread  bytes of each shared entry that is spread over the ranks, 0 of others
+    parts   cuts of those others
+    own     bytes of each entry of the rank's own
+    """
     cuts = [
         Cut(n, start, stop - start, start) for n, start, stop in spans(spread, world_size)[rank]
     ]
-    for number, sharding in both.shardings.items():
-        cuts += held(number, both.entries[number], sharding)
-    cuts.sort(key=lambda cut: cut.entry)
-    whole = [Cut(n, 0, entry.nbytes, 0) for n, entry in enumerate(mine.entries) if entry.nbytes]
+    cuts = sorted([*cuts, *parts], key=lambda cut: cut.entry)
+    whole = [Cut(n, 0, nbytes, 0) for n, nbytes in enumerate(own) if nbytes]
     pieces = _lay_out("shared", cuts, 0)
     end = pieces[-1][0].offset + pieces[-1][0].nbytes if pieces else 0
-    return Plan(both, mine, pieces + _lay_out("own", whole, end), rank, world_size)
+    return pieces + _lay_out("own", whole, end)
 
 
 def held(number: int, entry: Entry, sharding: Sharding) -> list[Cut]:
@@ -219,7 +235,7 @@ def needed(piece: Piece, shape: Shape, itemsize: int, wanted: Box) -> tuple[int,
     return (low, high) if low < high else None
 
 
-def spans(sizes: list[int], world_size: int) -> list[list[tuple[int, int, int]]]:
+def spans(sizes: Sequence[int], world_size: int) -> list[list[tuple[int, int, int]]]:
     """For every rank, which bytes of which entries are its own.
 
     sizes    bytes of each entry

@@ -37,6 +37,7 @@ from penstock.checkpoints.arrays import (
     array_entry,
     cannot_travel,
     identity,
+    is_plain_tensor,
     tensor_entry,
 )
 
@@ -80,6 +81,8 @@ def _encode(value: Any, path: str, out: Encoded, depth: int) -> Any:
     if depth > DEEPEST:
         raise cannot_travel(path, f"it is nested deeper than {DEEPEST}, or contains itself")
     kind = type(value)
+    if is_plain_tensor(kind):  # most leaves of most states
+        return _add(out, value, tensor_entry(value, path))
     if kind is dict or kind is OrderedDict:
         below = depth + 1
         return {
