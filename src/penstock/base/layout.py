@@ -6,6 +6,7 @@ cache/shards/      the node's cache: shards as uncompressed Arrow IPC
 cache/samples/     what is computed once about a split's episodes and lengths
 cache/compiled/    what torch.compile has compiled
 cache/source/      source snapshots, laid out to be imported
+cache/checkpoints/ checkpoints on their way to a far blob store, and some that are there
 runs/ID/logs/      controller.log, agent.log, rank-0.log, rank-0.stacks, …
 runs/ID/signals/   segments that are not in the blob store yet
 runs/ID/scratch/   checkpoints on their way to the blob store when memory has no room
@@ -76,6 +77,16 @@ class Layout:
     @property
     def sources(self) -> Path:
         return self.root / "cache" / "source"
+
+    @property
+    def staged(self) -> Path:
+        """Checkpoints on this machine's disk, before a far blob store."""
+        return self.root / "cache" / "checkpoints"
+
+    @property
+    def staged_limit(self) -> Path:
+        """A file with the bytes that they may take, where a setting says so."""
+        return self.staged / "limit"
 
     @property
     def starts(self) -> Path:

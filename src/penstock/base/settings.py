@@ -98,6 +98,13 @@ class Settings(BaseModel):
         "from when a rank dies; auto: about a second, or what costs 1 % of the time if that is "
         "more; off: none.",
     )
+    checkpoint_disk_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Disk of this machine for checkpoints before an object store: on their way "
+        "there, and to be read again; default: a fourth of what is free there; 0: they are "
+        "written to the store directly.",
+    )
     cache_bytes: int | None = Field(
         None,
         ge=0,

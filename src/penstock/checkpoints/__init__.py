@@ -23,12 +23,15 @@ from penstock.checkpoints.manifest import (
     read_manifest,
     relabelled,
 )
+from penstock.checkpoints.near import Near
 from penstock.checkpoints.reader import Loaded, State, load, load_newest
 from penstock.checkpoints.retain import to_drop
 from penstock.checkpoints.sharding import Sharding, is_distributed, sharding_of
 from penstock.checkpoints.sidecar import handle
 from penstock.checkpoints.slots import Slots, index_of, room, seal
+from penstock.checkpoints.staged import Note, Staged
 from penstock.checkpoints.state import shardings_in
+from penstock.checkpoints.uploads import Uploads
 from penstock.checkpoints.writer import persist
 
 __all__ = [
@@ -37,10 +40,14 @@ __all__ = [
     "Found",
     "Loaded",
     "Manifest",
+    "Near",
+    "Note",
     "Plan",
     "Sharding",
     "Slots",
+    "Staged",
     "State",
+    "Uploads",
     "assemble",
     "handle",
     "index_of",

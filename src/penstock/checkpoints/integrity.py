@@ -10,13 +10,12 @@ import errno
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import xxhash
 
 from penstock.base.errors import Damaged, NotFound, Unavailable
 from penstock.base.hashing import short
-from penstock.blobs import Blobs
 from penstock.checkpoints.chunks import Chunk
 from penstock.checkpoints.manifest import Manifest, Part, read_manifest
 from penstock.records import Checkpoint
@@ -25,9 +24,24 @@ _FIX = "An older checkpoint is used; `penstock runs verify` shows what else is d
 
 
 class Readable(Protocol):
-    """Where the bytes of parts are: a blob store, or slots in memory."""
+    """Where the bytes of parts are: a blob store, slots in memory, or copies before a store."""
 
     def open(self, digest: str) -> AbstractContextManager[BinaryIO]: ...
+
+
+class Readings(Readable, Protocol):
+    """Where manifests are as well."""
+
+    def get(self, digest: str) -> bytes: ...
+
+
+@runtime_checkable
+class Doubtful(Protocol):
+    """A place whose bytes may be only copies: others are to be had where these are damaged."""
+
+    def distrust(self, digest: str) -> bool:
+        """Remove the copy, so that the next `open` gives the others. False: there is none."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +96,7 @@ class Found:
     damages: list[Damage]
 
 
-def verify(checkpoint: Checkpoint, blobs: Blobs) -> list[Damage]:
+def verify(checkpoint: Checkpoint, blobs: Readings) -> list[Damage]:
     """Read all of a checkpoint and return what is damaged; an empty list means it is whole.
 
     Raises NewerSchema, Unavailable.
@@ -90,7 +104,7 @@ def verify(checkpoint: Checkpoint, blobs: Blobs) -> list[Damage]:
     return examine(checkpoint, blobs)[1]
 
 
-def newest_whole(checkpoints: Iterable[Checkpoint], blobs: Blobs) -> Found:
+def newest_whole(checkpoints: Iterable[Checkpoint], blobs: Readings) -> Found:
     """Verify from the newest step backwards until one is whole. Raises NewerSchema, Unavailable.
 
     Changes nothing: a damaged blob is replaced by `persist` when its bytes are written again.
@@ -109,7 +123,7 @@ def newest_first(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
     return sorted(checkpoints, key=lambda c: (c.step, c.generation), reverse=True)
 
 
-def examine(checkpoint: Checkpoint, blobs: Blobs) -> tuple[Manifest | None, list[Damage]]:
+def examine(checkpoint: Checkpoint, blobs: Readings) -> tuple[Manifest | None, list[Damage]]:
     """The manifest (None when it cannot be read) and all damage."""
     manifest, damage = open_manifest(checkpoint, blobs)
     if manifest is None:
@@ -122,7 +136,7 @@ def examine(checkpoint: Checkpoint, blobs: Blobs) -> tuple[Manifest | None, list
     return manifest, damages
 
 
-def open_manifest(checkpoint: Checkpoint, blobs: Blobs) -> tuple[Manifest | None, Damage | None]:
+def open_manifest(checkpoint: Checkpoint, blobs: Readings) -> tuple[Manifest | None, Damage | None]:
     """The manifest, or what is wrong with it."""
     try:
         manifest = read_manifest(blobs, checkpoint.digest)
@@ -147,6 +161,17 @@ def read_chunks(
     A missing blob is one damage that names all the part's tensors, numbered -1.
     Raises Unavailable when the store does not answer.
     """
+    reading = _read_chunks(blobs, step, part, numbers, to_the_end)
+    for given, (number, found) in enumerate(reading):
+        if isinstance(found, Damage) and isinstance(blobs, Doubtful) and blobs.distrust(part.blob):
+            yield from read_chunks(blobs, step, part, numbers[given:], to_the_end)
+            return
+        yield number, found
+
+
+def _read_chunks(
+    blobs: Readable, step: int, part: Part, numbers: Sequence[int], to_the_end: bool
+) -> Iterator[tuple[int, bytes | Damage]]:
     if not numbers and not to_the_end:
         return
     try:

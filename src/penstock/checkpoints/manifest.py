@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from penstock.base.errors import BadInput, Damaged, NewerSchema
 from penstock.base.hashing import canonical_json, is_digest
@@ -172,7 +172,13 @@ def _encode_extra(extra: dict[str, Any]) -> Any:
     return encoded.structure
 
 
-def read_manifest(blobs: Blobs, digest: str) -> Manifest:
+class Gets(Protocol):
+    """A blob store, or copies before one."""
+
+    def get(self, digest: str) -> bytes: ...
+
+
+def read_manifest(blobs: Gets, digest: str) -> Manifest:
     """Read and check. Raises NotFound, Damaged, NewerSchema."""
     return parse_manifest(blobs.get(digest), digest)
 

@@ -27,14 +27,15 @@ def handle(
     answer: dict[str, Any] = {"step": message["step"], "rank": message["rank"]}
     began = time.thread_time()
     try:
-        answer["part"] = persist(_slot(message["slot"], buffers), message["index"], blobs)
+        answer["part"] = persist(slot_of(message["slot"], buffers), message["index"], blobs)
         answer["seconds"] = time.thread_time() - began
     except PenstockError as error:
         answer["error"] = error.as_dict()
     return answer
 
 
-def _slot(name: str, buffers: Mapping[str, memoryview]) -> memoryview:
+def slot_of(name: str, buffers: Mapping[str, memoryview]) -> memoryview:
+    """Raises BadInput for one that was not announced."""
     if name not in buffers:
         raise BadInput(
             f'there is no slot "{name}"',

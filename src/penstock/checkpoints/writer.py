@@ -9,7 +9,7 @@ import xxhash
 
 from penstock.base.errors import BadInput
 from penstock.base.hashing import digest_json
-from penstock.blobs import Blobs
+from penstock.blobs import Begun, Blobs
 from penstock.checkpoints.chunks import Chunk, cut
 from penstock.checkpoints.layout import FORMAT, Piece
 
@@ -23,17 +23,28 @@ def persist(buffer: memoryview, index: dict[str, Any], blobs: Blobs) -> dict[str
     whole part is durable. A damaged blob that has this address already is replaced. Raises what
     `blobs.put` raises (DiskFull, ReadOnly, Unavailable), and BadInput.
     """
+    chunks = chunks_of(index)
+    # A run that met damage, fell back and computed the same step again comes with the same bytes,
+    # and "already there" would then be the damaged blob: so what is there is read, and mended.
+    blob = blobs.put(_hashed(_part(buffer, index), chunks), mend=True)
+    return described(index, [chunk.as_dict() for chunk in chunks], blob)
+
+
+def begin(buffer: memoryview, index: dict[str, Any], blobs: Blobs) -> tuple[Begun, dict[str, Any]]:
+    """The first half of `persist`: what is to become visible, and its description."""
+    chunks = chunks_of(index)
+    begun = blobs.begin(_hashed(_part(buffer, index), chunks), mend=True)
+    return begun, described(index, [chunk.as_dict() for chunk in chunks], begun.digest)
+
+
+def _part(buffer: memoryview, index: dict[str, Any]) -> memoryview:
     nbytes = index["nbytes"]
     if buffer.nbytes < nbytes:
         raise BadInput(
             f"the buffer has {buffer.nbytes} bytes and its index speaks of {nbytes}",
             "Give persist the buffer and the index of the same plan.",
         )
-    chunks = chunks_of(index)
-    # A run that met damage, fell back and computed the same step again comes with the same bytes,
-    # and "already there" would then be the damaged blob: so what is there is read, and mended.
-    blob = blobs.put(_hashed(buffer.cast("B")[:nbytes], chunks), mend=True)
-    return described(index, [chunk.as_dict() for chunk in chunks], blob)
+    return buffer.cast("B")[:nbytes]
 
 
 def chunks_of(index: dict[str, Any]) -> list[Chunk]:

@@ -21,6 +21,7 @@ from itertools import islice
 
 from penstock.base.process import Identity
 from penstock.blobs import Blobs, Stat
+from penstock.home.copies import sweep
 from penstock.jobs.stores import Stores
 from penstock.meta import Meta, Reader
 from penstock.records import Lease
@@ -35,12 +36,17 @@ GRACE_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a collection did, in blobs; `bytes` is the room that `purged` gave back."""
+    """What a collection did, in blobs; `bytes` is the room that `purged` gave back.
+
+    copies  of parts of checkpoints that this machine's disk had before a far store, and their bytes
+    """
 
     condemned: int = 0
     purged: int = 0
     restored: int = 0
     bytes: int = 0
+    copies: int = 0
+    copy_bytes: int = 0
 
 
 def collect_garbage(
@@ -55,18 +61,19 @@ def collect_garbage(
     Raises LeaseHeld when another collection runs, and what the stores raise.
     """
     if dry_run:
-        return _collect(stores.meta, stores.blobs, None, grace_seconds)
+        return _collect(stores, None, grace_seconds)
     holder = str(Identity.mine())
     with stores.meta.write() as writer:
         lease = writer.take_lease(_LEASE, holder, _LEASE_SECONDS)
     try:
-        return _collect(stores.meta, stores.blobs, lease, grace_seconds)
+        return _collect(stores, lease, grace_seconds)
     finally:
         with stores.meta.write() as writer:
             writer.release_lease(lease)
 
 
-def _collect(meta: Meta, blobs: Blobs, lease: Lease | None, grace: float) -> Collected:
+def _collect(stores: Stores, lease: Lease | None, grace: float) -> Collected:
+    meta, blobs = stores.meta, stores.blobs
     purged = restored = room = condemned = 0
     for batch in _batches(blobs.condemned()):
         back, gone = _judge(meta, batch, grace)
@@ -81,7 +88,8 @@ def _collect(meta: Meta, blobs: Blobs, lease: Lease | None, grace: float) -> Col
         if lease is not None:
             _still_mine(meta, lease)
             _each(blobs.condemn, doomed)
-    return Collected(condemned, purged, restored, room)
+    copies, copy_bytes = sweep(stores, dry_run=lease is None, grace_seconds=grace)
+    return Collected(condemned, purged, restored, room, copies, copy_bytes)
 
 
 def _judge(meta: Meta, batch: list[Stat], grace: float) -> tuple[list[Stat], list[Stat]]:

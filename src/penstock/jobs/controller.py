@@ -105,7 +105,7 @@ class Controller:
         try:
             self._work.open(self)
             self._find_agent(run)
-            while not isinstance(self._state, think.Ended):
+            while not isinstance(self._state, think.Ended) or self._waits():
                 self._step()
             return self._finish(self._state)
         except LeaseLost:
@@ -117,6 +117,13 @@ class Controller:
         except KeyboardInterrupt:  # only where the controller lives in the user's own process
             self._interrupted()
             raise
+
+    def _waits(self) -> bool:
+        """At the end, for what only the agent's processes can still bring."""
+        wished = self._wishes.facts(self.stores.settings.grace_seconds)
+        if wished["kill"] or self._facts.agent_lost:
+            return False
+        return self._work.waits(wished["grace"] if wished["preempted"] else None)
 
     def _step(self) -> None:
         self._holding.renew()
@@ -362,7 +369,6 @@ class Controller:
         _log.error("giving up", extra=log.facts(error=error.as_dict()))
         if self._agent is not None:
             self._agent.end()
-
         try:
             self._work.close()
             self._break_off("failed", {"error": error.as_dict()})
@@ -373,7 +379,6 @@ class Controller:
         """Ctrl-C: nothing may go on without the one who pressed it; all that is done stays."""
         if self._agent is not None:
             self._agent.end()
-
         self._break_off("stopped", {"why": "Ctrl-C"})
 
     def _break_off(self, state: Literal["failed", "stopped"], body: dict[str, Any]) -> None:

@@ -301,5 +301,8 @@ class MapWork:
     def finish(self, results: dict[int, dict[str, Any]]) -> dict[str, Any]:
         return {"units": self._done, "ended": time.time()}
 
+    def waits(self, grace: float | None) -> bool:
+        return False
+
     def close(self) -> None:
         """Maps keep nothing open."""

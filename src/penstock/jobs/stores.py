@@ -88,6 +88,8 @@ def _say_cache_limits(layout: Layout, settings: Settings) -> None:
     name, quotas = layout.cache_limit.name, settings.cache_quotas
     room = settings.cache_bytes
     _say(layout.cache_limit, "" if room is None else str(room - sum(quotas.values())))
+    disk = settings.checkpoint_disk_bytes
+    _say(layout.staged_limit, "" if disk is None else str(disk))
     parts = {layout.quota_of(dataset): size for dataset, size in quotas.items()}
     for part, size in parts.items():
         _say(part / name, str(size))

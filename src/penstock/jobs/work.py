@@ -104,6 +104,13 @@ class Work(Protocol):
         """All ranks returned: the run's result, committed by the controller."""
         ...
 
+    def waits(self, grace: float | None) -> bool:
+        """Asked often when no rank is left: whether something is still to come before the end.
+
+        grace  seconds that are left, where the run's place is taken away; None: no such limit
+        """
+        ...
+
     def close(self) -> None:
         """Once, when no process of the run is left; the run's end is committed next."""
         ...

@@ -40,6 +40,11 @@ class Kept:
         return replace(self, tries=TRIES)
 
 
-def tier_of(blobs_url: str) -> Literal["disk", "store"]:
-    """Where checkpoints of such a store are read from."""
-    return "disk" if blobs_url.startswith("file:") else "store"
+def is_far(blobs_url: str) -> bool:
+    """Whether a store is beyond this machine's disks."""
+    return not blobs_url.startswith("file:")
+
+
+def tier_of(blobs_url: str, fetched: int) -> Literal["disk", "store"]:
+    """Where a checkpoint was read from. fetched: blobs of it that this machine's disk lacked."""
+    return "store" if is_far(blobs_url) and fetched else "disk"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+from penstock.base.hashing import digest_bytes
 from penstock.checkpoints import assemble, to_drop
 from penstock.jobs.work import Control
 from penstock.meta import Writer
@@ -12,15 +14,33 @@ from penstock.training import windows
 from penstock.training.windows import Window
 
 
-def commit_checkpoint(
-    control: Control, step: int, parts: list[dict[str, Any]], code: str | None, origin: int | None
-) -> None:
-    """All ranks' parts of one step are stored: its manifest, then its row; old ones may go.
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """manifest  its bytes, to be put as a blob
+    refs      blobs that it names
+    size      bytes of all of it
+    extra     what rank 0 handed over with its part
+    """
+
+    step: int
+    manifest: bytes
+    refs: list[str]
+    size: int
+    extra: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        return digest_bytes(self.manifest)
+
+
+def assembled(
+    control: Control, step: int, parts: list[dict[str, Any]], code: str | None
+) -> Assembled:
+    """All ranks' parts of one step as one checkpoint.
 
     parts   what the checkpoint writer said of each, by rank
     code    digest of the run's source snapshot
-    origin  the step at which a forked run begins
-    Raises LeaseLost, Unavailable, DiskFull.
+    Raises BadInput where the ranks do not agree.
     """
     extra = parts[0]["extra"]
     manifest, refs = assemble(
@@ -31,21 +51,36 @@ def commit_checkpoint(
         [part["part"] for part in parts],
         {"metrics": extra["metrics"], "code": code},
     )
-    digest = control.stores.blobs.put(manifest)
     size = len(manifest) + sum(part["part"]["nbytes"] for part in parts)
+    return Assembled(step, manifest, refs, size, extra)
+
+
+def commit_checkpoint(control: Control, found: Assembled, origin: int | None) -> None:
+    """Parts and manifest of one step are stored: its row; old ones may go.
+
+    origin  the step at which a forked run begins
+    Raises LeaseLost, Unavailable, DiskFull.
+    """
+    step, extra = found.step, found.extra
 
     def change(tx: Writer) -> None:
         row = Checkpoint(
-            control.run_id, step, digest, control.generation, tx.now(), size, extra["metrics"]
+            control.run_id,
+            step,
+            found.digest,
+            control.generation,
+            tx.now(),
+            found.size,
+            extra["metrics"],
         )
-        tx.add_checkpoint(row, [digest, *refs])
+        tx.add_checkpoint(row, [found.digest, *found.refs])
         if extra["best"] is not None:
             tx.mark_best(control.run_id, step, extra["best"])
         keep = control.stores.settings
         rows = tx.checkpoints(control.run_id)
         for old in to_drop(rows, keep.keep_checkpoints, origin, keep.keep_checkpoints_every):
             tx.drop_checkpoint(control.run_id, old)
-        body = {"step": step, "bytes": size, "best": extra["best"]}
+        body = {"step": step, "bytes": found.size, "best": extra["best"]}
         tx.event(f"run/{control.run_id}", "checkpoint.committed", body)
 
     control.commit(change)

@@ -231,7 +231,7 @@ def _line_of(event: Event) -> str | None:
             return "the controller died; another one took over"
         case "attempt.resumed":
             changed = "; ".join(body.get("changed", ()))
-            tier = ", from memory" if body.get("from") == "memory" else ""
+            tier = f", from {body['from']}" if body.get("from") in ("memory", "store") else ""
             more = f", with {changed}" if changed else ""
             return f"resumed at step {body['step']}{tier}{more}"
         case "weights.initialised":
@@ -245,6 +245,11 @@ def _line_of(event: Event) -> str | None:
             return f"{body.get('what', 'a checkpoint is damaged')}"
         case "checkpoint.failed":
             return f"checkpoint {body['step']} was not saved: {body['error']['what']}"
+        case "checkpoint.delayed":
+            return f"checkpoint {body['step']} waits on this disk: {body['error']['what']}"
+        case "checkpoints.awaited":
+            steps = ", ".join(str(step) for step in body["steps"])
+            return f"waiting until the object store has checkpoint {steps}"
         case "checkpoint.torn":
             what = f"{body['tensor']} changed outside of optimizer.step() (rank {body['rank']})"
             return (

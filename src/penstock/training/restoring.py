@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock.blobs import Blobs
@@ -73,7 +74,7 @@ class Restorer:
 
     def _read(self, chosen: dict[str, Any], onto: Onto) -> tuple[int, State]:
         """(step, state) of what the controller chose: slots in memory, or a manifest's blobs."""
-        from penstock.checkpoints import Slots, load, read_manifest
+        from penstock.checkpoints import Near, Slots, load, read_manifest
 
         link = self._link
         if chosen["from"] == "memory":
@@ -83,8 +84,9 @@ class Restorer:
             state = load(slots, slots.manifest, link.rank, link.world_size, onto)
             slots.close()
             return chosen["step"], state
-        manifest = read_manifest(self._blobs, chosen["manifest"])
-        return manifest.step, load(self._blobs, manifest, link.rank, link.world_size, onto)
+        near = Near(Path(chosen["near"]), self._blobs) if chosen.get("near") else self._blobs
+        manifest = read_manifest(near, chosen["manifest"])
+        return manifest.step, load(near, manifest, link.rank, link.world_size, onto)
 
     def _begin(self, tracked: Tracked) -> None:
         """Put the weights that `init_from` resolved to into the tracked models, if it did."""

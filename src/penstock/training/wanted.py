@@ -192,7 +192,7 @@ def wanted_of(
         "sidecars": {
             "checkpoint": {
                 "entry": "penstock.training.sidecar:main",
-                "payload": {"blobs": stores.blobs.url},
+                "payload": {"blobs": stores.blobs.url, "home": str(stores.layout.root)},
             }
         },
         "cwd": str(Path.cwd()),

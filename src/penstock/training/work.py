@@ -17,13 +17,14 @@ from penstock.meta import Writer
 from penstock.records import Run
 from penstock.training import windows
 from penstock.training.choosing import Kept, tier_of
-from penstock.training.committing import commit_checkpoint, go_back
+from penstock.training.committing import Assembled, assembled, commit_checkpoint, go_back
 from penstock.training.elastic import Sizes
 from penstock.training.forwarding import Forwarding, keep
 from penstock.training.interval import Pacing, failed
 from penstock.training.references import References
 from penstock.training.releasing import Releases
 from penstock.training.straggling import Straggling
+from penstock.training.under_way import PATIENCE, UnderWay
 
 _SETTLE = 5.0  # seconds to wait for checkpoints of the gang that died
 _TOLD = {  # what a rank tells -> the event that it becomes
@@ -72,10 +73,12 @@ class TrainingWork:
         self._control = control
         self._releases = Releases(control)
         self._references = References(control)
+        self._under_way = UnderWay(control, self._source)
         with control.stores.meta.read() as db:
             rows = db.checkpoints(control.run_id)
             attempts = db.attempts(control.run_id)
         self._committed = max((row.step for row in rows), default=0)
+        self._land()
         self._paths: list[str] = []
         if self._source:  # none of a function that was typed into a notebook
             stores = control.stores
@@ -176,12 +179,12 @@ class TrainingWork:
         because what is in memory is newer."""
         if 0 < self.kept() >= max((step for _, step in self._handed), default=0):
             return True
-        pending = [
-            step
+        pending = {
+            (attempt, step)
             for (attempt, step), ranks in self._handed.items()
             if attempt < self._control.attempt and len(ranks) == self._world_of(attempt)
-        ]
-        return not pending or time.monotonic() - self._started_at > _SETTLE
+        }
+        return not pending - self._under_way.keys() or time.monotonic() - self._started_at > _SETTLE
 
     def _choose(self) -> dict[str, Any]:
         """The state in memory where it is newer, else the newest whole checkpoint; the same for all
@@ -190,10 +193,14 @@ class TrainingWork:
             with self._control.stores.meta.read() as db:
                 rows = db.checkpoints(self._control.run_id)
                 known = windows.read(db.get_run(self._control.run_id).result)
+            rows += [
+                row for row in self._under_way.rows() if not windows.is_inside(known, row.step)
+            ]
             newest = max((row.step for row in rows), default=0)
             if self.kept() > newest and not windows.is_inside(known, self.kept()):
                 return self._choose_memory(known)
-            found = newest_whole(rows, self._control.stores.blobs)
+            near = self._under_way.near()
+            found = newest_whole(rows, near or self._control.stores.blobs)
             fell_back = found.checkpoint.step if found.checkpoint else 0
             for damage in found.damages:
                 body = {**damage.as_dict(), "fell_back_to": fell_back, "what": str(damage)}
@@ -202,12 +209,19 @@ class TrainingWork:
             if digest is None and (forked := self._spec.get("forked_from")):
                 raise _no_beginning(forked)
             left_out = windows.left_out(known, fell_back)
-            tier = tier_of(self._control.stores.blobs.url) if digest else None
+            fetched = near.fetched if near is not None else 0
+            tier = tier_of(self._control.stores.blobs.url, fetched) if digest else None
             self._chosen = {"from": tier, "manifest": digest, "step": fell_back}
-            self._chosen["left_out"] = left_out
+            self._chosen |= {"left_out": left_out, "near": near and str(near.folder)}
+            self._under_way.drop(self._is_beyond)
             self._handed = {k: v for k, v in self._handed.items() if k[0] == self._control.attempt}
             self._parts = {k: v for k, v in self._parts.items() if k[0] == self._control.attempt}
         return self._chosen
+
+    def _is_beyond(self, key: _Step) -> bool:
+        """Whether it is an earlier attempt's, of a step that this attempt takes anew."""
+        chosen, newest = self._chosen, self._control.attempt
+        return chosen is not None and key[0] < newest and key[1] > chosen["step"]
 
     def _is_of_the_past(self, step: int) -> bool:
         """Whether an earlier attempt's checkpoint still is one of this run."""
@@ -221,6 +235,7 @@ class TrainingWork:
         self._chosen = {"from": "memory", "gang": kept.gang, "step": kept.step}
         self._chosen["left_out"] = left_out
         self._kept = kept.tried()
+        self._under_way.drop(self._is_beyond)
         return self._chosen
 
     # -- checkpoints ----------------------------------------------------------------------------
@@ -234,6 +249,14 @@ class TrainingWork:
 
     def on_sidecar(self, name: str, body: dict[str, Any]) -> None:
         key = (int(body["gang"]), int(body["step"]))
+        if "delayed" in body:
+            facts = {"step": key[1], "rank": body["rank"], "error": body["delayed"]}
+            self._control.event("checkpoint.delayed", facts)
+            return
+        if body.get("staged") and "error" not in body:
+            self._handed.pop(key, None)
+            self._land()
+            return
         if key[0] < self._control.attempt and not self._is_of_the_past(key[1]):
             return  # an earlier attempt's: what to go on from is decided without it
         rescued = body["extra"].get("rescued") and key[1] <= self._committed
@@ -250,14 +273,30 @@ class TrainingWork:
         world = self._world_of(key[0])
         if len(parts) == world:
             del self._parts[key]
-            self._commit(key[1], [parts[rank] for rank in range(world)])
+            ordered = [parts[rank] for rank in range(world)]
+            found = assembled(self._control, key[1], ordered, self._source)
+            self._control.stores.blobs.put(found.manifest)
+            self._commit(found, ordered)
             self._handed.pop(key, None)
             for old in [k for k in self._parts if k < key]:
                 del self._parts[old]  # a step that some rank did not save is never whole
 
-    def _commit(self, step: int, parts: list[dict[str, Any]]) -> None:
-        commit_checkpoint(self._control, step, parts, self._source, self._origin)
-        self._committed = max(self._committed, step)
+    def _land(self) -> None:
+        """Commit what came by way of this machine's disk and is in the store now."""
+        while (arrived := self._under_way.arrived()) is not None:
+            key, found, parts = arrived
+            rescued = found.extra.get("rescued") and key[1] <= self._committed
+            if not (self._is_void(key) or self._is_beyond(key) or rescued):
+                self._commit(found, parts)
+            self._under_way.drop(lambda each, upto=key: each <= upto)  # type: ignore[misc]
+
+    def waits(self, grace: float | None) -> bool:
+        self._land()
+        return self._under_way.is_waited_for(PATIENCE if grace is None else grace)
+
+    def _commit(self, found: Assembled, parts: list[dict[str, Any]]) -> None:
+        commit_checkpoint(self._control, found, self._origin)
+        self._committed = max(self._committed, found.step)
         if (interval := self._pacing.saved(parts)) is not None:
             self._change_spec(interval=interval.as_dict())
 
@@ -266,6 +305,8 @@ class TrainingWork:
             asked, self._asked = self._asked, []
             for call in asked:
                 self._control.reply(call, self._choose())
+        if self._under_way.is_putting:
+            self._land()
         for slow in self._straggling.news():
             self._control.event("rank.straggling", slow)
         seconds = self._pacing.seconds
@@ -307,6 +348,7 @@ class TrainingWork:
             return
         self._gone_back = (control.attempt, go_back(control, facts, self._origin).after)
         self._handed = {key: ranks for key, ranks in self._handed.items() if not self._is_void(key)}
+        self._under_way.drop(self._is_void)
 
     def _is_void(self, key: _Step) -> bool:
         """A checkpoint of a gang whose run went back beyond it."""
@@ -333,6 +375,7 @@ class TrainingWork:
 
     def close(self) -> None:
         """Signals leave the run's folder: the rest to trackers, all into the blob store."""
+        self._land()
         if self._forwarding is not None:
             self._straggling.close()
             self._forwarding.close(self._finished)

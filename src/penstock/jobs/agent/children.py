@@ -32,7 +32,8 @@ def sidecar_of(name: str, spec: dict[str, Any]) -> tuple[Child, socket.socket]:
     wanted = spec["sidecars"][name]
     channel, theirs = Channel.pair()
     log = Path(spec["logs"]) / f"{name}.log"
-    request = to_fork(f"sidecar-{name}", log, wanted["entry"], wanted["payload"], {})
+    payload = {**wanted["payload"], "run_id": spec["run_id"]}
+    request = to_fork(f"sidecar-{name}", log, wanted["entry"], payload, {})
     return Child("sidecar", name, 0, -1, channel, request), theirs
 
 

@@ -176,6 +176,9 @@ class Agent:
         if child.gang == self._gang and self._pacing is None and self._words is not None:
             self._pacing = Pacing(self._words)
 
+    def _said_staged(self, _: Child, body: dict[str, Any]) -> None:
+        self._sharing.released(body["rank"], body["slot"])
+
     def _said_done(self, child: Child, body: dict[str, Any]) -> None:
         self._sharing.done(child, body)
 

@@ -148,14 +148,19 @@ class Sharing:
             self._family.tell(sidecar, message)
 
     def done(self, child: Child, body: dict[str, Any]) -> None:
-        """A sidecar is through with a slot; its result goes to the controller."""
-        seat = self._seats.get(body["rank"])
-        if seat is not None and seat.handed.pop(body["slot"], None) is not None:
-            self._say(seat, {"done": body["slot"]})
-            if body["slot"] in seat.slots and seat.is_free(body["slot"]):
-                self._say(seat, {"free": body["slot"]})
-            seat.tidy()
+        """A sidecar has a result, which goes to the controller, and is through with its slot, if it
+        still had it."""
+        self.released(body["rank"], body["slot"])
         self._outbox.put("sidecar", {"name": child.name, **body})
+
+    def released(self, rank: int, slot: str) -> None:
+        """A sidecar needs a slot no more: what was in it is on a disk."""
+        seat = self._seats.get(rank)
+        if seat is not None and seat.handed.pop(slot, None) is not None:
+            self._say(seat, {"done": slot})
+            if slot in seat.slots and seat.is_free(slot):
+                self._say(seat, {"free": slot})
+            seat.tidy()
 
     def _seat_of(self, child: Child, slot: str) -> Seat | None:
         """Of a rank that may still speak; None for one whose gang was replaced."""
