@@ -4,6 +4,8 @@ The first optimiser of a process imports torch._dynamo (over a second); a rank t
 dead one must not pay for that again. The rest is small, and is imported late where it is used.
 """
 
+import pydantic.dataclasses
+import pydantic.type_adapter  # noqa: F401
 import torch._dynamo
 import torch.nn.parallel  # noqa: F401
 
