@@ -6,7 +6,7 @@ BIN := .venv/bin
 SPECS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint format chaos interop bench-env bench clean
+.PHONY: help demo test test-long lint format chaos interop gpu-check bench-env bench clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ chaos: .venv/installed-test ## Kill at random points for long (PENSTOCK_CHAOS_SE
 
 interop: .venv-interop/installed-interop ## Run the tests beside Lightning, Accelerate, Hugging Face datasets and MLflow
 	.venv-interop/bin/python -m pytest -q -p no:xdist -m interop tests/data tests/training tests/signals/test_mlflow.py tests/training/test_mlflow.py
+
+# GPU_PYTHON=/path/to/python: an environment that is there already, where nothing can be installed.
+gpu-check: $(if $(GPU_PYTHON),,.venv/installed-test) ## Check what only a GPU can show, with a table of figures
+	@$(or $(GPU_PYTHON),$(BIN)/python) tests/gpu/check.py --json $(or $(JSON),gpu-check.json)
 
 bench-env: .venv/installed-test ## Make the environments that the benchmarks' peers live in
 	$(BIN)/python -m benchmarks --make-environments

@@ -40,6 +40,7 @@ def test_defaults_of_ranks_are_these():
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
         "NCCL_DEBUG": "WARN",
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     }
     assert not [name for name in of_ranks(2, "cpu", {}) if name.startswith("NCCL")]
 

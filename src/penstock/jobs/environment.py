@@ -48,9 +48,12 @@ def of_ranks(threads: int, device: str, given: Mapping[str, str]) -> dict[str, s
     count = str(threads)
     wanted = {**_forked(given, count), "MKL_NUM_THREADS": count, **_EXACT, **_ONE_MACHINE}
     wanted["TORCHINDUCTOR_COMPILE_THREADS"] = count  # else each rank starts one for every core
-    wanted["NCCL_DEBUG"] = "WARN"  # why a communicator failed, in the log of the rank
     if device == "cpu":
-        wanted = {name: value for name, value in wanted.items() if not name.startswith("NCCL_")}
+        del wanted["NCCL_SOCKET_IFNAME"]
+    else:
+        wanted["NCCL_DEBUG"] = "WARN"  # why a communicator failed, in the log of the rank
+        # Whether there is a GPU is then asked without CUDA, which no fork could use any more.
+        wanted["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     return {**wanted, **_theirs(given, wanted), "OMP_NUM_THREADS": count}
 
 

@@ -86,8 +86,8 @@ def unfit() -> str | None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return "it initialised CUDA"
-    if any("/dev/nvidia" in each for each in _open_files()):
-        return "it opened a GPU"
+    if "/dev/nvidia-uvm" in _open_files():  # CUDA opens it, NVML does not
+        return "it initialised CUDA"
     return None
 
 

@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from penstock.jobs.pulse import Pulse
 from penstock.jobs.words import CHECKPOINT, COMPUTE, EVALUATE, PUBLISH
 from penstock.training.amounts import Amounts
+from penstock.training.gauge import Gauge
 
 T = TypeVar("T")
 _SPANS = {
@@ -28,6 +29,7 @@ _SPANS = {
     EVALUATE: "penstock/evaluation",
     PUBLISH: "penstock/publishing",
 }
+_CPU = torch.device("cpu")
 COMPARING = "penstock/comparing"
 BEGAN, OVER = "penstock/began", "penstock/over"
 
@@ -35,7 +37,8 @@ BEGAN, OVER = "penstock/began", "penstock/over"
 class Accounts:
     """One rank's. `timed` and `step_done` belong to the loop, `during` to all else."""
 
-    def __init__(self, emitter: Any, pulse: Pulse) -> None:
+    def __init__(self, emitter: Any, pulse: Pulse, device: torch.device = _CPU) -> None:
+        self._gauge = Gauge(device, emitter, lambda: self._step)
         self.amounts = Amounts(emitter)
         self._emitter = emitter
         self._pulse = pulse
@@ -72,6 +75,7 @@ class Accounts:
     def timed(self, source: Iterable[Any], step: int) -> Iterator[Any]:
         """The source's items, with how long each was waited for. step: completed so far."""
         self._step = step
+        self._gauge.begin()
         self._emitter.text(step, BEGAN, "steps")
         self._began = time.perf_counter()
         for item in source:
@@ -98,6 +102,7 @@ class Accounts:
     def over(self) -> None:
         """The loop came to its end, or was left."""
         self.amounts.leave()
+        self._gauge.close()
         self._emitter.text(self._step, OVER, "steps")
 
     @contextmanager

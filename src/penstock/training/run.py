@@ -76,7 +76,7 @@ class Run:
         self._sizes = Sizes(**payload["elastic"]) if payload.get("elastic") else None
         self._scalars = Scalars(emitter)
         self._updates = Updates(self._tracked, self._laid, link.world_size)
-        self._accounts = Accounts(emitter, link.pulse)
+        self._accounts = Accounts(emitter, link.pulse, self.device)
         waiting = partial(self._accounts.during, CHECKPOINT)
         self._saver = Saver(link, payload["every_steps"], payload["memory_every"], waiting)
         self._constructed: dict[str, hyperparameters.Groups] = {}
