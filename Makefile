@@ -39,8 +39,8 @@ chaos: .venv/installed-test ## Kill at random points for long (PENSTOCK_CHAOS_SE
 .venv-interop/installed-interop: $(SPECS)
 	@.ci/run install interop .venv-interop
 
-interop: .venv-interop/installed-interop ## Run the tests beside Lightning, Accelerate, Hugging Face datasets and MLflow
-	.venv-interop/bin/python -m pytest -q -p no:xdist -m interop tests/data tests/training tests/signals/test_mlflow.py tests/training/test_mlflow.py
+interop: .venv-interop/installed-interop ## Run the tests beside Lightning, Accelerate, Hugging Face datasets, MLflow and W&B
+	.venv-interop/bin/python -m pytest -q -p no:xdist -m interop tests/data tests/training tests/signals tests/training/test_mlflow.py tests/training/test_wandb.py
 
 # GPU_PYTHON=/path/to/python: an environment that is there already, where nothing can be installed.
 gpu-check: $(if $(GPU_PYTHON),,.venv/installed-test) ## Check what only a GPU can show, with a table of figures

@@ -1,12 +1,16 @@
 """What a run writes stays: sources, checkpoints and signals are referred to, and forwarded."""
 
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 from penstock.home.gc import collect_garbage
 from penstock.jobs.source import refs
 from penstock.signals import read_scalars
+from penstock.training import forwarding
 
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(120)]
 
@@ -66,6 +70,28 @@ def test_a_run_whose_mlflow_cannot_be_had_says_so_once_and_goes_on(tmp_path, mad
     log = project.home / "runs" / project.newest("run").id / "logs" / "controller.log"
     says = "needs the package mlflow" if missing == "package" else "did not take scalars"
     assert log.read_text().count(says) == 1
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_tracker_that_does_not_end_is_ended(tmp_path, stopped):
+    """Its process takes the last word and goes on, or cannot even hear it."""
+    child = subprocess.Popen([sys.executable, "-c", "while True: input()"], stdin=subprocess.PIPE)
+    if stopped:
+        child.send_signal(signal.SIGSTOP)
+    forwarding._tell(child, b"\n" * 100)
+    forwarding._end(child, "W&B", time.monotonic() + (0.2 if stopped else 60))
+    assert child.returncode == (-signal.SIGKILL if stopped else 1)
+
+
+@pytest.mark.long
+def test_a_run_without_the_wandb_package_says_so_once_and_goes_on(made):
+    project = made(wandb="penstock")
+    broken = project.folder / "wandb"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("raise ImportError('not here')")
+    project.environment["PYTHONPATH"] = str(project.folder)
+    project.run("run", "1")
+    assert project.log("run", "controller").count("needs the package wandb") == 1
 
 
 @pytest.mark.parametrize("workers", [pytest.param("0", marks=pytest.mark.long), "1"])

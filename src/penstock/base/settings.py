@@ -143,6 +143,11 @@ class Settings(BaseModel):
         description="Tracking URI of MLflow, or a folder, to which scalars of every run are "
         "forwarded.",
     )
+    wandb: str | None = Field(
+        None,
+        description="Project of Weights & Biases, or ENTITY/PROJECT, to which scalars and config "
+        "of every run are forwarded; WANDB_MODE=offline writes files only.",
+    )
     token: str | None = Field(
         None, description="Bearer token that `penstock up` asks for; needed beyond loopback."
     )

@@ -41,6 +41,7 @@ class Settling:
     folder   of the run's segments; may not exist yet
     written  name -> highest step that the other side has already: nothing up to it is given
     spelled  our name of a scalar -> the name by which `written` knows it
+    floor    nothing up to this step is given, whatever its name
     """
 
     def __init__(
@@ -48,10 +49,12 @@ class Settling:
         folder: Path,
         written: Mapping[str, int],
         spelled: Callable[[str], str] = lambda name: name,
+        floor: int = -1,
     ) -> None:
         self._folder = folder
         self._spelled = spelled
         self._written = dict(written)
+        self._floor = floor
         self._cursors: dict[str, Cursor] = defaultdict(Cursor)
         self._done: set[str] = set()
         self._generation = -1
@@ -59,15 +62,20 @@ class Settling:
         self._last_of_name: dict[tuple[int, str], int] = {}  # (rank, name), newest generation
         self._last: dict[int, int] = {}  # rank -> step, newest generation
 
-    def take(self, final: bool = False) -> list[Settled]:
-        """What has settled since, by step, then name. `final`: all there is."""
+    def take(self, final: bool = False, in_order: bool = False) -> list[Settled]:
+        """What has settled since, by step, then name. `final`: all there is.
+
+        in_order  for those who take no step after a later one: a step only once all of it has
+                  settled, and all before it
+        """
         self._read_new()
-        due = sorted(
-            (step, name)
-            for name, steps in self._pending.items()
-            for step in steps
-            if final or self._is_settled(name, step)
-        )
+        told = [(step, name) for name, steps in self._pending.items() for step in steps]
+        due = sorted(each for each in told if final or self._is_settled(each[1], each[0]))
+        if in_order:
+            waiting = set(told) - set(due)
+            first = min((step for step, _ in waiting), default=None)
+            due = [each for each in due if first is None or each[0] < first]
+            self._floor = max(self._floor, *(step for step, _ in due)) if due else self._floor
         return [self._settle(step, name) for step, name in due]
 
     def _settle(self, step: int, name: str) -> Settled:
@@ -99,7 +107,8 @@ class Settling:
                 if generation == self._generation:
                     self._last[rank] = max(self._last[rank], record.step)
                     self._last_of_name[rank, record.name] = record.step
-                if record.step > self._written.get(self._spelled(record.name), -1):
+                written = self._written.get(self._spelled(record.name), -1)
+                if record.step > max(self._floor, written):
                     told = self._pending[record.name][record.step]
                     told[generation, rank] = (record.value, record.at)
 

@@ -1,13 +1,16 @@
-"""A run's scalars on their way out of the run folder: to TensorBoard files and MLflow while it goes
-on, into the blob store at its end."""
+"""A run's scalars on their way out of the run folder: to TensorBoard files, MLflow and W&B while it
+goes on, into the blob store at its end."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from penstock.base import log, process
 from penstock.base.errors import PenstockError
@@ -21,15 +24,15 @@ _log = log.logger("controller")
 
 
 class Forwarding:
-    """To TensorBoard and MLflow, where the settings name them; otherwise nothing.
+    """To TensorBoard, MLflow and W&B, where the settings name them; otherwise nothing.
 
-    Owns a daemon thread for files and a process for MLflow, so that the controller's loop never
-    waits for them; `close` ends both after they have written what is left. What goes wrong is said
-    once and never touches the run: its segments have everything, and the next forwarder continues
-    from what the other side holds.
+    Owns a daemon thread for files and a process for each tracker, so that the controller's loop
+    waits for neither; `close` ends both after they have written what is left. What goes wrong is
+    said once and never touches the run: its segments have everything, and the next forwarder
+    continues from what the other side holds.
     """
 
-    def __init__(self, stores: Stores, run_id: str, name: str) -> None:
+    def __init__(self, stores: Stores, run_id: str, name: str, config: Any = None) -> None:
         self._segments = stores.layout.signals(run_id)
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -41,9 +44,12 @@ class Forwarding:
                 daemon=True,
             )
             self._thread.start()
-        self._child: subprocess.Popen[bytes] | None = None
-        if (target := stores.settings.mlflow) is not None:
-            self._child = _start(forwarder.command(self._segments, target, run_id, name))
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        for tracker in forwarder.NAMES:
+            if (target := getattr(stores.settings, tracker)) is None:
+                continue
+            if child := _start(tracker, self._segments, target, run_id, name, config):
+                self._children[tracker] = child
 
     def close(self, finished: bool = False) -> None:
         """Nothing more will come: write all there is.
@@ -51,8 +57,11 @@ class Forwarding:
         finished  the run did; otherwise it was stopped, failed, or goes on another time
         """
         self._over.set()
-        if self._child is not None:
-            _end(self._child, b"f" if finished else b"s")
+        for child in self._children.values():
+            _tell(child, b"f" if finished else b"s")
+        until = time.monotonic() + _LAST
+        for tracker, child in self._children.items():
+            _end(child, forwarder.NAMES[tracker], until)
         if self._thread is not None:
             self._thread.join()
 
@@ -68,31 +77,40 @@ class Forwarding:
             _log.warning("no TensorBoard files: %s", error, extra=log.facts(code=error.code))
 
 
-def _start(command: list[str]) -> subprocess.Popen[bytes] | None:
+def _start(
+    tracker: str, segments: Path, target: str, run_id: str, name: str, config: Any
+) -> subprocess.Popen[bytes] | None:
     me = os.getpid()
     try:
+        place = forwarder.config_beside(segments)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps(config))
         return subprocess.Popen(
-            command,
+            forwarder.command(tracker, segments, target, run_id, name),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=lambda: process.die_with_parent(me),
         )
     except OSError as error:
-        _log.warning("nothing to MLflow: its process cannot be started: %s", error)
+        name = forwarder.NAMES[tracker]
+        _log.warning("nothing to %s: its process cannot be started: %s", name, error)
         return None
 
 
-def _end(child: subprocess.Popen[bytes], word: bytes) -> None:
-    """Let it write the rest, for a while."""
+def _tell(child: subprocess.Popen[bytes], word: bytes) -> None:
     assert child.stdin is not None
     with suppress(OSError):  # it ended already, and said why
         child.stdin.write(word)
         child.stdin.close()
+
+
+def _end(child: subprocess.Popen[bytes], name: str, until: float) -> None:
+    """Let it write the rest, for a while."""
     try:
-        child.wait(_LAST)
+        child.wait(max(0.0, until - time.monotonic()))
     except subprocess.TimeoutExpired:
-        _log.warning("MLflow did not take the last scalars within %.0f s", _LAST)
+        _log.warning("%s did not take the last scalars within %.0f s", name, _LAST)
         child.kill()
         child.wait()
 

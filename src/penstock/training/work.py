@@ -89,7 +89,9 @@ class TrainingWork:
         if attempts and attempts[-1].ended_at is None:  # it may go on under this controller
             last = attempts[-1]
             self._straggling.begin(last.number, last.generation, self._world, adopted=True)
-        self._forwarding = Forwarding(control.stores, control.run_id, self._name)
+        self._forwarding = Forwarding(
+            control.stores, control.run_id, self._name, self._spec["config"]["value"]
+        )
 
     def committed(self) -> int:
         return self._committed

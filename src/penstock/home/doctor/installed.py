@@ -22,6 +22,7 @@ _OPTIONAL = {  # whoever uses one gets an error that names it
     "tensorboard": ("tensorboard", "tensorboard", "no forwarding of scalars to TensorBoard"),
     "mlflow": ("mlflow", "mlflow-skinny", "no forwarding of scalars to MLflow"),
     "gpu": ("pynvml", "nvidia-ml-py", "no figures of how busy GPUs are"),
+    "wandb": ("wandb", "wandb", "no forwarding of scalars to Weights & Biases"),
     "images": ("PIL", "pillow", "no decoding of pictures"),
     "hdf5": ("h5py", "h5py", "no reading of HDF5"),
     "zarr": ("zarr", "zarr", "no reading of Zarr"),
