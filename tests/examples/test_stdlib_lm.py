@@ -70,7 +70,7 @@ def test_its_loss_curve_is_the_same_however_often_it_is_killed(tmp_path: Path) -
     while script.poll() is None or script.returncode != 0:
         if script.poll() is not None:
             script = hurt.start()
-        time.sleep(dice.uniform(1, 4))
+        time.sleep(dice.uniform(0.2, 1.5))
         role = dice.choice(["rank", "rank", "agent", "controller", "script"])
         pids = [script.pid] if role == "script" else hurt.pids(role)
         if pids and script.poll() is None and len(struck) < 12:

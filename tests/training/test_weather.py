@@ -63,7 +63,7 @@ def weathered(home_of_its_own, bucket, dice, faults, epochs, refuses):
     """A training struck by that many faults ends with the weights of one that nobody touched."""
     project, clock, proxy, runtime = home_of_its_own(epochs)
     (project.folder / "calm").touch()
-    assert project.start("twin", "2").wait(600) == 0
+    assert project.start("twin", "2").wait(1500) == 0
     (project.folder / "calm").unlink()
     weather = Weather(project, dice, clock, proxy, bucket, refuses)
     names = list(weather.faults)
@@ -94,6 +94,6 @@ def test_faults_of_every_kind_change_no_bit_and_leave_nothing(home_of_its_own, b
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(3600)
 def test_a_hundred_faults_change_no_bit_and_leave_nothing(home_of_its_own, bucket, dice):
     weathered(home_of_its_own, bucket, dice, faults=100, epochs=500, refuses=10)
