@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.base.errors import SettingsError
-from penstock.base.settings import FILE, Settings, load_settings, project_folder
+from penstock.base.project import FILE, project_folder
+from penstock.base.settings import Settings, load_settings
 
 
 def write(folder: Path, text: str) -> None:

@@ -24,8 +24,8 @@ from pydantic import (
 from penstock.base import units
 from penstock.base.errors import BadInput, SettingsError
 from penstock.base.nearest import did_you_mean
+from penstock.base.project import FILE, project_folder
 
-FILE = "penstock.toml"
 PREFIX = "PENSTOCK_"
 UP_PORT = 8700  # where `penstock up` listens, unless it is told another
 # Variables that are not settings: tests and the processes that Penstock starts use them.
@@ -174,15 +174,6 @@ class Settings(BaseModel):
         if any(size < 0 for size in quotas.values()) or sum(quotas.values()) > (room or 0):
             raise ValueError(f"the quotas are not parts of cache_bytes, which is {room or 0}")
         return quotas
-
-
-def project_folder(start: Path | None = None) -> Path:
-    """The nearest folder upwards with `penstock.toml` or `.git`; else the folder itself."""
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if (folder / FILE).is_file() or (folder / ".git").exists():
-            return folder
-    return here
 
 
 def _from_file(folder: Path) -> dict[str, Any]:

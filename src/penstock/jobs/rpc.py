@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import json
 import queue
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -28,8 +30,9 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", 256 << 20),
     ("grpc.max_send_message_length", 256 << 20),
 ]
-# A new agent listens after some 0.1 s; gRPC would wait a whole second before it tries again.
+# Of attempts that fail although somebody listens; gRPC makes at least 100 ms of it.
 _AGAIN = [(f"grpc.{which}_reconnect_backoff_ms", 20) for which in ("initial", "min", "max")]
+_POLL = 0.002  # seconds
 
 
 def _dump(message: Message) -> bytes:
@@ -52,6 +55,17 @@ def serve(
     return server
 
 
+def _await_listener(address: str, deadline: float) -> None:
+    """Until somebody listens there, or the deadline passed. A new agent does after some 50 ms; a
+    channel that tried before that would be late by its pause between two attempts."""
+    path = address.removeprefix("unix:")
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as tried:
+            if tried.connect_ex(path) == 0:
+                return
+        time.sleep(_POLL)
+
+
 class Session:
     """The controller's end. Owns one reader thread, which ends with the stream.
 
@@ -68,8 +82,11 @@ class Session:
     def attach(self, generation: int, facts: Message, timeout: float) -> None:
         """Become the agent's controller. Raises Unavailable when nobody answers, LeaseLost when
         the agent obeys a newer one."""
+        deadline = time.monotonic() + timeout
+        _await_listener(self._address, deadline)
         try:
-            grpc.channel_ready_future(self._channel).result(timeout=timeout)
+            left = max(0.1, deadline - time.monotonic())
+            grpc.channel_ready_future(self._channel).result(timeout=left)
         except grpc.FutureTimeoutError:
             self._channel.close()
             raise Unavailable(

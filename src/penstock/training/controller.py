@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 
 from penstock.base import log, process
 from penstock.base.errors import PenstockError
@@ -11,6 +12,7 @@ from penstock.base.settings import load_settings
 from penstock.jobs.controller import Controller
 from penstock.jobs.notices import listen
 from penstock.jobs.stores import open_stores, pinned
+from penstock.training.references import import_what_ranks_ask_for
 from penstock.training.work import TrainingWork
 
 
@@ -30,6 +32,7 @@ def main(argv: list[str]) -> int:
                 run = db.get_run(run_id)
             controller = Controller(stores, run_id, TrainingWork(run), command(home, run_id))
             listen(controller)
+            threading.Thread(target=import_what_ranks_ask_for, daemon=True).start()
             with pinned(stores.meta):
                 controller.run()
     except PenstockError as error:

@@ -5,6 +5,7 @@ dead one must not pay for that again. The rest is small, and is imported late wh
 """
 
 import pydantic.dataclasses
+import pydantic.fields
 import pydantic.type_adapter  # noqa: F401
 import torch._dynamo
 import torch.nn.parallel  # noqa: F401

@@ -10,6 +10,11 @@ from penstock.meta import Writer
 from penstock.records import Version
 
 
+def import_what_ranks_ask_for() -> None:
+    """So that it is there when a first rank asks; a controller waits for its ranks meanwhile."""
+    from penstock.data import read_manifest, resolve  # noqa: F401
+
+
 class References:
     """Of one run."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,9 @@ def wanted_of(
             "Define it at the top level of a .py file and run that file, or train in this "
             "process: workers=0.",
         )
-    source = take_snapshot(entry.root, stores.blobs, entry=entry) if entry.in_file else ""
+    with ThreadPoolExecutor(1) as beside:
+        commit = beside.submit(git_commit, entry.root)
+        source = take_snapshot(entry.root, stores.blobs, entry=entry) if entry.in_file else ""
     by_steps = isinstance(checkpoint_every, int)
     if by_steps and int(checkpoint_every) < 1:
         raise BadInput(f"checkpoint_every={checkpoint_every} never saves", "Give 1 or more steps.")
@@ -198,7 +201,7 @@ def wanted_of(
         "cwd": str(Path.cwd()),
         "client": None if detach else str(process.Identity.mine()),
         "parts": subject.code.parts,
-        "git": git_commit(entry.root),
+        "git": commit.result(),
     }
     name = check_name(name or subject.name, "run name")
     known = refs(source, stores.blobs) if source else []

@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from penstock.base.settings import FILE, PREFIX, Settings, project_folder
+from penstock.base.project import FILE, project_folder
+from penstock.base.settings import PREFIX, Settings
 from penstock.home.doctor.here import existing
 from penstock.home.machine import mount_list
 from penstock.home.views import Check

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 _SECONDS = 20.0  # a checkout on a slow disk; past it, git counts as absent
@@ -30,15 +31,22 @@ def git(root: Path, *arguments: str) -> bytes | None:
     return done.stdout if done.returncode == 0 else None
 
 
+def _both(root: Path, first: tuple[str, ...], second: tuple[str, ...]) -> list[bytes | None]:
+    """Two commands at once, because each takes as long as a process needs to start."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda arguments: git(root, *arguments), (first, second)))
+
+
 def git_commit(root: Path) -> str | None:
     """The short hash of the commit that is checked out, with "+" when anything in `root` differs.
 
     None outside of a checkout, and before its first commit.
     """
-    commit = git(root, "rev-parse", "--short", "HEAD")
+    commit, changed = _both(
+        root, ("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--", ".")
+    )
     if commit is None:
         return None
-    changed = git(root, "status", "--porcelain", "--", ".")
     return commit.decode().strip() + ("+" if changed else "")
 
 
@@ -47,7 +55,11 @@ def git_files(root: Path) -> list[str] | None:
 
     None when git cannot say, and when `root` itself is ignored by the checkout around it.
     """
-    listed = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ".")
-    if listed is None or git(root, "check-ignore", "-q", "--", ".") is not None:
+    listed, ignored = _both(
+        root,
+        ("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "."),
+        ("check-ignore", "-q", "--", "."),
+    )
+    if listed is None or ignored is not None:
         return None
     return sorted({os.fsdecode(path) for path in listed.split(b"\0") if path})

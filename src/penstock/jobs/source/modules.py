@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from penstock.base.hashing import digest_file
-from penstock.base.settings import project_folder
+from penstock.base.project import project_folder
 from penstock.jobs.source import syntax
 from penstock.jobs.source.changing import changed_names
 from penstock.jobs.source.entry import Entry

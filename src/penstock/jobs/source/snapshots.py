@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,6 +27,7 @@ from penstock.jobs.source.modules import is_installed, reached
 
 _FORMAT = 1
 _OTHERS = ".others"  # in a snapshot: folders of sys.path that lie outside of the root
+_AT_ONCE = 8  # files that are stored at the same time
 _STALE = 3600.0  # seconds after which a half-written folder belongs to nobody
 
 
@@ -60,21 +62,26 @@ def snapshot(
 
 
 def _store(root: Path, paths: Iterable[str], prefix: str, blobs: Blobs) -> dict[str, Any]:
-    """Put files into the blob store; their manifest entries, under `prefix`."""
-    listed: dict[str, Any] = {}
-    for path in sorted(paths):
+    """Put files into the blob store; their manifest entries, under `prefix`.
+
+    Many at once: each waits for its own flush to the disk, or for its own request.
+    """
+
+    def store(path: str) -> tuple[str, dict[str, Any]] | None:
         try:
             data = (root / path).read_bytes()
         except FileNotFoundError:
-            continue  # removed while we looked; then the project does without it
+            return None  # removed while we looked; then the project does without it
         except OSError as error:
             raise Unavailable(
                 f"{root / path} cannot be read: {error.strerror}",
                 "Make it readable, or name it in .gitignore.",
                 path=str(root / path),
             ) from None
-        listed[prefix + path] = {"digest": blobs.put(data), "bytes": len(data)}
-    return listed
+        return prefix + path, {"digest": blobs.put(data), "bytes": len(data)}
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return dict(entry for entry in pool.map(store, sorted(paths)) if entry is not None)
 
 
 def refs(digest: str, blobs: Blobs) -> list[str]:
