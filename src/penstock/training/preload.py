@@ -6,7 +6,7 @@ dead one must not pay for that again. The rest is small, and is imported late wh
 
 import pydantic.dataclasses
 import pydantic.fields
-import pydantic.type_adapter  # noqa: F401
+import pydantic.type_adapter
 import torch._dynamo
 import torch.nn.parallel  # noqa: F401
 
@@ -17,3 +17,5 @@ import penstock.data.loader
 import penstock.data.pipeline.worker
 import penstock.training.rank
 import penstock.training.sidecar  # noqa: F401
+
+pydantic.type_adapter.TypeAdapter(int)  # the first looks for plugins in all that is installed
