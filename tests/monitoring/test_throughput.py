@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 from tests.monitoring.test_ledger import told
 
+from penstock.base.units import show_bytes
+from penstock.cli.accounts import rates
 from penstock.monitoring import Told, throughput
+from penstock.signals import segment
+from penstock.signals.segment import Record
 
 
 def rank(*seconds: float, samples: float = 8.0, flops: float = 1e9) -> Told:
@@ -46,3 +50,19 @@ def test_nothing_is_known_before_the_first_step() -> None:
     for nothing in ({}, {(1, 0): Told(0.0)}):
         found = throughput(nothing, 1e12)
         assert (found.samples, found.tokens, found.flops, found.mfu) == (None,) * 4
+
+
+def test_gpus_are_a_mean_over_ranks_and_the_fullest_one() -> None:
+    def with_gpu(*busy: float, used: float) -> Told:
+        made = rank(*[1.0] * len(busy))
+        for second, value in enumerate(busy):
+            made.hear(Record(segment.SCALAR, 1, "penstock/gpu_utilization", value, second))
+        made.hear(Record(segment.SCALAR, 1, "penstock/gpu_memory_bytes", used, 9.0))
+        return made
+
+    both = {(1, 0): with_gpu(0.2, 0.6, used=3e9), (1, 1): with_gpu(0.8, 1.0, used=5e9)}
+    found = throughput(both, None)
+    assert found.gpu_busy == pytest.approx(0.65) and found.gpu_bytes == 5e9
+    assert throughput(both, None, seconds=0.5).gpu_busy == pytest.approx(0.8)
+    assert rates(found)[-2:] == ["GPU 65 % busy", f"{show_bytes(5e9)} of its memory"]
+    assert throughput({(1, 0): rank(1.0)}, None).gpu_busy is None

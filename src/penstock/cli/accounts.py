@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from penstock.base.units import show_count, show_seconds
+from penstock.base.units import show_bytes, show_count, show_seconds
 from penstock.cli.draw import Drawing, state
 
 if TYPE_CHECKING:
@@ -79,10 +79,16 @@ def slow(found: Account) -> list[Text]:
 
 
 def rates(found: Throughput) -> list[str]:
-    """What is known of samples, tokens, FLOPs and MFU."""
+    """What is known of samples, tokens, FLOPs, MFU and GPUs."""
     named = {"samples": found.samples, "tokens": found.tokens, "FLOP": found.flops}
     lines = [f"{_large(value)} {name}/s" for name, value in named.items() if value is not None]
-    return lines + ([f"MFU {100 * found.mfu:.1f} %"] if found.mfu is not None else [])
+    if found.mfu is not None:
+        lines.append(f"MFU {100 * found.mfu:.1f} %")
+    if found.gpu_busy is not None:
+        lines.append(f"GPU {100 * found.gpu_busy:.0f} % busy")
+    if found.gpu_bytes is not None:
+        lines.append(f"{show_bytes(found.gpu_bytes)} of its memory")
+    return lines
 
 
 def _large(value: float) -> str:

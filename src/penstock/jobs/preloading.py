@@ -29,11 +29,15 @@ def warm(program: str, argv: Sequence[str]) -> None:
     """
     channel, modules, known = _read(argv)
     left_out.update(known)
+    own = [module for module in modules if module.startswith("penstock.")]
     with _kept():
+        for module in own:
+            importlib.import_module(module)
+        before = _threads() if len(own) < len(modules) else 1  # 1, but for a torch of another kind
         for module in modules:
-            if module.startswith("penstock."):
-                importlib.import_module(module)
-            elif module not in known and (why := _import(module)) is not None:
+            if module in own or module in known:
+                continue
+            if (why := _import(module, before)) is not None:
                 sys.stderr.write(f"{module} is left out of the image: {why}\n")
                 sys.stderr.flush()
                 os.set_inheritable(int(channel[0]), True)
@@ -70,19 +74,19 @@ def _read(argv: Sequence[str]) -> tuple[list[str], list[str], dict[str, str]]:
     return list(argv[:2]), modules, known
 
 
-def _import(module: str) -> str | None:
-    """Why it may not stay; None where it may."""
+def _import(module: str, before: int) -> str | None:
+    """Why it may not stay; None where it may. before: threads that were there without it"""
     try:
         importlib.import_module(module)
     except BaseException as error:  # noqa: BLE001 - whatever a foreign module raises, or leaves by
         return f"{type(error).__name__}: {error}"
-    return unfit()
+    return unfit(before)
 
 
-def unfit() -> str | None:
+def unfit(before: int = 1) -> str | None:
     """Why this process could not be forked any more; None where it can."""
-    if (threads := _threads()) > 1:
-        return f"it started {threads - 1} thread{'s' if threads > 2 else ''}"
+    if (more := _threads() - before) > 0:
+        return f"it started {more} thread{'s' if more > 1 else ''}"
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return "it initialised CUDA"

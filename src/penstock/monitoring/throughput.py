@@ -19,12 +19,16 @@ class Throughput:
 
     samples, tokens, flops  a second, of all ranks together
     mfu                     flops / what the ranks' devices can do; 0..1
+    gpu_busy                mean over ranks of how busy their GPUs were, as the driver says; 0..1
+    gpu_bytes               of GPU memory that were in use of late, on the fullest one
     """
 
     samples: float | None
     tokens: float | None
     flops: float | None
     mfu: float | None
+    gpu_busy: float | None = None
+    gpu_bytes: float | None = None
 
 
 def throughput(
@@ -55,4 +59,18 @@ def throughput(
     flops = rate("flops")
     known = len(peaks) == len(time) and flops is not None
     mfu = flops / sum(peaks.values()) if known and flops is not None else None
-    return Throughput(rate("samples"), rate("tokens"), flops, mfu)
+    busy, full = _gauges(told, seconds)
+    return Throughput(rate("samples"), rate("tokens"), flops, mfu, busy, full)
+
+
+def _gauges(
+    told: Mapping[tuple[int, int], Told], seconds: float | None
+) -> tuple[float | None, float | None]:
+    """How busy GPUs were, and how full the fullest was of late."""
+    means = []
+    for own in told.values():
+        since = own.busy[-1][0] - seconds if own.busy and seconds is not None else -np.inf
+        if lately := [value for at, value in own.busy if at > since]:
+            means.append(sum(lately) / len(lately))
+    full = [own.gpu_bytes for own in told.values() if own.gpu_bytes is not None]
+    return (sum(means) / len(means) if means else None), max(full, default=None)

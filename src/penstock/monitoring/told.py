@@ -26,6 +26,7 @@ _PARTS = {f"penstock/{part}_seconds": part for part in ("data", "checkpoint", "c
 _AMOUNTS = ("samples", "tokens", "flops")
 _LOOP = "steps"
 _KEPT = 240  # points of a scalar
+_BUSY = 3600  # samples of how busy a GPU is, one a second
 
 
 @dataclass(slots=True)
@@ -48,6 +49,8 @@ class Told:
              float64 [n], of each step on this rank; NaN where it was not told
     device, dtype
              of its products, as CUDA names it; "" where FLOPs are of no interest
+    busy     (seconds since 1970, 0..1), the newest of how busy its GPU was; none where nobody asks
+    gpu_bytes  of its GPU's memory that were in use of late; None likewise
     series   scalar -> its newest (step, value), Penstock's own left out
     """
 
@@ -69,6 +72,8 @@ class Told:
     device: str = ""
     dtype: str = "float32"
     amounts: dict[str, float] = field(default_factory=dict)
+    busy: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_BUSY))
+    gpu_bytes: float | None = None
     series: dict[str, deque[tuple[int, float]]] = field(default_factory=dict)
 
     @property
@@ -113,6 +118,10 @@ class Told:
             part = getattr(self, _PARTS[record.name])
             if len(part):
                 part[-1] = record.value  # of the step that was told just before
+        elif record.name == "penstock/gpu_utilization":
+            self.busy.append((record.at, record.value))
+        elif record.name == "penstock/gpu_memory_bytes":
+            self.gpu_bytes = record.value
         elif record.name.startswith("penstock/"):
             if (name := record.name.removeprefix("penstock/")) in _AMOUNTS:
                 self.amounts[name] = record.value  # told when it changes, before its step
