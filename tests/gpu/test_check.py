@@ -45,7 +45,7 @@ def test_figures_are_a_table_and_json_and_whatever_fails_is_the_exit_code(
 def test_it_collects_what_the_tests_tell(monkeypatch):
     def stand_in(command, cwd, env, check):
         assert (
-            command[-4:-1] == ["-m", "gpu", "tests/gpu"]
+            command[-3:] == ["-m", "gpu", "tests/gpu"]
             and str(Path(cwd, "src")) in env["PYTHONPATH"]
         )
         Path(env["GPU_CHECK_FIGURES"]).write_text(json.dumps(ROW) + "\n")
