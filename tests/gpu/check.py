@@ -3,8 +3,8 @@
 python tests/gpu/check.py [--json FILE]
 
 Exit codes: 0, all that was run holds; 1, something does not, or no figure was told; 3, torch sees
-no CUDA device, so that nothing was checked. It takes the Python that it is started with, and needs no network: Penstock is
-imported from this checkout where it is not installed.
+no CUDA device, so that nothing was checked. It takes the Python that it is started with, and needs
+no network: Penstock is imported from this checkout where it is not installed.
 """
 
 import argparse
