@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -86,12 +87,11 @@ def test_weights_to_begin_with_fit_either(make):
     assert all(map(torch.equal, model.parameters(), net().parameters()))
 
 
-@pytest.mark.parametrize("make", WAYS)
-def test_a_package_of_a_compiled_model_is_that_of_an_uncompiled_one(make):
+def test_a_package_of_a_compiled_model_is_that_of_an_uncompiled_one(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)  # its file takes longest, and is not compared
     blobs, example = open_blobs("memory://"), torch.ones(2, 3)
-    found = package(make(), blobs=blobs, name="points", example=example)
-    plain = package(net(), blobs=blobs, name="points", example=example)
-    assert found.digest == plain.digest
+    made = [package(make(), blobs=blobs, name="points", example=example) for make in (net, *WAYS)]
+    assert len({each.digest for each in made}) == 1
 
 
 def test_a_compiled_model_is_not_put_into_shards():
