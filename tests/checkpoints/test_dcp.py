@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +15,11 @@ from tests.checkpoints.test_damage import file_of, rewrite
 from torch.distributed.checkpoint.api import CheckpointException
 
 import penstock.checkpoints as ck
+from penstock.base.settings import load_settings
 from penstock.blobs import Blobs
 from penstock.checkpoints.dcp import Reader
 from penstock.checkpoints.dcp_writing import Writer
+from penstock.home.local import LocalHome
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # DCP says that it is not distributed
 
@@ -71,3 +77,39 @@ def test_dcp_gives_nothing_that_was_not_verified(blobs, trained) -> None:
     rewrite(path, data)
     with pytest.raises(CheckpointException, match=r"shared\.tracked\..*its bytes have changed"):
         dcp.load(zeros(state), storage_reader=Reader(blobs, manifest), no_dist=True)
+
+
+def gangs(home: Path, *words: object) -> list[list[int]]:
+    """`dcp_gang.py`: how the ranks of each gang ended."""
+    root = Path(__file__).parents[2]
+    script = str(Path(__file__).with_name("dcp_gang.py"))
+    done = subprocess.run(
+        [sys.executable, script, str(home), *map(str, words)],
+        capture_output=True, text=True, check=False, cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    print(done.stdout, done.stderr)
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("ENDED")]
+    return [[int(code) for code in line[1:]] for line in lines]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("writers, readers", [(2, 1), pytest.param(1, 2, marks=pytest.mark.long)])
+def test_ranks_of_dcp_save_and_others_load_at_another_sharding(
+    tmp_path, writers: int, readers: int
+) -> None:
+    """Real gloo ranks: FSDP with its optimiser, a table cut by columns, plain values."""
+    found = gangs(tmp_path, "save", "mine", writers, "load", "mine@100", readers)
+    assert found == [[0] * writers, [0] * readers]
+    home = LocalHome(load_settings(tmp_path, {}, home=tmp_path))
+    [row] = home.checkpoints("mine", verify=True)
+    home.close()
+    assert row.whole and row.step == 100
+
+
+@pytest.mark.torch
+@pytest.mark.faults
+@pytest.mark.long
+def test_a_rank_of_dcp_that_dies_while_it_saves_leaves_no_checkpoint(tmp_path) -> None:
+    again = gangs(tmp_path, "die", "mine", 2, "save", "mine", 2, "load", "mine@100", 1)
+    assert again == [[1, -9], [0, 0], [0]]

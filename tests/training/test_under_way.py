@@ -48,7 +48,7 @@ def stage(stores: Stores, staged: Staged) -> Callable[..., Note]:
         note = staged.stage("run-a", {**message, "extra": extra}, {"a": buffer})
         if stored:
             stores.blobs.put(staged.blobs.get(note.blob))
-            staged.stored("run-a", note)
+            staged.stored("run-a", note.name)
         return note
 
     return run
@@ -67,7 +67,7 @@ def committed(stores: Stores) -> list[int]:
 
 def told(note: Note) -> dict[str, Any]:
     """What the checkpoint writer says when a part is stored."""
-    return {"gang": note.gang, "step": note.step, "rank": note.rank, "staged": True}
+    return {"gang": note.name.gang, "step": note.step, "rank": note.rank, "staged": True}
 
 
 def landed(work: TrainingWork, stores: Stores, step: int) -> None:
@@ -81,7 +81,7 @@ def test_it_is_committed_when_all_parts_are_stored_and_once(stores, staged, stag
     work.on_sidecar("checkpoint", told(other))
     assert committed(stores) == []
     stores.blobs.put(staged.blobs.get(other.blob))
-    staged.stored("run-a", other)
+    staged.stored("run-a", other.name)
     for _ in range(2):
         work.on_sidecar("checkpoint", told(other))
         landed(work, stores, 7)
@@ -129,7 +129,7 @@ def test_what_a_stale_writer_brings_after_the_next_gang_has_restored_becomes_no_
     late = stage(7, gang=1)
     before = rows(stores)
     work.on_sidecar("checkpoint", told(late))
-    until("the end of it", lambda: (work.tick([]), not staged.has("run-a", late))[1], 20)
+    until("the end of it", lambda: (work.tick([]), not staged.has("run-a", late.name))[1], 20)
     assert rows(stores) == before
 
 
@@ -143,9 +143,9 @@ def test_what_was_on_the_way_is_committed_after_the_next_gang_went_on_from_it(
     owner.attempt = 2
     work.start(failures=0)
     work.on_call(Call(0, 1, "restore", {}))
-    assert not staged.has("run-a", half), "a part of a step that no gang will go on from"
+    assert not staged.has("run-a", half.name), "a part of a step that no gang will go on from"
     stores.blobs.put(staged.blobs.get(note.blob))
-    staged.stored("run-a", note)
+    staged.stored("run-a", note.name)
     work.on_sidecar("checkpoint", told(note))
     landed(work, stores, 5)
     assert not work.waits(None)

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from penstock.base.errors import NotFound
 from penstock.base.files import os_errors, sync_folder
@@ -35,19 +35,44 @@ _DRAFT, _STORED = ".draft", ".stored.json"
 Key = tuple[int, int]  # gang, step
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
-    """body  what `handle` answers of the part, with what else its commit needs."""
+class Name(NamedTuple):
+    """Of a note; stored: its part is in the far store."""
 
     gang: int
     step: int
     rank: int
     stored: bool
-    body: dict[str, Any]
 
     @property
     def key(self) -> Key:
         return self.gang, self.step
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """body  what `handle` answers of the part, with what else its commit needs
+    at    when it was written, in seconds since 1970
+    """
+
+    name: Name
+    body: dict[str, Any]
+    at: float
+
+    @property
+    def key(self) -> Key:
+        return self.name.key
+
+    @property
+    def step(self) -> int:
+        return self.name.step
+
+    @property
+    def rank(self) -> int:
+        return self.name.rank
+
+    @property
+    def stored(self) -> bool:
+        return self.name.stored
 
     @property
     def blob(self) -> str:
@@ -79,57 +104,76 @@ class Staged:
         message  as of `handle`, with "gang" and "extra"
         What is noted already stays as it is. Raises DiskFull, ReadOnly, Unavailable, BadInput.
         """
-        gang, step, rank = message["gang"], message["step"], message["rank"]
-        for stored in (False, True):
-            if (known := self._read(self._path(run_id, gang, step, rank, stored))) is not None:
+        name = Name(message["gang"], message["step"], message["rank"], False)
+        for each in (name, name._replace(stored=True)):
+            if (known := self._noted_as(run_id, each)) is not None:
                 return known
         began = time.thread_time()
         begun, part = begin(slot_of(message["slot"], buffers), message["index"], self.blobs)
-        body = {"gang": gang, "step": step, "rank": rank, "part": part, "extra": message["extra"]}
-        note = Note(gang, step, rank, False, {**body, "seconds": time.thread_time() - began})
+        about = {"gang": name.gang, "step": name.step, "rank": name.rank}
+        body = {**about, "part": part, "extra": message["extra"]}
+        note = Note(name, {**body, "seconds": time.thread_time() - began}, time.time())
         try:
-            self._write(self._path(run_id, gang, step, rank, False), note.body)
+            self._write(self._path(run_id, *name), note.body)
             begun.finish()
         except BaseException:
             begun.drop()
-            self.drop(run_id, [note])
+            self.drop(run_id, [name])
             raise
         return note
 
-    def stored(self, run_id: str, note: Note) -> None:
+    def stored(self, run_id: str, name: Name) -> None:
         """Its part is in the far store."""
-        place = (run_id, note.gang, note.step, note.rank)
         with os_errors("noting a checkpoint", self._notes), suppress(FileNotFoundError):
-            self._path(*place, False).rename(self._path(*place, True))
+            there = self._path(run_id, *name._replace(stored=True))
+            self._path(run_id, *name).rename(there)
 
-    def drop(self, run_id: str, notes: Iterable[Note]) -> None:
+    def drop(self, run_id: str, names: Iterable[Name]) -> None:
         """Nothing more is to become of them; their parts stay as copies, while there is room."""
-        for note in notes:
+        for name in names:
             for stored in (False, True):
-                path = self._path(run_id, note.gang, note.step, note.rank, stored)
-                path.unlink(missing_ok=True)
+                self._path(run_id, *name._replace(stored=stored)).unlink(missing_ok=True)
         with suppress(OSError):
             (self._notes / run_id).rmdir()  # the last one is gone
 
-    def has(self, run_id: str, note: Note) -> bool:
+    def has(self, run_id: str, name: Name) -> bool:
         """Whether something is still to become of it."""
-        place = (run_id, note.gang, note.step, note.rank)
-        return any(self._path(*place, stored).exists() for stored in (False, True))
+        found = (self._path(run_id, *name._replace(stored=stored)) for stored in (False, True))
+        return any(path.exists() for path in found)
 
     # -- looking ---------------------------------------------------------------------------------
 
+    def names(self, run_id: str) -> list[Name]:
+        """What is noted, by gang, step and rank. Reads no note."""
+        return sorted(_name_of(path) for path in _files(self._notes / run_id))
+
     def notes(self, run_id: str) -> list[Note]:
         """By gang, step and rank."""
-        found = (self._read(path) for path in _files(self._notes / run_id))
-        return sorted((note for note in found if note), key=lambda n: (*n.key, n.rank))
+        return [note for name in self.names(run_id) if (note := self._noted_as(run_id, name))]
 
     def whole(self, run_id: str) -> list[list[Note]]:
         """The checkpoints of which every rank's part is noted, oldest first; parts by rank."""
-        groups = [list(group) for _, group in groupby(self.notes(run_id), lambda n: n.key)]
-        return [group for group in groups if len(group) == group[0].body["part"]["world_size"]]
+        return [found for group in self._groups(run_id) if (found := self._whole(run_id, group))]
+
+    def arrived(self, run_id: str) -> list[Note] | None:
+        """The oldest whole one whose parts are all in the far store."""
+        for group in self._groups(run_id):
+            if all(name.stored for name in group) and (found := self._whole(run_id, group)):
+                return found
+        return None
 
     def is_empty(self, run_id: str) -> bool:
         return not _files(self._notes / run_id)
+
+    def _groups(self, run_id: str) -> list[list[Name]]:
+        return [list(group) for _, group in groupby(self.names(run_id), lambda name: name.key)]
+
+    def _whole(self, run_id: str, group: list[Name]) -> list[Note] | None:
+        notes = [note for name in group if (note := self._noted_as(run_id, name))]
+        return notes if notes and len(notes) == notes[0].body["part"]["world_size"] else None
+
+    def _noted_as(self, run_id: str, name: Name) -> Note | None:
+        return self._read(self._path(run_id, *name))
 
     # -- room ------------------------------------------------------------------------------------
 
@@ -204,11 +248,14 @@ class Staged:
     def _read(self, path: Path) -> Note | None:
         """None when it is not there, or is not whole."""
         try:
-            body = json.loads(path.read_text())
-            stored = path.name.endswith(_STORED)
-            return Note(body["gang"], body["step"], body["rank"], stored, body)
-        except (OSError, ValueError, KeyError):
+            return Note(_name_of(path), json.loads(path.read_text()), path.stat().st_mtime)
+        except (OSError, ValueError):
             return None
+
+
+def _name_of(path: Path) -> Name:
+    gang, step, rank = path.name.split(".", 1)[0].split("-")
+    return Name(int(gang), int(step), int(rank), path.name.endswith(_STORED))
 
 
 def _files(folder: Path) -> list[Path]:

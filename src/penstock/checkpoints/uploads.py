@@ -51,7 +51,7 @@ class Uploads:
 
     def add(self, note: Note) -> None:
         with self._changed:
-            if all((note.key, note.rank) != (each.key, each.rank) for each in self._queue):
+            if all(note.name[:3] != each.name[:3] for each in self._queue):
                 self._queue.append(note)
                 self._changed.notify_all()
 
@@ -106,13 +106,14 @@ class Uploads:
 
     def _see_to(self, note: Note) -> None:
         """Until it is stored, is given up, or is not wanted any more."""
-        about = {"gang": note.gang, "step": note.step, "rank": note.rank, "staged": True}
+        name = note.name
+        about = {"gang": name.gang, "step": name.step, "rank": name.rank, "staged": True}
         pause, told = 0.5, False
-        while self._staged.has(self._run_id, note):
+        while self._staged.has(self._run_id, name):
             try:
                 self._upload(note)
             except (Damaged, NotFound) as error:
-                self._staged.drop(self._run_id, [note])
+                self._staged.drop(self._run_id, [name])
                 self._tell({**about, "error": error.as_dict()})
                 return
             except Exception as error:  # noqa: BLE001 - a thread that ended would delay all for ever
@@ -123,7 +124,7 @@ class Uploads:
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
-                self._staged.stored(self._run_id, note)
+                self._staged.stored(self._run_id, name)
                 self._tell(about)
                 return
 

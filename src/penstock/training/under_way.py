@@ -12,12 +12,15 @@ from penstock.base import log
 from penstock.base.errors import PenstockError
 from penstock.blobs import Blobs
 from penstock.checkpoints import Near, Note, Staged
+from penstock.checkpoints.staged import Name
 from penstock.jobs.work import Control
 from penstock.records import Checkpoint
 from penstock.training.choosing import is_far
 from penstock.training.committing import Assembled, assembled
 
 PATIENCE = 300.0  # seconds that a run's end waits for the next part to arrive
+_MOMENT = 0.02  # seconds for which the controller's loop waits for a manifest to be stored
+_COLLECTED = 1800.0  # seconds after which what nobody refers to may be on its way out of the store
 _Key = tuple[int, int]  # attempt, step
 _log = log.logger("controller")
 
@@ -29,9 +32,9 @@ class UnderWay:
         self._control, self._source = control, source
         stores = control.stores
         self._staged = Staged(stores.layout.staged) if is_far(stores.blobs.url) else None
-        self._putting: tuple[_Key, Assembled, _Putting] | None = None
+        self._putting: tuple[_Key, Assembled, list[dict[str, Any]], _Putting] | None = None
         self._deadline: float | None = None  # of the run's end
-        self._left: list[tuple[_Key, int]] = []  # parts that were not in the store then
+        self._left: list[Name] = []  # what was noted when it was set
 
     def near(self) -> Near | None:
         """The store behind the copies of this machine, to read from."""
@@ -72,20 +75,21 @@ class UnderWay:
     def arrived(self) -> tuple[_Key, Assembled, list[dict[str, Any]]] | None:
         """The oldest one that is in the store, with its manifest and the parts' descriptions.
 
-        A thread puts the manifest there, and looks that the parts still are: whoever asks must not
-        wait for a store that is away. None: there is none, or not yet."""
-        for notes in self._whole():
-            if not all(note.stored for note in notes):
-                continue
-            key, parts = notes[0].key, [note.body for note in notes]
-            if self._putting is None or self._putting[0] != key:
-                found = assembled(self._control, key[1], parts, self._source)
-                self.copy(found.manifest)
-                store = self._control.stores.blobs
-                self._putting = (key, found, _Putting(store, found))
-            _, found, putting = self._putting
-            return (key, found, parts) if putting.is_done else None
-        return None
+        A thread puts the manifest there: whoever asks waits for a moment and not for a store that
+        is away. None: there is none, or not yet."""
+        if self._staged is None:
+            return None
+        if self._putting is None and (notes := self._staged.arrived(self._control.run_id)):
+            parts = [note.body for note in notes]
+            found = assembled(self._control, notes[0].step, parts, self._source)
+            self.copy(found.manifest)
+            old = min(note.at for note in notes) < time.time() - _COLLECTED
+            putting = _Putting(self._control.stores.blobs, found, look=old)
+            self._putting = (notes[0].key, found, parts, putting)
+        if self._putting is None:
+            return None
+        key, found, parts, putting = self._putting
+        return (key, found, parts) if putting.done.wait(_MOMENT) else None
 
     @property
     def is_putting(self) -> bool:
@@ -94,49 +98,50 @@ class UnderWay:
 
     def drop(self, which: Callable[[_Key], bool]) -> None:
         """Nothing is to become of these any more, or a row has become of them."""
-        if self._staged is not None and (notes := self._notes()):
-            gone = [note for note in notes if which(note.key)]
-            if self._putting is not None and which(self._putting[0]):
-                self._putting = None
+        if self._staged is None:
+            return
+        gone = [name for name in self._staged.names(self._control.run_id) if which(name.key)]
+        if gone:
             self._staged.drop(self._control.run_id, gone)
+        if self._putting is not None and which(self._putting[0]):
+            self._putting = None
 
     def is_waited_for(self, patience: float = PATIENCE) -> bool:
         """Whether the end of the run is to wait for some that are on their way: while parts arrive,
         and for so many seconds after the last one did."""
-        if self._staged is None or self._staged.is_empty(self._control.run_id):
+        names = self._staged.names(self._control.run_id) if self._staged is not None else []
+        if not names:
             return False
-        left = [(note.key, note.rank) for note in self._notes() if not note.stored]
         now = time.monotonic()
         if self._deadline is None:
-            steps = sorted({note.step for note in self._notes()})
+            steps = sorted({name.step for name in names})
             self._control.event("checkpoints.awaited", {"steps": steps, "seconds": patience})
-        if self._deadline is None or left != self._left:
-            self._deadline, self._left = now + patience, left
+        if self._deadline is None or names != self._left:
+            self._deadline, self._left = now + patience, names
         return now < self._deadline
-
-    def _notes(self) -> list[Note]:
-        return self._staged.notes(self._control.run_id) if self._staged is not None else []
 
     def _whole(self) -> list[list[Note]]:
         return self._staged.whole(self._control.run_id) if self._staged is not None else []
 
 
 class _Putting:
-    """A thread that puts one manifest, and tries again until it is there; it ends with the
-    process. What was noted long ago may have been collected since: then the checkpoint writer
-    stores it anew, which is waited for."""
+    """A thread that puts one manifest, and tries again until it is there; it ends with the process.
 
-    def __init__(self, store: Blobs, found: Assembled) -> None:
-        self.is_done = False
-        self._store, self._found = store, found
+    look  what was stored long ago may have been collected since, as nothing refers to it: then the
+          checkpoint writer stores it anew, which is waited for
+    """
+
+    def __init__(self, store: Blobs, found: Assembled, look: bool) -> None:
+        self.done = threading.Event()
+        self._store, self._found, self._look = store, found, look
         threading.Thread(target=self._work, name="manifest", daemon=True).start()
 
     def _work(self) -> None:
-        while not self.is_done:
+        while not self.done.is_set():
             try:
-                if all(self._store.exists(blob) for blob in self._found.refs):
+                if not self._look or all(map(self._store.exists, self._found.refs)):
                     self._store.put(self._found.manifest)
-                    self.is_done = True
+                    self.done.set()
                     return
             except PenstockError as error:
                 _log.warning("a manifest waits: %s", error, extra=log.facts(code=error.code))
