@@ -11,7 +11,7 @@ import pytest
 from tests.training.conftest import until
 from tests.training.test_fences import SPEC, Owner, rows
 
-from penstock.base.errors import LeaseLost
+from penstock.base.errors import LeaseLost, Unavailable
 from penstock.base.settings import load_settings
 from penstock.blobs import open_blobs
 from penstock.checkpoints import Note, Staged, plan
@@ -89,6 +89,40 @@ def test_it_is_committed_when_all_parts_are_stored_and_once(stores, staged, stag
         events = [e.kind for e in db.events(subject="run/run-a")]
     assert events.count("checkpoint.committed") == 1
     assert staged.is_empty("run-a")
+
+
+def straight(stores: Stores, staged: Staged, note: Note) -> dict[str, Any]:
+    """What the writer says of this part where the disk had no room: it is in the store alone."""
+    stores.blobs.put(staged.blobs.get(note.blob))
+    staged.drop("run-a", [note.name])
+    return {**note.body, "slot": "a"}
+
+
+def test_a_part_that_found_no_room_on_the_disk_and_one_that_did_are_one_checkpoint(
+    stores, staged, stage
+) -> None:
+    work = opened(stores, Owner(stores))
+    on_disk = stage(7, world=2)
+    work.on_sidecar("checkpoint", straight(stores, staged, stage(7, rank=1, world=2)))
+    work.on_sidecar("checkpoint", told(on_disk))
+    landed(work, stores, 7)
+    half = stage(8, world=2)  # of which the other half is lost with whoever had it
+    work.on_sidecar("checkpoint", told(half))
+    for rank in (0, 1):
+        part = stage(9, rank=rank, world=2)
+        work.on_sidecar("checkpoint", straight(stores, staged, part))
+    landed(work, stores, 9)
+    assert committed(stores) == [9, 7]
+    assert staged.is_empty("run-a") and not work.waits(None), "nobody waits for half of 8"
+
+
+def test_a_part_that_could_not_be_written_takes_the_others_with_it(stores, staged, stage) -> None:
+    work = opened(stores, Owner(stores))
+    note = stage(7, world=2)
+    error = Unavailable("the store is gone", "Wait.").as_dict()
+    body = {"gang": 1, "step": 7, "rank": 1, "slot": "a", "extra": {}, "error": error}
+    work.on_sidecar("checkpoint", body)
+    assert not staged.has("run-a", note.name) and not work.waits(None)
 
 
 def test_the_next_controller_commits_what_is_stored_also_when_nobody_tells_it(

@@ -87,6 +87,7 @@ class Staged:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._notes = root / "notes"
+        self._elsewhere: dict[tuple[str, Name], Note] = {}
         self.blobs: Blobs = open_blobs(f"file://{root / 'blobs'}")
 
     @property
@@ -122,6 +123,15 @@ class Staged:
             raise
         return note
 
+    def add(self, run_id: str, body: Mapping[str, Any]) -> None:
+        """Count a part as noted that went to the far store directly, for want of room here. Only
+        this object knows of it.
+
+        body  as a note's, with "gang", "step", "rank"
+        """
+        name = Name(body["gang"], body["step"], body["rank"], True)
+        self._elsewhere[run_id, name] = Note(name, dict(body), time.time())
+
     def stored(self, run_id: str, name: Name) -> None:
         """Its part is in the far store."""
         with os_errors("noting a checkpoint", self._notes), suppress(FileNotFoundError):
@@ -133,6 +143,7 @@ class Staged:
         for name in names:
             for stored in (False, True):
                 self._path(run_id, *name._replace(stored=stored)).unlink(missing_ok=True)
+            self._elsewhere.pop((run_id, name._replace(stored=True)), None)
         with suppress(OSError):
             (self._notes / run_id).rmdir()  # the last one is gone
 
@@ -145,7 +156,9 @@ class Staged:
 
     def names(self, run_id: str) -> list[Name]:
         """What is noted, by gang, step and rank. Reads no note."""
-        return sorted(_name_of(path) for path in _files(self._notes / run_id))
+        elsewhere = (name for run, name in self._elsewhere if run == run_id)
+        here = (_name_of(path) for path in _files(self._notes / run_id))
+        return sorted({(name.key, name.rank): name for name in (*elsewhere, *here)}.values())
 
     def notes(self, run_id: str) -> list[Note]:
         """By gang, step and rank."""
@@ -163,7 +176,7 @@ class Staged:
         return None
 
     def is_empty(self, run_id: str) -> bool:
-        return not _files(self._notes / run_id)
+        return not self.names(run_id)
 
     def _groups(self, run_id: str) -> list[list[Name]]:
         return [list(group) for _, group in groupby(self.names(run_id), lambda name: name.key)]
@@ -173,7 +186,7 @@ class Staged:
         return notes if notes and len(notes) == notes[0].body["part"]["world_size"] else None
 
     def _noted_as(self, run_id: str, name: Name) -> Note | None:
-        return self._read(self._path(run_id, *name))
+        return self._elsewhere.get((run_id, name)) or self._read(self._path(run_id, *name))
 
     # -- room ------------------------------------------------------------------------------------
 

@@ -36,6 +36,10 @@ class UnderWay:
         self._deadline: float | None = None  # of the run's end
         self._left: list[Name] = []  # what was noted when it was set
 
+    @property
+    def is_used(self) -> bool:
+        return self._staged is not None
+
     def near(self) -> Near | None:
         """The store behind the copies of this machine, to read from."""
         if self._staged is None:
@@ -71,6 +75,15 @@ class UnderWay:
             return None
 
     # -- to be committed ------------------------------------------------------------------------
+
+    def add(self, body: dict[str, Any]) -> None:
+        """A part that is in the store and was never on this disk, which had no room. One checkpoint
+        may consist of parts of both kinds.
+
+        body  what the checkpoint writer says of it
+        """
+        if self._staged is not None:
+            self._staged.add(self._control.run_id, body)
 
     def arrived(self) -> tuple[_Key, Assembled, list[dict[str, Any]]] | None:
         """The oldest one that is in the store, with its manifest and the parts' descriptions.

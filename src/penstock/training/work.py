@@ -266,9 +266,14 @@ class TrainingWork:
             return
         if "error" in body:
             self._handed.pop(key, None)
+            self._under_way.drop(lambda each: each == key)  # of a part alone nothing becomes
             self._control.event(
                 "checkpoint.failed", {"step": key[1], "rank": body["rank"], "error": body["error"]}
             )
+            return
+        if self._under_way.is_used:
+            self._under_way.add(body)
+            self._land()
             return
         parts = self._parts.setdefault(key, {})
         parts[body["rank"]] = body
@@ -290,6 +295,7 @@ class TrainingWork:
             rescued = found.extra.get("rescued") and key[1] <= self._committed
             if not (self._is_void(key) or self._is_beyond(key) or rescued):
                 self._commit(found, parts)
+                self._handed.pop(key, None)
             self._under_way.drop(lambda each, upto=key: each <= upto)  # type: ignore[misc]
 
     def waits(self, grace: float | None) -> bool:
