@@ -117,7 +117,8 @@ def test_a_sharded_run_goes_on_in_a_smaller_gang_when_a_rank_always_dies(sharded
     assert run is not None and (run.state, run.step) == ("finished", STEPS)
     assert [b["world_size"] for b in sharded.events("run", "attempt.started")] == [2, 2, 1]
     begun = told(sharded, "begins")[20]
-    assert len(begun) == 2 and len(set(begun)) == 1, "loaded at another sharding"
+    assert len(begun) >= 2, "the first gang's, the smaller one's, and the second's without memory"
+    assert len(set(begun)) == 1, "loaded at another sharding"
     assert every_row_once_an_epoch(sharded) == [2] * 20 + [1] * 60
 
 
