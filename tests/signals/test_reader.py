@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 
 import pyarrow as pa
 import pytest
@@ -11,8 +13,9 @@ from hypothesis import strategies as st
 
 from penstock.base.errors import BadInput, Damaged, NotFound
 from penstock.blobs import open_blobs
-from penstock.signals import Emitter, read_scalars, reduce_scalars, seal
+from penstock.signals import Emitter, read_scalars, read_texts, reduce_scalars, seal, trim
 from penstock.signals.newest import Newest
+from penstock.signals.segment import SIZE
 
 ROW = st.tuples(
     st.integers(0, 4),
@@ -116,6 +119,34 @@ def test_an_open_segment_is_left_out_unless_it_is_asked_for(folder, emitter, blo
     (whole,) = seal(folder, blobs)
     assert half != whole
     assert read_scalars([half, whole], blobs)["step"].to_pylist() == list(range(20))
+
+
+def test_what_a_dead_writer_preallocated_is_given_back_and_no_record_is_lost(folder, emitter):
+    alive = emitter(rank=0)
+    fill(alive, range(5))
+    child = os.fork()
+    if child == 0:
+        try:
+            dying = Emitter(folder, "run-a", 1, 1)
+            fill(dying, range(50))
+            dying.scalar(50, "loss", 0.0)
+            dying.text(51, "note", "ends in zeros" + "\0" * 30_000)
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(70)
+    os.waitpid(child, 0)
+    before, texts = read_scalars(folder), read_texts(folder)
+    sizes = {path.name: path.stat().st_size for path in folder.glob("*.seg")}
+    assert len(sizes) == 2 and set(sizes.values()) == {SIZE}
+    freed = trim(folder)
+    assert freed > SIZE * 0.9
+    assert sum(path.stat().st_size for path in folder.glob("*.seg")) == 2 * SIZE - freed
+    assert read_scalars(folder).equals(before) and before.num_rows == 56
+    assert read_texts(folder).equals(texts) and texts.num_rows == 1
+    assert trim(folder) == 0
+    fill(alive, range(5, 10))  # who lives was left alone
+    assert read_scalars(folder).num_rows == 61
+    alive.close()
 
 
 def test_segments_without_records_and_missing_folders_give_nothing(folder, emitter, blobs):

@@ -49,6 +49,7 @@ def home_of_its_own(made, moto, bucket, tmp_path):
         mounted.append(project)
         clock = JumpingClock(tmp_path)
         project.environment |= {**clock.environment, "XDG_RUNTIME_DIR": str(runtime)}
+        project.environment["PYTHONFAULTHANDLER"] = "1"  # stacks of what does not get on
         return project, clock, proxy, runtime
 
     yield run

@@ -157,8 +157,28 @@ class Weather:
                 print("LEASE", db.find_lease(f"run/{run.id}"), "NOW", db.now())
                 for event in db.events(subject=f"run/{run.id}", limit=100_000)[-25:]:
                     print("EVENT", event)
-        for log in sorted((self.project.home / "runs" / run.id / "logs").iterdir()):
+        logs = self.project.home / "runs" / run.id / "logs"
+        for log in sorted(logs.iterdir()):
             print("LOG", log.name, log.read_text(errors="replace")[-1500:])
+        for segment in (logs.parent / "signals").glob("*.seg"):
+            segment.unlink()  # where the disk is full, stacks would have no room
+        for pid in self._left():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGABRT)  # by PYTHONFAULTHANDLER: its stacks
+        time.sleep(1)
+        for log in sorted(logs.iterdir()):
+            if "most recent call first" in (text := log.read_text(errors="replace")):
+                print("STACKS", log.name, text[-6000:])
+        print("SCRIPT SAID", self.script.communicate()[0][-6000:])
+
+    def _left(self) -> list[int]:
+        """The script, and whoever else has this home in its command line."""
+        found = [self.script.pid]
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if str(self.project.home).encode() in path.read_bytes():
+                    found.append(int(path.parent.name))
+        return found
 
     def is_over(self) -> bool:
         run = self.project.newest("run")

@@ -6,6 +6,15 @@ Here values are only emitted, kept and read back; what they mean is understood h
 from penstock.signals.curve import Curve
 from penstock.signals.emitter import Emitter
 from penstock.signals.reader import read_scalars, read_spans, read_texts, reduce_scalars
-from penstock.signals.sealing import seal
+from penstock.signals.sealing import seal, trim
 
-__all__ = ["Curve", "Emitter", "read_scalars", "read_spans", "read_texts", "reduce_scalars", "seal"]
+__all__ = [
+    "Curve",
+    "Emitter",
+    "read_scalars",
+    "read_spans",
+    "read_texts",
+    "reduce_scalars",
+    "seal",
+    "trim",
+]

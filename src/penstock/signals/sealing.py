@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from penstock.base.hashing import is_digest
 from penstock.base.ids import new_id
 from penstock.blobs.port import Blobs
 from penstock.signals.reader import Piece, read_segment, to_table
-from penstock.signals.segment import list_segments
+from penstock.signals.segment import HEADER_BYTES, SIZE, TEXT_BYTES, list_segments, read_head
 
 _MARK = ".sealed"
+_LAST = (
+    TEXT_BYTES + 4096
+)  # bytes that stay behind the last one that is not zero: a record may end so
 
 
 def seal(folder: Path, blobs: Blobs, only_closed: bool = True) -> list[str]:
@@ -42,6 +46,26 @@ def seal(folder: Path, blobs: Blobs, only_closed: bool = True) -> list[str]:
             if final:
                 _remember(path, digests[-1])
     return digests
+
+
+def trim(folder: Path) -> int:
+    """Give back what dead writers preallocated and never filled; the bytes that were.
+
+    A writer that closes its segment cuts it by itself. Nothing is parsed, so that a gang that waits
+    for its successor need not wait for this. What cannot be cut stays.
+    """
+    freed = 0
+    for path in list_segments(folder):
+        with contextlib.suppress(OSError):
+            if (size := path.stat().st_size) < SIZE:
+                continue
+            data = path.read_bytes()
+            head = read_head(data[:HEADER_BYTES], str(path))
+            used = len(data.rstrip(b"\0")) + _LAST
+            if head is not None and not head.closed and head.is_final() and used < size:
+                os.truncate(path, used)
+                freed += size - used
+    return freed
 
 
 def _to_ipc(piece: Piece) -> memoryview:

@@ -15,6 +15,7 @@ from penstock.jobs.source import import_paths, materialise
 from penstock.jobs.work import Call, Control
 from penstock.meta import Writer
 from penstock.records import Run
+from penstock.signals import trim
 from penstock.training import windows
 from penstock.training.choosing import Kept, tier_of
 from penstock.training.committing import Assembled, assembled, commit_checkpoint, go_back
@@ -136,6 +137,7 @@ class TrainingWork:
         self._chosen = None
         self._asked = []
         self._releases.new_attempt()
+        trim(self._control.stores.layout.signals(self._control.run_id))  # of the gang before
         self._straggling.begin(self._control.attempt, self._control.generation, self._world)
         self._started_at = time.monotonic()
         self._last_save = time.monotonic()
