@@ -105,6 +105,15 @@ TRANSFORMERS = """
         print("WEIGHTS", callback.run.finished, callback.run.global_step, sums, flush=True)
     """
 
+# Scales begin so high that steps are skipped until they fit: a scaler begun anew would skip others.
+SCALED = TRANSFORMERS.replace("learning_rate=1e-2", "learning_rate=1e-2, max_grad_norm=0").replace(
+    "        trainer.train(",
+    """        trainer.accelerator.scaler = torch.amp.GradScaler(
+            "cpu", init_scale=2.0**127, backoff_factor=2.0**-16, growth_interval=4
+        )
+        trainer.train(""",
+)
+
 
 def weights(out: str) -> list[str]:
     return [line.split(" ", 1)[1] for line in out.splitlines() if line.startswith("WEIGHTS")]
@@ -126,7 +135,12 @@ def scripts(tmp_path: Path) -> Iterator[Callable[[str, str], Project]]:
 @pytest.mark.interop
 @pytest.mark.faults
 @pytest.mark.parametrize(
-    ("needs", "source"), [("pytorch_lightning", LIGHTNING), ("transformers", TRANSFORMERS)]
+    ("needs", "source"),
+    [
+        pytest.param("pytorch_lightning", LIGHTNING, id="lightning"),
+        pytest.param("transformers", TRANSFORMERS, id="transformers"),
+        pytest.param("transformers", SCALED, id="transformers-with-a-scaler"),
+    ],
 )
 def test_a_killed_training_of_another_trainer_ends_with_the_weights_of_an_undisturbed_one(
     scripts: Callable[[str, str], Project], dice: random.Random, needs: str, source: str

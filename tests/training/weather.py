@@ -148,7 +148,7 @@ class Weather:
     def _tell(self) -> None:
         """What there is to know of a run that does not get on."""
         run = self.project.newest("run")
-        print("RUN", run, "SCRIPT", self.script.poll())
+        print("RUN", run, "SCRIPT ENDED", self._has_ended())
         if run is None:
             return
         with self.project.stores() as stores:
@@ -188,8 +188,14 @@ class Weather:
         self.scripts += 1
         return self.project.start("run", "2")
 
+    def _has_ended(self) -> bool:
+        """And what the script says is read meanwhile: one whose pipe is full would stand still."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.script.communicate(timeout=0.01)
+        return self.script.poll() is not None
+
     def _go_on(self) -> None:
-        if self.script.poll() is None or self.is_over():
+        if not self._has_ended() or self.is_over():
             return
         out, _ = self.script.communicate()
         code = self.script.returncode

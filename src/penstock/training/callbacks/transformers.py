@@ -145,6 +145,10 @@ class TrainerState:
         if self._state is None:
             return {}  # only looked at for how tensors are distributed
         states = {key: part.state_dict() for key, part in self._parts.items()}
+        # the Trainer hands its callbacks no accelerator, and Accelerate's optimizer keeps its scaler
+        scaler = getattr(self._parts["optimizer"], "scaler", None)
+        if scaler is not None:
+            states["scaler"] = scaler.state_dict()
         return {**states, "progress": json.dumps(dataclasses.asdict(self._state))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -164,6 +168,8 @@ def lay_out(folder: Path, state: dict[str, Any], random: dict[str, Any]) -> None
     torch.save(state["model"], folder / "pytorch_model.bin")
     torch.save(state["optimizer"], folder / "optimizer.pt")
     torch.save(state["lr_scheduler"], folder / "scheduler.pt")
+    if "scaler" in state:
+        torch.save(state["scaler"], folder / "scaler.pt")
     torch.save(kept, folder / "rng_state.pth")
     (folder / "trainer_state.json").write_text(state["progress"])
 
