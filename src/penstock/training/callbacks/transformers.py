@@ -145,7 +145,7 @@ class TrainerState:
         if self._state is None:
             return {}  # only looked at for how tensors are distributed
         states = {key: part.state_dict() for key, part in self._parts.items()}
-        # the Trainer hands its callbacks no accelerator, and Accelerate's optimizer keeps its scaler
+        # the Trainer hands its callbacks no accelerator; the optimizer of Accelerate has the scaler
         scaler = getattr(self._parts["optimizer"], "scaler", None)
         if scaler is not None:
             states["scaler"] = scaler.state_dict()
