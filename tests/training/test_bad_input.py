@@ -34,6 +34,30 @@ def test_a_function_that_raises_shows_its_own_traceback_and_is_mended_and_contin
     assert project.newest("run").state == "finished"
 
 
+def test_a_checkpoint_of_another_model_is_refused_by_name_and_shape_and_stays(project):
+    project.edit(
+        (
+            "    for batch in run.steps(train):",
+            "    for batch in run.steps(train):\n"
+            "        if run.global_step == 13:\n"
+            "            raise ZeroDivisionError",
+        )
+    )
+    project.run("run", "2", code=8)
+    assert project.committed("run") == 10
+    original = (project.folder / "train.py").read_text()
+    project.edit(("Linear(6, 32)", "Linear(6, 16)"), ("BatchNorm1d(32)", "BatchNorm1d(16)"))
+    project.edit(("Linear(32, 2)", "Linear(16, 2, bias=False)"))
+    out = project.run("run", "2", code=2)
+    assert "the checkpoint of step 10 does not fit model: 8 of its parameters and buffers" in out
+    assert "model.0.weight is [16, 6] here and [32, 6] there" in out and "and 4 more" in out
+    assert project.committed("run") == 10
+    (project.folder / "train.py").write_text(original)
+    project.edit(("run.global_step == 13", "run.global_step == 130"))
+    project.run("run", "2")
+    assert project.newest("run").state == "finished"
+
+
 def test_a_missing_main_guard_is_one_clear_error(project):
     project.edit(('if __name__ == "__main__":\n    ps.main(main)', "ps.main(main)"))
     out = project.run("run", "2", code=2)
@@ -61,6 +85,26 @@ if __name__ == "__main__":
     ps.main(main)
 """
 
+EMPTY = """
+from torch.utils.data import Dataset, IterableDataset
+
+class Empty(IterableDataset):
+    def __iter__(self):
+        return iter(())
+
+    def __getitem__(self, rows):
+        return NoRows()
+
+class NoRows(Dataset):
+    def __len__(self):
+        return 0
+
+    def __getitem__(self, row):
+        raise IndexError(row)
+
+EMPTY = Empty()
+"""
+
 
 def test_loops_that_cannot_work_are_refused(project):
     """Each says what is wrong with it; in the script's own process, so that one tries them all."""
@@ -73,12 +117,21 @@ def test_loops_that_cannot_work_are_refused(project):
         ("optimizer=optimizer, train=train)", "optimizer=optimizer, x=3)", 2, "no state_dict"),
         ('run.log({"train/loss": loss})', 'run.keep_best("train/loss")', 2, "was not logged"),
         ('run.log({"train/loss": loss})', "run.every(0)", 2, "never comes"),
+        (
+            "train=train)",
+            'train=train, note=__import__("types").SimpleNamespace('
+            "state_dict=lambda: {'seen': {1, 2}}, load_state_dict=print))",
+            2,
+            "shared.tracked.note.seen cannot be put into a checkpoint",
+        ),
+        ('run.data("points:all", ', "run.data(EMPTY, ", 2, "the data has no batch"),
+        ('run.data("points:all", ', "run.data(EMPTY[0:0], ", 2, "there are 0 rows"),
     ]
     path = project.folder / "train.py"
     text = path.read_text()
     for number, (old, new, _, _) in enumerate(cases):
         assert old in text
-        (project.folder / f"try_{number}.py").write_text(text.replace(old, new))
+        (project.folder / f"try_{number}.py").write_text(EMPTY + text.replace(old, new))
     path.write_text(text.replace("trained = ps.train(", "return\n    ps.train("))
     project.run("prepare", "0")
     path.write_text(TRIES)

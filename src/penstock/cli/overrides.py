@@ -140,7 +140,7 @@ def _searched(space: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
 
 def _without(options: dict[str, Any]) -> dict[str, Any]:
     """Options of a single run that a sweep has too. Raises BadInput for the others."""
-    for name in ("detach", "init_from", "preload"):
+    for name in ("detach", "init_from"):
         if name in options:
             raise BadInput(
                 f"--{name.replace('_', '-')} does not go with --sweep",

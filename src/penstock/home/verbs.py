@@ -243,6 +243,7 @@ def tune(
     threads: int | None = None,
     timeout: float | str | None = None,
     max_failures: int | None = None,
+    preload: Sequence[str] = (),
     seed: int = 0,
     checkpoint_every: int | str = "auto",
     fresh: bool = False,
@@ -268,6 +269,7 @@ def tune(
     workers, threads  ranks of each trial, and threads of each rank
     timeout           seconds, or text such as "2h": no trial begins after it in this call
     max_failures      trials that may fail; None: the study fails only when all did
+    preload           as for `train`
     seed              of what is tried, and of each trial's training
     checkpoint_every  as for `train`; a killed trial goes on from its last checkpoint
     fresh, on_change  as for `train`; another space, metric, direction or seed is a new study
@@ -288,7 +290,7 @@ def tune(
             current().stores, function, space, config,
             metric=metric, direction=direction, trials=trials, name=name, value=value,
             sampler=sampler, pruner=pruner, warmup=warmup, parallel=parallel, workers=workers,
-            threads=threads, timeout=timeout, max_failures=max_failures, seed=seed,
+            threads=threads, timeout=timeout, max_failures=max_failures, preload=preload, seed=seed,
             checkpoint_every=checkpoint_every, fresh=fresh, on_change=on_change, say=say,
             on_progress=watch,
         )  # fmt: skip

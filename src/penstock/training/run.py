@@ -241,6 +241,8 @@ class Run:
             self._saver.end()
             self._accounts.over()
         self._inside = False
+        if self.global_step == 0 and not counted:
+            raise BadInput("the data has no batch, so nothing was trained", "Is it empty?")
         if not self._saver.saved(self.global_step):
             self._save("disk", at_once=True)
         self._settle()

@@ -10,6 +10,7 @@ import torch
 from penstock.base.errors import BadInput, Damaged
 from penstock.checkpoints import Sharding, is_distributed, sharding_of, shardings_in
 from penstock.training import naming
+from penstock.training.differences import between, said
 from penstock.training.group import unwrap
 
 if TYPE_CHECKING:
@@ -128,9 +129,12 @@ class Tracked:
         except (RuntimeError, ValueError, KeyError) as error:
             if isinstance(error, Damaged):
                 raise
+            lines = between(name, value, state) if isinstance(value, torch.nn.Module) else []
             raise BadInput(
-                f"the checkpoint of step {step} does not fit {name}: {error}",
+                f"the checkpoint of step {step} does not fit {name}: "
+                f"{said(lines) if lines else error}",
                 "The model or optimiser changed: train under another name, or with fresh=True.",
                 name=name,
                 step=step,
+                differences=lines,
             ) from None

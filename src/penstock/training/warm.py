@@ -12,12 +12,12 @@ from penstock.blobs import Blobs
 from penstock.checkpoints import is_distributed, load, read_manifest, sharding_of
 from penstock.registry import weights as weights_of
 from penstock.training import naming
+from penstock.training.differences import between, said, tensors
 
 if TYPE_CHECKING:
     from penstock.checkpoints.reader import Onto
 
 States = Mapping[str, Mapping[str, Any]]  # name of a tracked object -> its state dictionary
-_SHOWN = 4
 
 
 def text_of(initial: Mapping[str, Any]) -> str:
@@ -54,20 +54,13 @@ def put(models: Mapping[str, torch.nn.Module], states: States, initial: Mapping[
     if not models:
         raise _misfit(initial, "this run tracks no model")
     chosen = {name: _state_for(name, models, states, initial) for name in models}
-    wrong = [
-        line for name, model in models.items() for line in _differences(name, model, chosen[name])
-    ]
+    wrong = [line for name, model in models.items() for line in between(name, model, chosen[name])]
     if wrong:
-        more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        raise _misfit(
-            initial,
-            f"{len(wrong)} of its parameters and buffers differ: {'; '.join(wrong[:_SHOWN])}{more}",
-            differences=wrong,
-        )
+        raise _misfit(initial, said(wrong), differences=wrong)
     for name, model in models.items():
         state = _as_sharded(model, chosen[name])
         naming.load(model, state, strict=False)  # compared above; extra state may be less
-    return sum(len(_tensors(naming.state_of(model))) for model in models.values())
+    return sum(len(tensors(naming.state_of(model))) for model in models.values())
 
 
 def _as_sharded(model: torch.nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,30 +89,6 @@ def _state_for(
     if name not in states:
         raise _misfit(initial, f'it tracks no "{name}", only {", ".join(states)}')
     return states[name]
-
-
-def _differences(name: str, model: torch.nn.Module, state: Mapping[str, Any]) -> list[str]:
-    """A line for each tensor that only one of them has, or that has two shapes."""
-    here, there = _tensors(naming.state_of(model)), _tensors(state)
-    lines = []
-    for key in [*here, *(key for key in there if key not in here)]:
-        if key not in there:
-            lines.append(f"{name}.{key} {_shape(here[key])} is not there")
-        elif key not in here:
-            lines.append(f"{name}.{key} {_shape(there[key])} is only there")
-        elif here[key].shape != there[key].shape:
-            lines.append(f"{name}.{key} is {_shape(here[key])} here and {_shape(there[key])} there")
-    return lines
-
-
-def _tensors(state: Any) -> dict[str, torch.Tensor]:
-    if not isinstance(state, Mapping):
-        return {}
-    return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
-
-
-def _shape(tensor: torch.Tensor) -> str:
-    return str(list(tensor.shape))
 
 
 def _misfit(initial: Mapping[str, Any], why: str, **facts: Any) -> PenstockError:

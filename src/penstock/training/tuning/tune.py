@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -101,6 +101,7 @@ def tune(
     threads: int | None = None,
     timeout: float | str | None = None,
     max_failures: int | None = None,
+    preload: Sequence[str] = (),
     seed: int = 0,
     checkpoint_every: int | str = "auto",
     fresh: bool = False,
@@ -129,6 +130,7 @@ def tune(
                 checkpoint_every=checkpoint_every,
                 seed=seed,
                 threads=threads,
+                preload=preload,
             ).beginning(None)
             interrupts = counting.enter_context(counted())
             with stores.meta.write() as tx:
