@@ -98,7 +98,8 @@ def _home(home: Path) -> tuple[Path, Path, str]:
 
     spec: dict[str, Any] = {
         "world_size": _AGENTS * _RANKS, "preload": [], "image_env": {}, "rank_env": {},
-        "sidecars": {}, "cwd": str(home), "entry": "nobody:nothing", "config": None, "seed": 0,
+        "sidecars": {}, "cwd": str(home), "entry": "nobody:nothing",
+        "config": {"type": None, "value": None}, "seed": 0,
         "threads": 1, "every_steps": None, "every_seconds": None, "steps": None,
     }  # fmt: skip
     run = Run(ids.new_id("run"), "scale", "train", "pending", spec, detached=True)

@@ -22,6 +22,7 @@ from penstock.jobs.claiming import Claiming
 from penstock.jobs.facts import Facts, worth_telling
 from penstock.jobs.handle import AgentHandle, discard
 from penstock.jobs.holding import Holding
+from penstock.jobs.news import News
 from penstock.jobs.stores import Stores
 from penstock.jobs.wishes import Wishes
 from penstock.jobs.work import Call, Work
@@ -50,6 +51,7 @@ class Controller:
         self._agent: AgentHandle | None = None
         self._adopting = 0
         self._facts = Facts()
+        self._news = News(run_id)
         self._state: think.State = think.Starting(0, Budget())
         self._wishes = Wishes()
         self._replaced = 0
@@ -64,7 +66,7 @@ class Controller:
 
     def commit(self, change: Callable[[Writer], T]) -> T:
         """One transaction under the lease; a store that is gone for a moment is waited for."""
-        return self._holding.commit(change)
+        return self._news.told_with(self._holding.commit, change)
 
     def event(self, kind: str, body: dict[str, Any]) -> None:
         self.commit(lambda tx: tx.event(f"run/{self.run_id}", kind, body))
@@ -127,7 +129,7 @@ class Controller:
 
     def _step(self) -> None:
         self._holding.renew()
-        self._listen()
+        heard = self._listen()
         self._look()
         before = self._state
         poll = self._facts.poll(
@@ -139,6 +141,11 @@ class Controller:
         self._state = think.decide(before, poll)
         if self._state != before:
             self._carry_out(before, self._state)
+        ends_soon = heard and isinstance(self._state, think.Clearing)  # and that commit tells all
+        if self._news and not ends_soon:
+            self.commit(lambda tx: None)
+        if seq := self._news.in_rows():
+            self._send(ack=seq)
 
     def _load(self, run: Run) -> None:
         with self.stores.meta.read() as db:
@@ -179,21 +186,21 @@ class Controller:
 
     # -- listening ------------------------------------------------------------------------------
 
-    def _listen(self) -> None:
+    def _listen(self) -> bool:
+        """Whether there was anything to hear."""
         assert self._agent is not None
-        seen = 0
+        heard = False
         timeout = _TICK
         while True:
             try:
                 source, message = self._agent.inbox.get(timeout=timeout)
             except queue.Empty:
-                break
+                return heard
             timeout = 0.0001
             if self._agent.is_current(source):
-                seen = message.get("seq", seen)
+                heard = True
+                self._news.heard(message.get("seq", 0))
                 self._hear(message)
-        if seen:
-            self._send(ack=seen)
 
     def _hear(self, message: dict[str, Any]) -> None:
         kind, body = next((k, v) for k, v in message.items() if k != "seq")
@@ -219,7 +226,7 @@ class Controller:
         else:
             self._facts.hear(kind, body)
             if found := worth_telling(kind, body, self._facts):
-                self.event(found[0], {**found[1], "attempt": self.attempt})
+                self._news.add(found[0], {**found[1], "attempt": self.attempt})
 
     def _compare(self, gang: int) -> None:
         """Does the agent that was found run the attempt that the rows tell of? One that died
@@ -299,18 +306,17 @@ class Controller:
             case think.Clearing():
                 self._send(kill={"gang": self.attempt})
             case think.Starting() if isinstance(before, think.Clearing):
-                self._end_attempt(before.cause, before.detail)
-                self._again(after)
+                self._again(before, after)
             case think.Ended() if isinstance(before, think.Clearing):
                 self._end_attempt(before.cause, before.detail)
             case think.Ended(outcome=outcome, detail=detail):
                 self._end_attempt(str(detail.get("why", outcome)), {})
 
-    def _again(self, state: think.Starting) -> None:
+    def _again(self, before: think.Clearing, state: think.Starting) -> None:
         """A new attempt of the same run: a new generation, and a new agent if that one died."""
         assert self._agent is not None
         lost = self._facts.agent_lost
-        self._holding.take()
+        self._news.told_with(self._holding.take_anew, self._ending(before.cause, before.detail))
         if lost:
             self._agent.lost()
             self.event("agent.died", {"attempt": state.attempt - 1})
@@ -347,10 +353,11 @@ class Controller:
         )
 
     def _end_attempt(self, cause: str, detail: dict[str, Any]) -> None:
-        reached = max(self._facts.steps, default=0)
-        self.commit(
-            lambda tx: rows.end_attempt(tx, self.run_id, self.attempt, cause, reached, detail)
-        )
+        self.commit(self._ending(cause, detail))
+
+    def _ending(self, cause: str, detail: dict[str, Any]) -> Callable[[Writer], None]:
+        reached, number = max(self._facts.steps, default=0), self.attempt
+        return lambda tx: rows.end_attempt(tx, self.run_id, number, cause, reached, detail)
 
     def _finish(self, ended: think.Ended) -> Run:
         assert self._agent is not None

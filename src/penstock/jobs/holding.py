@@ -29,24 +29,43 @@ class Holding:
         self._next_renewal = 0.0
 
     def take(self) -> Run:
-        """Own the run, as a new generation. Returns its row as it was at that moment.
+        """Own the run. Returns its row as it was at that moment.
 
         A run that ended is not owned: it was stopped while it had no owner yet, and whoever
         comes later learns it here, in one transaction with the taking. Raises LeaseHeld.
         """
-        key, mine = f"run/{self._run_id}", str(process.Identity.mine())
+        key = f"run/{self._run_id}"
         with self._meta.write() as tx:
             held = tx.find_lease(key)
-            if held is not None and held.holder == mine:
+            if held is not None and held.holder == str(process.Identity.mine()):
                 tx.release_lease(held)  # our own: a new start is a new generation
-            lease = tx.take_lease(key, mine, self._ttl)
+            lease = self._taken(tx)
             run = tx.get_run(self._run_id)
             if run.state in ENDED:
                 tx.release_lease(lease)
                 return run
+        self._owns(lease)
+        return run
+
+    def take_anew(self, change: Callable[[Writer], None]) -> None:
+        """Own the run as a new generation, and change what the old one ends with, in one
+        transaction. Raises LeaseLost."""
+        lease = self.lease
+        assert lease is not None
+
+        def both(tx: Writer) -> Lease:
+            change(tx)
+            tx.release_lease(lease)
+            return self._taken(tx)
+
+        self._owns(self.commit(both))
+
+    def _taken(self, tx: Writer) -> Lease:
+        return tx.take_lease(f"run/{self._run_id}", str(process.Identity.mine()), self._ttl)
+
+    def _owns(self, lease: Lease) -> None:
         self.lease, self.generation = lease, lease.generation
         self._next_renewal = time.monotonic() + self._ttl / 3
-        return run
 
     def commit(self, change: Callable[[Writer], T]) -> T:
         """One transaction under the lease; a store that is gone for a moment is waited for."""

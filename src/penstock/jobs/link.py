@@ -131,12 +131,16 @@ class AgentLink:
         self._channel = channel
         self._words = Words(fds[0], self.world_size)
         self.pulse = Pulse(self._words, self.rank)
+        self._known = payload.get("known", ())
         self._next_id = 0
         self._answers: dict[int, tuple[dict[str, Any], list[int]]] = {}
         self._freed: set[str] = set()
         self._persisted: set[str] = set()
 
     def call(self, kind: str, payload: dict[str, Any]) -> dict[str, Any]:
+        for known in self._known:  # answered with the order to start
+            if known["kind"] == kind and known["payload"] == payload:
+                return dict(known["answer"])
         return self._ask(kind, payload)[0]
 
     def tell(self, kind: str, payload: dict[str, Any]) -> None:

@@ -20,12 +20,24 @@ class References:
 
     def __init__(self, control: Control) -> None:
         self._control = control
+        self._answers: dict[str, dict[str, Any]] = {}  # to what was asked
+
+    def known(self) -> list[dict[str, Any]]:
+        """What later attempts need not ask."""
+        return [
+            {"kind": "data", "payload": {"reference": asked}, "answer": answer}
+            for asked, answer in self._answers.items()
+        ]
 
     def on_data(self, call: Call) -> dict[str, Any]:
         """A bare name resolves once; later attempts get what the first one got."""
-        from penstock.data import read_manifest, resolve
-
         asked = call.payload["reference"]
+        if asked not in self._answers:
+            self._answers[asked] = self._resolved(asked)
+        return self._answers[asked]
+
+    def _resolved(self, asked: str) -> dict[str, Any]:
+        from penstock.data import read_manifest, resolve
 
         def change(tx: Writer) -> tuple[Version, str | None]:
             run = tx.get_run(self._control.run_id)

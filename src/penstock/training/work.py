@@ -3,6 +3,7 @@ resolve references, publish models. All under the run's lease; see `jobs.work.Wo
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -137,7 +138,7 @@ class TrainingWork:
         self._chosen = None
         self._asked = []
         self._releases.new_attempt()
-        trim(self._control.stores.layout.signals(self._control.run_id))  # of the gang before
+        self._trim()
         self._straggling.begin(self._control.attempt, self._control.generation, self._world)
         self._started_at = time.monotonic()
         self._last_save = time.monotonic()
@@ -145,6 +146,7 @@ class TrainingWork:
         keys = ("entry", "config", "seed", "threads", "every_steps")
         return {
             **{key: self._spec[key] for key in keys},
+            "known": self._known(),
             "init_from": self._spec.get("init_from"),
             "device": self._spec.get("device", "auto"),
             "elastic": self._spec.get("elastic"),
@@ -156,6 +158,19 @@ class TrainingWork:
             "home": str(stores.layout.root),
             "blobs": stores.blobs.url,
         }
+
+    def _trim(self) -> None:
+        """Give back what the gang before had preallocated, beside the start of this one, in a
+        thread that ends by itself."""
+        folder = self._control.stores.layout.signals(self._control.run_id)
+        threading.Thread(target=trim, args=(folder,), name="trimming", daemon=True).start()
+
+    def _known(self) -> list[dict[str, Any]]:
+        """Answers that ranks get with the order to start, and need not wait for."""
+        known = self._references.known()
+        if self.kept() and self._settled():
+            known.append({"kind": "restore", "payload": {}, "answer": self._choose()})
+        return known
 
     # -- questions of ranks ---------------------------------------------------------------------
 
