@@ -124,7 +124,12 @@ def test_loops_that_cannot_work_are_refused(project):
             2,
             "shared.tracked.note.seen cannot be put into a checkpoint",
         ),
-        ('run.data("points:all", ', "run.data(EMPTY, ", 2, "the data has no batch"),
+        (
+            'run.data("points:all", batch_size=24, epochs=config.epochs)',
+            "run.data(EMPTY, batch_size=24)",
+            2,
+            "the data has no batch",
+        ),
         ('run.data("points:all", ', "run.data(EMPTY[0:0], ", 2, "there are 0 rows"),
     ]
     path = project.folder / "train.py"

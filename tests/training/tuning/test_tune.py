@@ -247,7 +247,8 @@ def test_commands_look_at_a_study_and_at_its_trials(searching):
 def test_a_sweep_from_the_command_line_goes_on_after_sigkill(searching):
     """And each trial's ranks are forked from an image that has what is preloaded."""
     searching.edit(("ps.main(main)", "ps.main(fit, Config)"))
-    searching.edit(("    import torch\n", '    assert "colorsys" in sys.modules\n    import torch\n'))
+    first = "    import torch\n"
+    searching.edit((first, f"    assert 'colorsys' in sys.modules\n{first}"))
     line = ("--sweep", "lr=0.1,0.2", "model.width=4,8", "--parallel", "2", "--name", "search")
     line += ("--preload", "colorsys")
     script = searching.start(*line)
