@@ -16,7 +16,7 @@ TORCHRUN = {"torch": ["torch", "numpy"]}  # the environment of torchrun and of t
 RAY_TRAIN = {"ray-train": ["ray[train]==2.60.0", "torch", "numpy"]}
 RANKS = 2
 FRESH = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # torchrun: stores of their own for restarts
-POLL = 0.001  # seconds between two looks at a record
+POLL = 0.01  # seconds between two looks at a record, whose lines have their own times
 
 
 class TimedOut(Exception):
