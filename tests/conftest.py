@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.postgres import Server
 
 # How long an example takes is the machine's matter, not the law's. For more of them than there is
 # time for at every change: pytest --hypothesis-profile=thorough
@@ -30,6 +31,14 @@ for name, examples in (("penstock", 50), ("thorough", 500)):
         max_examples=examples,
     )
 settings.load_profile("penstock")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server on loopback; `.fresh()` is the URL of a new database."""
+    server = Server()
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -17,11 +17,28 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+def _url(engine: str, request: pytest.FixtureRequest, folder: Path) -> str:
+    if engine == "postgres":
+        fresh: str = request.getfixturevalue("postgres").fresh()
+        return fresh
+    return {"memory": "memory://", "sqlite": f"sqlite:///{folder}/meta.db"}[engine]
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def meta(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> Iterator[Meta]:
     """Every engine in turn; a new engine joins the contract by one line here."""
-    urls = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/meta.db"}
-    store = open_meta(urls[request.param], clock=clock)
+    store = open_meta(_url(request.param, request, tmp_path), clock=clock)
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def shared_meta(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock
+) -> Iterator[Meta]:
+    """Engines that several processes may open, and in which readers and writers run side by
+    side."""
+    store = open_meta(_url(request.param, request, tmp_path), clock=clock)
     yield store
     store.close()
 

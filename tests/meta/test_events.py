@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -89,11 +88,9 @@ def test_a_reader_that_follows_never_misses_an_event_of_many_threads(meta: Meta)
 
 
 @pytest.mark.faults
-def test_a_reader_that_follows_never_misses_an_event_of_other_processes(
-    file_meta: Meta, tmp_path: Path
-) -> None:
+def test_a_reader_that_follows_never_misses_an_event_of_other_processes(shared_meta: Meta) -> None:
     def write_ten() -> None:
-        store = open_meta(f"sqlite:///{tmp_path}/meta.db")
+        store = open_meta(shared_meta.url)
         _tell(store, *"0123456789", subject=f"process/{os.getpid()}")
         store.close()
 
@@ -110,7 +107,7 @@ def test_a_reader_that_follows_never_misses_an_event_of_other_processes(
     followed: list[Event] = []
     while len(followed) < 30:
         cursor = followed[-1].seq if followed else 0
-        found = file_meta.wait_events(cursor, timeout=30)
+        found = shared_meta.wait_events(cursor, timeout=30)
         assert found, "an event was missed"
         followed.extend(found)
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
@@ -148,15 +145,15 @@ def test_waiting_for_one_subject_passes_over_others(meta: Meta) -> None:
 
 
 def test_a_commit_of_another_process_wakes_the_waiter(
-    file_meta: Meta, tmp_path: Path, in_child: Callable[..., int]
+    shared_meta: Meta, in_child: Callable[..., int]
 ) -> None:
     def tell() -> None:
-        store = open_meta(f"sqlite:///{tmp_path}/meta.db")
+        store = open_meta(shared_meta.url)
         _tell(store, "woken")
         os._exit(0)
 
     teller = threading.Thread(target=in_child, args=(tell,))
     teller.start()
-    [event] = file_meta.wait_events(0, timeout=60)
+    [event] = shared_meta.wait_events(0, timeout=60)
     teller.join()
     assert event.kind == "woken"

@@ -41,7 +41,9 @@ class Settings(BaseModel):
         Path(".penstock"), description="Where state lives; relative to the project's folder."
     )
     meta: str | None = Field(
-        None, description="URL of the meta store; default: SQLite in the home."
+        None,
+        description="URL of the meta store, such as postgresql://USER@HOST/DATABASE; default: "
+        "SQLite in the home.",
     )
     blobs: str | None = Field(None, description="URL of the blob store; default: in the home.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

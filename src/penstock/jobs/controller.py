@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from penstock.base import log
-from penstock.base.errors import LeaseLost, PenstockError
+from penstock.base.errors import LeaseLost, PenstockError, StoreUnreachable
 from penstock.jobs import decide as think
 from penstock.jobs import orders, rows
 from penstock.jobs.budgets import LIMITS, Budget
@@ -64,9 +64,9 @@ class Controller:
     def generation(self) -> int:
         return self._holding.generation
 
-    def commit(self, change: Callable[[Writer], T]) -> T:
+    def commit(self, change: Callable[[Writer], T], alone: bool = False) -> T:
         """One transaction under the lease; a store that is gone for a moment is waited for."""
-        return self._news.told_with(self._holding.commit, change)
+        return self._news.told_with(lambda both: self._holding.commit(both, alone), change)
 
     def event(self, kind: str, body: dict[str, Any]) -> None:
         self.commit(lambda tx: tx.event(f"run/{self.run_id}", kind, body))
@@ -199,7 +199,7 @@ class Controller:
             timeout = 0.0001
             if self._agent.is_current(source):
                 heard = True
-                self._news.heard(message.get("seq", 0))
+                self._news.heard(message.get("seq"))
                 self._hear(message)
 
     def _hear(self, message: dict[str, Any]) -> None:
@@ -280,8 +280,11 @@ class Controller:
         if now < self._next_look:
             return
         self._next_look = now + 0.1
-        with self.stores.meta.read() as db:
-            run = db.get_run(self.run_id)
+        try:
+            with self.stores.meta.read() as db:
+                run = db.get_run(self.run_id)
+        except StoreUnreachable:  # it was cut off; the next look, or a commit, waits for it
+            return
         self._wishes.look(run)
         self._wishes.resize = self._work.resize(run.spec)
         step = min(self._facts.steps, default=0)

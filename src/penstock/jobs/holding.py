@@ -67,12 +67,12 @@ class Holding:
         self.lease, self.generation = lease, lease.generation
         self._next_renewal = time.monotonic() + self._ttl / 3
 
-    def commit(self, change: Callable[[Writer], T]) -> T:
+    def commit(self, change: Callable[[Writer], T], alone: bool = False) -> T:
         """One transaction under the lease; a store that is gone for a moment is waited for."""
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
-                with self._meta.write(self.lease) as tx:
+                with self._meta.write(self.lease, alone) as tx:
                     return change(tx)
             except DiskFull:
                 raise

@@ -30,9 +30,9 @@ class News:
     def add(self, kind: str, body: dict[str, Any]) -> None:
         self._events.append((kind, body))
 
-    def heard(self, seq: int) -> None:
-        """The number of a word of the agent's, which may have brought news."""
-        self._heard = seq
+    def heard(self, seq: int | None) -> None:
+        """The number of a word of the agent's, which may have brought news; None: it has none."""
+        self._heard = self._heard if seq is None else seq
 
     def in_rows(self) -> int:
         """The newest number whose news stand in the rows, once; 0: none since."""

@@ -32,8 +32,9 @@ class Control(Protocol):
     @property
     def generation(self) -> int: ...
 
-    def commit(self, change: Callable[[Writer], T]) -> T:
-        """Run `change` in one transaction under the lease. Raises LeaseLost, Unavailable."""
+    def commit(self, change: Callable[[Writer], T], alone: bool = False) -> T:
+        """Run `change` in one transaction under the lease, `alone` where others may change it too
+        (`Meta.write`). Raises LeaseLost, Unavailable."""
         ...
 
     def event(self, kind: str, body: dict[str, Any]) -> None:

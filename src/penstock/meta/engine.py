@@ -1,4 +1,4 @@
-"""What both SQLite engines share: transactions, the feed of events, and the rule about forks."""
+"""What all engines share: transactions, the feed of events, and the rule about forks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from penstock.base.clock import Clock
@@ -20,21 +20,28 @@ from penstock.meta.faults import from_sqlalchemy
 from penstock.meta.rows.whole import SqlReader, SqlWriter
 from penstock.records import Event, Lease
 
-_BEGIN = "penstock_begin"  # execution option: how this connection's transaction starts
-_FEED_PAUSE = 0.01  # seconds between two looks for other processes' commits
+BEGIN = "penstock_begin"  # execution option: how this connection's transaction starts
 
 _open: weakref.WeakSet[SqlMeta] = weakref.WeakSet()
 
 
 class SqlMeta:
-    """One open store over an SQLite engine.
+    """One open store over an engine.
 
     Owns the engine's connections, which end with `close` or with the process. Any number of
     threads may read; writers of this process queue on `_writing`, those of other processes on
     SQLite's own lock, taken at BEGIN IMMEDIATE: so commits have one order, and events show it.
+    An engine that lets writers run side by side overrides what says so.
+
+    clock  None: the database's own
     """
 
-    def __init__(self, engine: Engine, clock: Clock) -> None:
+    _reader: type[SqlReader] = SqlReader
+    _writer: type[SqlWriter] = SqlWriter
+    _reads = "BEGIN"  # how a reader's transaction starts
+    _feed_pause = 0.01  # seconds between two looks for other processes' commits
+
+    def __init__(self, engine: Engine, clock: Clock | None) -> None:
         self._engine = engine
         self._clock = clock
         self._process = os.getpid()
@@ -56,18 +63,18 @@ class SqlMeta:
     @contextmanager
     def read(self) -> Iterator[SqlReader]:
         self._check_process()
-        with self._transaction(SqlReader, "BEGIN") as reader:
+        with self._transaction(self._reader, self._reads) as reader:
             yield reader
 
     @contextmanager
-    def write(self, lease: Lease | None = None) -> Iterator[SqlWriter]:
+    def write(self, lease: Lease | None = None, alone: bool = False) -> Iterator[SqlWriter]:
         self._check_process()
         if getattr(self._mine, "writer", None) is not None:
             raise Unavailable(
                 "a transaction was opened inside another one of the same thread",
                 "End the first one before: load, think, apply.",
             )
-        with self._writing, self._transaction(SqlWriter, "BEGIN IMMEDIATE") as writer:
+        with self._writers(lease, alone) as writer:
             if lease is not None:
                 writer.require(lease)
             self._mine.writer = writer
@@ -79,19 +86,25 @@ class SqlMeta:
             self._committed.notify_all()
 
     @contextmanager
+    def _writers(self, lease: Lease | None, alone: bool) -> Iterator[SqlWriter]:
+        """A writer's transaction, when it is its turn. Here each is alone."""
+        with self._writing, self._transaction(self._writer, "BEGIN IMMEDIATE") as writer:
+            yield writer
+
+    @contextmanager
     def _transaction(self, kind: type[Any], begin: str) -> Iterator[Any]:
         """Commit when the block ends, roll back when it raises."""
         try:
-            with (
-                self._engine.connect().execution_options(**{_BEGIN: begin}) as connection,
-                connection.begin(),
-            ):
+            with self._connection(begin) as connection, connection.begin():
                 session = kind(connection, self._clock, self._translate)
                 yield session
                 if session.failed is not None:  # the caller swallowed it
                     raise session.failed
         except SQLAlchemyError as error:
             raise self._translate(error) from error
+
+    def _connection(self, begin: str) -> AbstractContextManager[Connection]:
+        return self._engine.connect().execution_options(**{BEGIN: begin})
 
     def _translate(self, error: SQLAlchemyError) -> PenstockError:
         return from_sqlalchemy(error, None)
@@ -118,7 +131,7 @@ class SqlMeta:
             if left <= 0:
                 return False
             with self._committed:  # woken by this process's commits, looks for the others'
-                self._committed.wait(min(_FEED_PAUSE, left))
+                self._committed.wait(min(self._feed_pause, left))
         return True
 
     @contextmanager
@@ -145,15 +158,16 @@ class SqlMeta:
     def _abandon(self) -> None:
         """In a forked child: never close the parent's connections.
 
-        Closing one would run SQLite's last-connection clean-up on a log that the parent uses.
-        So each gets a reference that nobody gives back; the kernel closes the files at exit.
+        Closing one would run SQLite's last-connection clean-up on a log that the parent uses, or
+        tell PostgreSQL that the parent is leaving. So each gets a reference that nobody gives
+        back; the kernel closes the files at exit.
         """
         for raw in self._raw:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(raw))
 
 
 def _begin(connection: Any) -> None:
-    if begin := connection.get_execution_options().get(_BEGIN):
+    if begin := connection.get_execution_options().get(BEGIN):
         connection.exec_driver_sql(begin)
 
 

@@ -74,10 +74,10 @@ class MemoryMeta(SqlMeta):
                 yield reader
 
     @contextmanager
-    def write(self, lease: Lease | None = None) -> Iterator[SqlWriter]:
+    def write(self, lease: Lease | None = None, alone: bool = False) -> Iterator[SqlWriter]:
         self._check_process()
         with self._turn:
-            with super().write(lease) as writer:
+            with super().write(lease, alone) as writer:
                 yield writer
             self._commits += 1
 

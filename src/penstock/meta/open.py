@@ -5,29 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 
 from penstock.base.clock import Clock, SystemClock
-from penstock.base.errors import BadInput
+from penstock.base.errors import BadInput, MissingExtra
 from penstock.base.nearest import did_you_mean
 from penstock.meta.port import Meta
 
-SCHEMES = ("sqlite", "memory")
+SCHEMES = ("sqlite", "postgresql", "memory")
 
 
 def open_meta(url: str, clock: Clock | None = None) -> Meta:
     """Open the store at `url`, making or migrating its schema when need be.
 
     sqlite:///PATH  a file, taken literally (no percent escapes); four slashes when absolute
+    postgresql://USER@HOST:PORT/DATABASE  for many machines; options of libpq may follow
     memory://       a new store in this process; its own `url` finds it again in this process
-    clock           what `now` and the leases go by; for tests
+    clock           what `now` and the leases go by; for tests. Default: this machine's, and of
+                    PostgreSQL the database's own
 
-    Raises BadInput, NetworkHome, NewerSchema, ReadOnly, DiskFull, Damaged, Unavailable.
+    Raises BadInput, NetworkHome, NewerSchema, ReadOnly, DiskFull, Damaged, StoreUnreachable,
+    AccessDenied, MissingExtra, Unavailable.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in SCHEMES:
         raise BadInput(
             f'"{_without_password(url)}" is not the URL of a meta store that Penstock knows',
-            did_you_mean(scheme, SCHEMES) + " Write sqlite:///PATH or memory://.",
+            did_you_mean(scheme, SCHEMES)
+            + " Write sqlite:///PATH, postgresql://USER@HOST/DATABASE or memory://.",
             scheme=scheme,
         )
+    if scheme == "postgresql":
+        return _open_postgres(url, clock)
     clock = clock or SystemClock()
     if scheme == "memory":
         from penstock.meta.memory import open_memory
@@ -42,6 +48,19 @@ def open_meta(url: str, clock: Clock | None = None) -> Meta:
     from penstock.meta.sqlite import SqliteMeta
 
     return SqliteMeta(Path(rest[1:]).absolute(), clock)
+
+
+def _open_postgres(url: str, clock: Clock | None) -> Meta:
+    try:
+        import psycopg  # noqa: F401
+    except ModuleNotFoundError:
+        raise MissingExtra(
+            "a meta store in PostgreSQL needs psycopg, which is not installed",
+            'pip install "penstock[postgres]"',
+        ) from None
+    from penstock.meta.postgres.store import PostgresMeta
+
+    return PostgresMeta(url, clock)
 
 
 def _without_password(url: str) -> str:

@@ -330,8 +330,15 @@ class Meta(Protocol):
 
     def read(self) -> AbstractContextManager[Reader]: ...
 
-    def write(self, lease: Lease | None = None) -> AbstractContextManager[Writer]:
-        """One transaction. With a lease: LeaseLost when its generation is not the newest."""
+    def write(
+        self, lease: Lease | None = None, alone: bool = False
+    ) -> AbstractContextManager[Writer]:
+        """One transaction. With a lease: LeaseLost when its generation is not the newest.
+
+        Holders of different leases may write at one moment, each what is its own. Whoever has no
+        lease, or says `alone`, has the store to itself: what it reads stays until it commits. That
+        is for what several may change: the versions of a name, what nobody refers to any more.
+        """
         ...
 
     def wait_events(

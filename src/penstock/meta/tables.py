@@ -18,9 +18,9 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     String,
     Table,
-    Text,
     UniqueConstraint,
 )
+from sqlalchemy import Text as _Text
 
 from penstock.meta.columns import Json
 
@@ -32,6 +32,7 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+Text = _Text().with_variant(_Text(collation="C"), "postgresql")  # one order everywhere
 _Serial = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts only INTEGER keys
 
 runs = Table(

@@ -42,7 +42,7 @@ class EndedLink(DiskOnly):
     def payload(self) -> dict[str, Any]:
         return {**self._work.start(failures=0), "rank": 0, "world_size": 1}
 
-    def commit(self, change: Callable[[Writer], T]) -> T:
+    def commit(self, change: Callable[[Writer], T], alone: bool = False) -> T:
         """Only for what turns out to change nothing, such as data that was resolved before."""
         try:
             with self.stores.meta.read() as db:

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from penstock.base import units
-from penstock.base.errors import Conflict, DiskFull, NotFound, RunFailed, RunStopped, from_dict
+from penstock.base.errors import (
+    Conflict,
+    DiskFull,
+    NotFound,
+    RunFailed,
+    RunStopped,
+    StoreUnreachable,
+    from_dict,
+)
 from penstock.base.interrupts import Interrupts
 from penstock.jobs import control, hang, stragglers
 from penstock.jobs.handle import read_processes
@@ -21,6 +29,7 @@ from penstock.records.runs import ENDED
 from penstock.training.watching import OnProgress, Watch
 
 _NO_ROOM = 64 << 10  # bytes
+_PATIENCE = 60.0  # seconds without the meta store, for a script that only watches
 
 
 def follow(
@@ -34,7 +43,7 @@ def follow(
 ) -> Run:
     """Wait for the end of a run. Returns its row; raises what it failed with, or RunStopped."""
     watch = None if on_progress is None else Watch(stores, run, on_progress)
-    heard = 0
+    heard, away_since = 0, None
     while True:
         try:
             if heard < interrupts.count:
@@ -49,11 +58,27 @@ def follow(
             if watch is not None:
                 watch.tell(run)
             _look_for_life(stores, run, child)
+            away_since = None
+        except StoreUnreachable as error:  # its controller waits likewise
+            away_since = _wait_for_store(error, away_since, say)
         except KeyboardInterrupt:  # by a handler that is not ours, or one too many for ours
             interrupts.hear()
     if child is not None:
         child.wait()
     return _outcome(run)
+
+
+def _wait_for_store(
+    error: StoreUnreachable, since: float | None, say: Callable[[str], None]
+) -> float:
+    """A moment longer; returns since when. Raises the error when it is too long."""
+    if since is None:
+        say(f"waiting: {error.what}")
+        since = time.monotonic()
+    if time.monotonic() - since > _PATIENCE:
+        raise error
+    time.sleep(0.5)
+    return since
 
 
 def tell_events(

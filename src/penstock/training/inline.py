@@ -62,8 +62,8 @@ class Inline(DiskOnly):
 
     # -- Control --------------------------------------------------------------------------------
 
-    def commit(self, change: Callable[[Writer], T]) -> T:
-        given = self._holding.commit(change)
+    def commit(self, change: Callable[[Writer], T], alone: bool = False) -> T:
+        given = self._holding.commit(change, alone)
         self._told = tell_events(self.stores, self.run_id, self._told, self._say)
         return given
 

@@ -65,7 +65,7 @@ class Releases:
                     tx.event(subject, "model.published", body)
             return version
 
-        version = self._control.commit(change)
+        version = self._control.commit(change, alone=True)  # other runs may publish that name
         self._tell(version.name, version.reference)
         return {"reference": version.reference}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import ColumnElement, func, insert, select, true
 
 from penstock.meta.rows.session import Session, columns
 from penstock.meta.tables import events
@@ -14,7 +14,7 @@ from penstock.records import Event
 
 class EventReader(Session):
     def events(self, after: int = 0, subject: str | None = None, limit: int = 1000) -> list[Event]:
-        query = columns(events, Event).where(events.c.seq > after)
+        query = columns(events, Event).where(events.c.seq > after, self._is_settled())
         if subject is not None and subject.endswith("*"):
             head = subject[:-1]
             query = query.where(func.substr(events.c.subject, 1, len(head)) == head)
@@ -23,10 +23,20 @@ class EventReader(Session):
         return self.all(Event, query.order_by(events.c.seq).limit(limit))
 
     def last_event(self) -> int:
-        return self.execute(select(func.coalesce(func.max(events.c.seq), 0))).scalar_one()  # type: ignore[no-any-return]
+        newest = select(func.coalesce(func.max(events.c.seq), 0)).where(self._is_settled())
+        return self.execute(newest).scalar_one()  # type: ignore[no-any-return]
+
+    def _is_settled(self) -> ColumnElement[bool]:
+        """Which events no other can come before any more. Where writers take turns: all."""
+        return true()
 
 
 class EventWriter(EventReader):
     def event(self, subject: str, kind: str, body: Mapping[str, Any] | None = None) -> int:
         row = {"at": self.now(), "subject": subject, "kind": kind, "body": dict(body or {})}
+        row |= self._cursor()
         return self.execute(insert(events).returning(events.c.seq), row).scalar_one()  # type: ignore[no-any-return]
+
+    def _cursor(self) -> dict[str, int]:
+        """The `seq` of the next event, where the database does not count by itself."""
+        return {}

@@ -31,7 +31,7 @@ class Session:
     def __init__(
         self,
         connection: Connection,
-        clock: Clock,
+        clock: Clock | None,
         translate: Callable[[SQLAlchemyError], PenstockError],
     ) -> None:
         self._connection = connection
@@ -40,6 +40,7 @@ class Session:
         self.failed: PenstockError | None = None
 
     def now(self) -> float:
+        assert self._clock is not None
         return self._clock.wall()
 
     def execute(self, statement: Executable, rows: Any = None) -> CursorResult[Any]:
@@ -71,7 +72,8 @@ class Session:
             return 0
         postgres = self._connection.dialect.name == "postgresql"
         insert: Any = postgresql.insert(table) if postgres else sqlite.insert(table)
-        return self.execute(insert.on_conflict_do_nothing(), [dict(row) for row in rows]).rowcount
+        new = insert.on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+        return self.execute(new, [dict(row) for row in rows]).rowcount
 
     # references to blobs
 

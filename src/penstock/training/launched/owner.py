@@ -78,8 +78,8 @@ class Owner:
     def generation(self) -> int:
         return self._holding.generation
 
-    def commit(self, change: Callable[[Writer], T]) -> T:
-        given = self._holding.commit(change)
+    def commit(self, change: Callable[[Writer], T], alone: bool = False) -> T:
+        given = self._holding.commit(change, alone)
         self._told = tell_events(self.stores, self.run_id, self._told, self._say)
         return given
 

@@ -1,0 +1,75 @@
+"""The tables: made when there are none, migrated when they are older; by one process at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import inspect
+
+from penstock.base.errors import BadInput, NewerSchema, Unavailable
+from penstock.meta import schema
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+OLDEST = 140000  # server_version_num: what xid8 and our settings need, and who is still cared for
+
+
+def check_server(connection: Connection, shown: str) -> None:
+    """Raises Unavailable for a server that is too old, BadInput for one that cannot hold text."""
+    ask = "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')"
+    version, encoding = connection.exec_driver_sql(ask).one()
+    if version < OLDEST:
+        raise Unavailable(
+            f"the meta store {shown} is PostgreSQL {version // 10000}, which is too old",
+            f"Penstock needs {OLDEST // 10000} or newer.",
+            found=version,
+        )
+    if encoding != "UTF8":
+        raise BadInput(
+            f"the database of {shown} is encoded as {encoding}",
+            "Create one with createdb --encoding=UTF8 --template=template0.",
+            found=encoding,
+        )
+
+
+def found_in(connection: Connection, shown: str) -> str | None:
+    """The version of the tables that are found first, None when there are none.
+
+    Raises NewerSchema, and BadInput where there are tables of something else.
+    """
+    there = connection.exec_driver_sql("SELECT to_regclass('alembic_version')").scalar_one()
+    if there is not None:
+        row = connection.exec_driver_sql("SELECT version_num FROM alembic_version").first()
+        return _known("0000" if row is None else row[0], shown)
+    from penstock.meta.tables import metadata
+
+    if taken := sorted(metadata.tables.keys() & set(inspect(connection).get_table_names())):
+        raise BadInput(
+            f"{shown} has tables that are not Penstock's: {', '.join(taken)}",
+            "Take a database of its own, or a schema: ?options=-csearch_path%3Dpenstock",
+            tables=taken,
+        )
+    return None
+
+
+def bring_up(connection: Connection, shown: str) -> None:
+    """Make or migrate the tables, in the caller's transaction, which is alone."""
+    found = found_in(connection, shown)
+    if found is None:
+        schema.create(connection)
+    elif found != schema.HEAD:
+        schema.migrate(connection)
+
+
+def _known(version: str, shown: str) -> str:
+    if version.isdigit() and version <= schema.HEAD:
+        return version
+    raise NewerSchema(
+        f"{shown} was written by a newer Penstock (schema {version}, this one knows "
+        f"{schema.HEAD}); it was left untouched",
+        "Update Penstock, or use another database.",
+        store=shown,
+        found=version,
+        known=schema.HEAD,
+    )
