@@ -44,6 +44,7 @@ class Goal:
 @dataclass
 class Bench:
     """quick    fewer rounds
+    asked    so many rounds; None: as many as the benchmark takes
     seed     of every random choice; printed, so that a run can be repeated
     scratch  a folder of this run's own, removed afterwards
     """
@@ -58,6 +59,7 @@ class Bench:
     goals: list[Goal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     children: Children = field(default_factory=Children)
+    asked: int | None = None
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -65,7 +67,7 @@ class Bench:
     # -- measuring ------------------------------------------------------------------------------
 
     def rounds(self, quick: int, full: int) -> int:
-        return quick if self.quick else full
+        return self.asked or (quick if self.quick else full)
 
     def alternate(self, rounds: int, *subjects: Callable[[], None]) -> None:
         """Each subject once per round, in turning order: what the machine does meanwhile, and

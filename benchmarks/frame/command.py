@@ -55,7 +55,9 @@ def main(
     for sig in (signal.SIGINT, signal.SIGTERM):  # also where a shell had it ignored: clear up
         signal.signal(sig, signal.default_int_handler)
     try:
-        reports = [run(name, found[name], options.quick, options.seed) for name in names]
+        reports = [
+            run(name, found[name], options.quick, options.seed, options.rounds) for name in names
+        ]
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -65,7 +67,9 @@ def main(
     return 1 if options.check and fell_short else 0
 
 
-def run(name: str, module: ModuleType, quick: bool, seed: int | None) -> report.Report:
+def run(
+    name: str, module: ModuleType, quick: bool, seed: int | None, rounds: int | None = None
+) -> report.Report:
     """Measure, print the table, return the report. No process is left, no scratch folder either."""
     began = time.monotonic()
     if seed is None:
@@ -76,7 +80,7 @@ def run(name: str, module: ModuleType, quick: bool, seed: int | None) -> report.
     with tempfile.TemporaryDirectory(
         prefix=f"penstock-bench-{name}-", ignore_cleanup_errors=True
     ) as scratch:
-        bench = Bench(name, quick, seed, Path(scratch), peers)
+        bench = Bench(name, quick, seed, Path(scratch), peers, asked=rounds)
         bench.say(f"{name}: {_about(module)} (seed {seed})")
         try:
             facts["versions"] = machine.versions() | _peer_versions(bench)
@@ -118,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     add("name", nargs="?", help="a benchmark, or all")
     add("--list", action="store_true", help="the benchmarks, a line each")
     add("--quick", action="store_true", help="fewer rounds")
+    add("--rounds", type=int, metavar="N", help="so many of the same length instead")
     add("--json", type=Path, metavar="FILE", help="write the report there")
     add("--check", action="store_true", help="exit with 1 when a goal falls short")
     add("--seed", type=int, help="of random choices; default: PENSTOCK_CHAOS_SEED, or a new one")

@@ -101,6 +101,12 @@ def test_a_report_has_everything_a_reader_needs_and_nothing_of_the_machines_plac
     assert f'"{platform.node()}"' not in text
 
 
+def test_as_many_rounds_as_were_asked_for(tmp_path):
+    done = benchmarks("selfcheck", "--rounds", "2", "--json", tmp_path / "out.json")
+    assert done.returncode == 0, done.stderr
+    assert [each["n"] for each in report(tmp_path)["rows"]] == [2, 2]
+
+
 def test_subjects_alternate_and_take_turns_in_going_first(tmp_path):
     body = (
         "order = []\n"

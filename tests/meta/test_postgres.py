@@ -20,8 +20,9 @@ from penstock.base.errors import (
     StoreUnreachable,
     Unavailable,
 )
-from penstock.meta import Meta, open_meta
+from penstock.meta import Meta, open_meta, schema_of
 from penstock.meta.postgres import schema
+from penstock.meta.schema import HEAD
 from penstock.records import Event, Lease
 
 ELSEWHERE = "another-host/boot/1/1"  # nobody here can tell whether it lives
@@ -245,6 +246,15 @@ def test_a_newer_schema_is_refused_and_stays(postgres: Server) -> None:
     with pytest.raises(NewerSchema, match="schema 9999"):
         open_meta(url)
     assert postgres.ask("SELECT version_num FROM alembic_version", database) == [("9999",)]
+
+
+def test_looking_makes_no_table(postgres: Server) -> None:
+    url = postgres.fresh()
+    assert schema_of(url) is None
+    tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+    assert postgres.ask(tables, url.rpartition("/")[2]) == [(0,)]
+    open_meta(url).close()
+    assert schema_of(url) == HEAD
 
 
 def test_tables_of_something_else_are_refused_and_a_schema_of_its_own_will_do(

@@ -58,6 +58,11 @@ class SqlMeta:
     def url(self) -> str:
         raise NotImplementedError
 
+    @property
+    def shown(self) -> str:
+        """The URL for people: without a password."""
+        return self.url
+
     # transactions
 
     @contextmanager
@@ -149,9 +154,9 @@ class SqlMeta:
     def _check_process(self) -> None:
         if os.getpid() != self._process:
             raise Unavailable(
-                f"{self.url} was opened before a fork and is not used in the child",
+                f"{self.shown} was opened before a fork and is not used in the child",
                 "Open it anew in this process: open_meta(url).",
-                url=self.url,
+                url=self.shown,
                 opened_by=self._process,
             )
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from penstock.base.clock import Clock, SystemClock
 from penstock.base.errors import BadInput, MissingExtra
 from penstock.base.nearest import did_you_mean
+from penstock.meta import schema
 from penstock.meta.port import Meta
+
+if TYPE_CHECKING:
+    from penstock.meta.postgres.store import PostgresMeta
 
 SCHEMES = ("sqlite", "postgresql", "memory")
 
@@ -50,7 +55,21 @@ def open_meta(url: str, clock: Clock | None = None) -> Meta:
     return SqliteMeta(Path(rest[1:]).absolute(), clock)
 
 
-def _open_postgres(url: str, clock: Clock | None) -> Meta:
+def schema_of(url: str) -> str | None:
+    """The schema version of the store at `url`, None where there is none yet. Changes nothing.
+
+    Raises what `open_meta` raises.
+    """
+    if url.startswith("postgresql://"):
+        store = _open_postgres(url, None, look=True)
+        store.close()
+        return store.found
+    if url.startswith("sqlite:///"):
+        return schema.found_in(Path(url.removeprefix("sqlite:///")).absolute())
+    return schema.HEAD
+
+
+def _open_postgres(url: str, clock: Clock | None, look: bool = False) -> PostgresMeta:
     try:
         import psycopg  # noqa: F401
     except ModuleNotFoundError:
@@ -60,7 +79,7 @@ def _open_postgres(url: str, clock: Clock | None) -> Meta:
         ) from None
     from penstock.meta.postgres.store import PostgresMeta
 
-    return PostgresMeta(url, clock)
+    return PostgresMeta(url, clock, look)
 
 
 def _without_password(url: str) -> str:

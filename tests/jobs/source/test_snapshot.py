@@ -316,12 +316,13 @@ def test_git_names_the_commit_and_whether_anything_differs(root):
     assert git_commit(root) == clean + "+"
 
 
-def test_a_home_inside_the_project_is_no_source(tmp_path):
+@pytest.mark.parametrize("sign", ["meta.db", ".gitignore"])  # its rows may lie in PostgreSQL
+def test_a_home_inside_the_project_is_no_source(tmp_path, sign):
     (tmp_path / "train.py").write_text("x = 1\n")
     blobs = open_blobs("memory://")
     before = snapshot(tmp_path, blobs)
     copied = tmp_path / "state" / "cache" / "source" / "abc"
     copied.mkdir(parents=True)
     (copied / "train.py").write_text("x = 1\n")
-    (tmp_path / "state" / "meta.db").touch()
+    (tmp_path / "state" / sign).write_text("*\n")
     assert snapshot(tmp_path, blobs) == before

@@ -67,26 +67,25 @@ def home_folder(settings: Settings) -> Iterator[Check]:
 def meta_store(settings: Settings) -> Iterator[Check]:
     """Whether the home's schema is one that this Penstock knows; an older one is left as it is."""
     from penstock.base.layout import Layout
-    from penstock.meta import open_meta, schema
+    from penstock.meta import open_meta, schema, schema_of
 
-    file = settings.home / "meta.db"
-    if settings.meta is None:
-        version = schema.found_in(file)
-        if version is None:
-            yield Check("meta", "ok", "nothing stored yet")
-            return
-        if version != schema.HEAD:
-            text = f"schema {version}; the next command brings it to {schema.HEAD}"
-            yield Check("meta", "ok", text, facts={"schema": version})
-            return
     url = settings.meta or Layout(settings.home).meta_url
+    version = schema_of(url)
+    if version is None:
+        yield Check("meta", "ok", "nothing stored yet")
+        return
+    if version != schema.HEAD:
+        text = f"schema {version}; the next command brings it to {schema.HEAD}"
+        yield Check("meta", "ok", text, facts={"schema": version})
+        return
     meta = open_meta(url)
     try:
         with meta.read() as reader:
             skew, events = abs(reader.now() - time.time()), reader.last_event()
     finally:
         meta.close()
-    yield Check("meta", "ok", f"schema {schema.HEAD}, {events} events", facts={"events": events})
+    text = f"schema {schema.HEAD}, newest event {events}"
+    yield Check("meta", "ok", text, facts={"newest_event": events})
     if skew > 2:
         fix = "Synchronise this machine's clock (chrony, systemd-timesyncd)."
         yield Check("clock", "warn", f"{skew:.0f} s apart from the meta store's", fix)

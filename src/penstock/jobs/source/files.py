@@ -95,10 +95,21 @@ def _walk(root: Path) -> Iterator[str]:
             if not name.startswith(".")
             and name not in _NOT_OURS
             and not Path(folder, name, "pyvenv.cfg").exists()
-            and not Path(folder, name, "meta.db").exists()  # a home: state is no source
+            and not _is_state(Path(folder, name))
         )
         for name in files:
             yield Path(folder, name).relative_to(root).as_posix()
+
+
+def _is_state(folder: Path) -> bool:
+    """Whether it is a home, whose rows may lie elsewhere, or another folder that keeps all of
+    itself from git."""
+    if (folder / "meta.db").exists():
+        return True
+    try:
+        return (folder / ".gitignore").read_text().strip() == "*"
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _heaviest(root: Path, paths: Iterable[str]) -> str:

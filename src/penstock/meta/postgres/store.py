@@ -42,6 +42,7 @@ class PostgresMeta(SqlMeta):
     """Safe for many threads; each transaction has a connection of the pool while it lasts.
 
     clock  None: the database's own, by which all machines agree on leases
+    look   open only what is there, and make or migrate nothing
     Raises StoreUnreachable, AccessDenied, BadInput, NewerSchema, Unavailable at opening.
     """
 
@@ -50,7 +51,7 @@ class PostgresMeta(SqlMeta):
     _reads = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
     _feed_pause = 0.05
 
-    def __init__(self, url: str, clock: Clock | None) -> None:
+    def __init__(self, url: str, clock: Clock | None, look: bool = False) -> None:
         self._address = address.read(url)
         self._shown = address.shown(self._address)
         engine = create_engine(
@@ -65,7 +66,9 @@ class PostgresMeta(SqlMeta):
         )
         super().__init__(engine, clock)
         self._patience = 0.0  # of an opening: a wrong address is said at once
-        self._bring_up()
+        self.found = self._found()
+        if self.found != HEAD and not look:
+            self._bring_up()
         self._patience = _PATIENCE
 
     @property
@@ -74,12 +77,16 @@ class PostgresMeta(SqlMeta):
         plain = self._address.set(drivername="postgresql")
         return plain.render_as_string(hide_password=False)
 
-    def _bring_up(self) -> None:
+    @property
+    def shown(self) -> str:
+        return self._shown
+
+    def _found(self) -> str | None:
         with self._transaction(_Plain, "BEGIN") as plain:
             schema.check_server(plain.connection, self._shown)
-            found = schema.found_in(plain.connection, self._shown)
-        if found == HEAD:
-            return
+            return schema.found_in(plain.connection, self._shown)
+
+    def _bring_up(self) -> None:
         with self._alone(_Plain) as plain:
             schema.bring_up(plain.connection, self._shown)
 
