@@ -18,6 +18,7 @@ _NEEDED = {
     "onnx": ("onnxruntime", "onnxruntime", "no serving, no loading of models as ONNX"),
 }
 _OPTIONAL = {  # whoever uses one gets an error that names it
+    "postgres": ("psycopg", "psycopg", "no rows in PostgreSQL"),
     "tune": ("optuna", "optuna", "no TPE in searches"),
     "tensorboard": ("tensorboard", "tensorboard", "no forwarding of scalars to TensorBoard"),
     "mlflow": ("mlflow", "mlflow-skinny", "no forwarding of scalars to MLflow"),
