@@ -24,6 +24,7 @@ _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "100",
     "shared_buffers": "32MB",
+    "dynamic_shared_memory_type": "mmap",  # in its folder: nothing in /dev/shm, however it ends
     "fsync": "off",  # of no use to a test that never cuts the power
 }
 

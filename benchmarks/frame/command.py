@@ -52,6 +52,8 @@ def main(
     names = [n for n in found if n not in _NOT_IN_ALL] if options.name == "all" else [options.name]
     if options.name is None or any(name not in found for name in names):
         parser.error(f"give the name of a benchmark: {', '.join(found)}, or all")
+    if options.rounds is not None and options.rounds < 1:
+        parser.error("--rounds takes 1 or more")
     for sig in (signal.SIGINT, signal.SIGTERM):  # also where a shell had it ignored: clear up
         signal.signal(sig, signal.default_int_handler)
     try:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from penstock.base.errors import BadInput, NewerSchema, Unavailable
@@ -39,7 +39,7 @@ def found_in(path: Path) -> str | None:
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
         if "alembic_version" in names:
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-            return _known("0000" if row is None else row[0], path)
+            return known("0000" if row is None else row[0], str(path), "home", path=str(path))
     if names:
         raise BadInput(
             f"{path} is an SQLite database, but not Penstock's",
@@ -49,14 +49,15 @@ def found_in(path: Path) -> str | None:
     return None
 
 
-def _known(version: str, path: Path) -> str:
+def known(version: str, where: str, kind: str, **facts: Any) -> str:
+    """The version, where it is ours or older. Raises NewerSchema; `kind` is what else to use."""
     if version.isdigit() and version <= HEAD:
         return version
     raise NewerSchema(
-        f"{path} was written by a newer Penstock (schema {version}, this one knows {HEAD}); "
+        f"{where} was written by a newer Penstock (schema {version}, this one knows {HEAD}); "
         "it was left untouched",
-        "Update Penstock, or use another home.",
-        path=str(path),
+        f"Update Penstock, or use another {kind}.",
+        **facts,
         found=version,
         known=HEAD,
     )

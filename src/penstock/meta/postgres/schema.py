@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import inspect
 
-from penstock.base.errors import BadInput, NewerSchema, Unavailable
+from penstock.base.errors import BadInput, Unavailable
 from penstock.meta import schema
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def found_in(connection: Connection, shown: str) -> str | None:
     there = connection.exec_driver_sql("SELECT to_regclass('alembic_version')").scalar_one()
     if there is not None:
         row = connection.exec_driver_sql("SELECT version_num FROM alembic_version").first()
-        return _known("0000" if row is None else row[0], shown)
+        version = "0000" if row is None else row[0]
+        return schema.known(version, shown, "database", store=shown)
     from penstock.meta.tables import metadata
 
     if taken := sorted(metadata.tables.keys() & set(inspect(connection).get_table_names())):
@@ -60,16 +61,3 @@ def bring_up(connection: Connection, shown: str) -> None:
         schema.create(connection)
     elif found != schema.HEAD:
         schema.migrate(connection)
-
-
-def _known(version: str, shown: str) -> str:
-    if version.isdigit() and version <= schema.HEAD:
-        return version
-    raise NewerSchema(
-        f"{shown} was written by a newer Penstock (schema {version}, this one knows "
-        f"{schema.HEAD}); it was left untouched",
-        "Update Penstock, or use another database.",
-        store=shown,
-        found=version,
-        known=schema.HEAD,
-    )

@@ -4,8 +4,8 @@ A reader sees one moment (REPEATABLE READ). Writers run under READ COMMITTED and
 before anything else, so that none has to be repeated: blocks of `write` cannot be. Whoever has no
 lease, or says so, has the store to itself; holders of leases share it, and of one lease there is
 one at a time. Both are advisory locks, which end with the transaction and belong to no row.
-That commits of different runs go on side by side is what makes a thousand of them in a second
-possible: each waits for the disk, and the database lets them wait together.
+Commits of different runs go on side by side: each waits for the disk, and the database lets them
+wait together.
 
 A transaction that its client does not go on with (it is stopped, or its machine is gone) is ended
 by the server after some seconds, and its locks with it.
