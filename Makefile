@@ -6,10 +6,10 @@ BIN := .venv/bin
 SPECS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint format chaos interop gpu-check bench-env bench clean
+.PHONY: help demo test test-long test-cluster lint format chaos chaos-cluster interop gpu-check bench-env bench clean
 
 help: ## Show these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/installed-demo: $(SPECS)
 	@.ci/run install demo
@@ -33,8 +33,14 @@ format: .venv/installed-test ## Rewrite files in our style
 	$(BIN)/ruff format src tests benchmarks examples
 	$(BIN)/ruff check --fix
 
+test-cluster: .venv/installed-test ## Run what takes a cluster of Ray or Spark for long (needs root and Java)
+	$(BIN)/python -m pytest -q -p no:xdist -m "cluster and not slow" tests
+
 chaos: .venv/installed-test ## Kill at random points for long (PENSTOCK_CHAOS_SEED=N repeats a run)
-	$(BIN)/python -m pytest -q -p no:xdist -m slow --timeout=1800
+	$(BIN)/python -m pytest -q -s -p no:xdist -m "slow and not ray" --timeout=1800
+
+chaos-cluster: .venv/installed-test ## The same on a cluster of hosts in namespaces, with PostgreSQL and S3 (needs root)
+	$(BIN)/python -m pytest -q -s -p no:xdist -m "slow and ray" tests/training/test_chaos_cluster.py
 
 .venv-interop/installed-interop: $(SPECS)
 	@.ci/run install interop .venv-interop

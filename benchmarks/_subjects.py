@@ -86,9 +86,12 @@ def penstock(
     record: Path,
     count: int,
     *second: Path,
-    ranks: int = RANKS,
+    ranks: int | str = RANKS,
 ) -> Any:
-    """Start the training with Penstock in a home; then once more with a second record."""
+    """Start the training with Penstock in a home; then once more with a second record.
+
+    ranks  a number, or a range: "1-2"
+    """
     script = SCRIPTS / "with_penstock.py"
     env = {**env, "PENSTOCK_HOME": str(home)}
     command: list[str | Path] = [sys.executable, script, record, str(count), str(ranks), *second]

@@ -4,8 +4,9 @@
 compute and an optimiser's step. Saved every 10 and every 100 steps. Blocked: seconds between two
 steps, and by which the optimiser's step takes longer than its median where nothing was saved. Drag:
 by how much all steps took longer than those of the same loop without saving, in the same round.
-Peers, all of which give checkpoints of one step: torch.save with fsync, DCP's save, and DCP's
-async_save, whose default copies before it returns; a save waits for the one before.
+Peers, all of which give checkpoints of one step: torch.save with fsync, DCP's save, DCP's
+async_save, whose default copies before it returns, and torch_checkpointing, whose user guards the
+optimiser's step by its lock; a save waits for the one before.
 
 Prediction: Penstock blocks 1.5 ms (laying out some 100 tensors), DCP async_save some 60 ms (the
 copy), the others 300 ms and more. Drag at every 100 steps: 1 % against 2 % of async_save; at every
@@ -25,7 +26,9 @@ from benchmarks.frame.bench import Bench
 _SUBJECT = Path(__file__).parent / "subjects" / "checkpoint_step.py"
 _TIMEOUT = 300.0
 _OURS, _BEST = "Penstock", "dcp.async_save"
-_PEERS = ("torch.save", "dcp.save", _BEST)
+_GUARDED = "torch_checkpointing"
+_PEERS = ("torch.save", "dcp.save", _BEST, _GUARDED)
+PEERS = {"torch-checkpointing": ["torch", "numpy", "torch-checkpointing==0.1.1"]}
 _NEVER = 10**6  # steps
 
 
@@ -74,9 +77,11 @@ def _judge(bench: Bench, every: int) -> None:
 def _run(bench: Bench, how: str, every: int, steps: int) -> dict[str, Any] | None:
     result = bench.folder("result") / "result.json"
     asked = (how, every, steps, bench.folder("home"), result)
-    run = bench.start([sys.executable, _SUBJECT, *map(str, asked)])
+    python = bench.python("torch-checkpointing") if how == _GUARDED else sys.executable
+    run = bench.start([python, _SUBJECT, *map(str, asked)], log=result.parent / "log")
     if run.wait(timeout=_TIMEOUT):
         bench.note(f"{how} ended with {run.returncode}")
+        bench.say((result.parent / "log").read_text(errors="replace")[-1500:])
         return None
     found: dict[str, Any] = json.loads(result.read_text())
     return found

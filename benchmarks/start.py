@@ -1,4 +1,4 @@
-"""Command -> first completed step, cold and warm, beside a bare torch loop and torchrun.
+"""Command -> first completed step, cold and warm, beside a bare loop, torchrun and Ray Train.
 
 Cold is a new process, `python train.py`, its data prepared before ("new home": prepared in it,
 too). Warm is a second `ps.train` in one script, from its call. The files of Python and torch are
@@ -18,9 +18,9 @@ from typing import Any
 from benchmarks import _subjects as subjects
 from benchmarks.frame.bench import Bench
 
-PEERS = subjects.TORCHRUN
+PEERS = subjects.TORCHRUN | subjects.RAY_TRAIN
 _STEPS = 10
-_TIMEOUT = 60.0  # seconds for a start
+_TIMEOUT = 90.0  # seconds for a start
 _COLD = "command to first step"
 _WARM = "ps.train to first step"
 _CPU = "processor time, to the end"
@@ -44,6 +44,9 @@ def measure(bench: Bench) -> None:
     def torchrun() -> None:
         _time(bench, "torchrun, 2 ranks", 2, lambda to: subjects.torchrun(bench, env, to, _STEPS))
 
+    def ray_train() -> None:
+        _time(bench, "Ray Train, 2 ranks", 2, lambda to: subjects.ray_train(bench, env, to, _STEPS))
+
     def penstock(ranks: int) -> None:
         subject = f"Penstock, {ranks} rank{'s' * (ranks > 1)}"
         second = bench.folder("record")
@@ -62,13 +65,15 @@ def measure(bench: Bench) -> None:
 
     rounds = bench.rounds(quick=3, full=10)
     bench.alternate(
-        rounds, importing, bare, lambda: penstock(1), torchrun, lambda: penstock(2), new_home
+        *(rounds, importing, bare, lambda: penstock(1), torchrun, lambda: penstock(2), new_home),
+        ray_train,
     )
     for over, under in (
         ("Penstock, 1 rank", "bare loop"),
         ("Penstock, 2 ranks", "bare loop"),
         ("torchrun, 2 ranks", "bare loop"),
         ("Penstock, 2 ranks", "torchrun, 2 ranks"),
+        ("Ray Train, 2 ranks", "Penstock, 2 ranks"),
     ):
         bench.ratio(f"{over} / {under}", _COLD, over=over, under=under)
     floor = bench.median("bare loop", _COLD)

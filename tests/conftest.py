@@ -12,13 +12,18 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.hosts import needs_namespaces
 from tests.postgres import Server
+from tests.ray_hosts import RayHosts
+from tests.ray_nodes import Cluster
+from tests.spark_cluster import SparkCluster
 
 # How long an example takes is the machine's matter, not the law's. For more of them than there is
 # time for at every change: pytest --hypothesis-profile=thorough
@@ -33,12 +38,68 @@ for name, examples in (("penstock", 50), ("thorough", 500)):
 settings.load_profile("penstock")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--part", help="K/N: only those tests that fall into part K (0..N-1) of N")
+
+
+_CI_PATIENCE = 3  # deadlines are there for what hangs, and nobody knows how slow that machine is
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Which part a test falls into goes by its name, and never changes."""
+    if "CI" in os.environ:
+        for item in items:
+            marker = item.get_closest_marker("timeout")
+            seconds = float(marker.args[0] if marker else config.getini("timeout"))
+            item.add_marker(pytest.mark.timeout(_CI_PATIENCE * seconds), append=False)
+    if not (part := config.getoption("--part")):
+        return
+    number, of = map(int, part.split("/"))
+    left_out = [item for item in items if zlib.crc32(item.nodeid.encode()) % of != number]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if zlib.crc32(item.nodeid.encode()) % of == number]
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
     """A PostgreSQL server on loopback; `.fresh()` is the URL of a new database."""
     server = Server()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def ray_head() -> Iterator[Cluster]:
+    """A Ray cluster that has a head only; `cluster` gives it nodes."""
+    found = Cluster()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def cluster(ray_head: Cluster) -> Iterator[Cluster]:
+    """The cluster without any node; those that a test adds go with it."""
+    yield ray_head
+    ray_head.clear()
+
+
+@pytest.fixture(scope="session")
+def spark_cluster() -> Iterator[SparkCluster]:
+    """A standalone Spark with two executors, and `.session`, this process's only one."""
+    if "CI" not in os.environ:
+        pytest.importorskip("pyspark", reason="the extra `spark` is not installed")
+    found = SparkCluster()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def ray_hosts() -> Iterator[RayHosts]:
+    """A Ray cluster on hosts in namespaces that has a head only; a test gives it nodes."""
+    needs_namespaces()
+    found = RayHosts()
+    yield found
+    found.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, on loopback: started, stopped, started again."""
+"""A PostgreSQL server of the tests' own, on an address of this machine: started, stopped, again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ assert _PACKAGE is not None and _PACKAGE.origin is not None
 BIN = Path(_PACKAGE.origin).parent / "pginstall" / "bin"
 _USER = 65534  # nobody: PostgreSQL refuses to be root
 _SETTINGS = {
-    "listen_addresses": "127.0.0.1",
     "max_connections": "100",
     "shared_buffers": "32MB",
     "dynamic_shared_memory_type": "mmap",  # in its folder: nothing in /dev/shm, however it ends
@@ -32,14 +31,16 @@ _SETTINGS = {
 class Server:
     """Owned by whoever calls `close`; it dies with the thread that started it."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, address: str = "127.0.0.1", **settings: str) -> None:
+        self.address = address
         self._folder = Path(tempfile.mkdtemp(prefix="penstock-pg-"))
         self._databases = itertools.count(1)
         with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
+            free.bind((address, 0))
             self.port = free.getsockname()[1]
         self._settings = {
             **_SETTINGS,
+            "listen_addresses": address,
             "port": str(self.port),
             "unix_socket_directories": str(self._folder),
             **settings,
@@ -50,12 +51,13 @@ class Server:
         self._run([*made, "--no-sync", "-D", str(self._folder / "data")])
         access = self._folder / "data" / "pg_hba.conf"
         locked = "host all locked 127.0.0.1/32 scram-sha-256\n"  # a role that needs its password
-        access.write_text(locked + access.read_text())
+        near = "host all all samenet trust\n" if address != "127.0.0.1" else ""
+        access.write_text(locked + near + access.read_text())
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
     def url(self, database: str = "postgres", user: str = "tests") -> str:
-        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://{user}@{self.address}:{self.port}/{database}"
 
     def fresh(self) -> str:
         """The URL of a new, empty database."""

@@ -1,6 +1,7 @@
 """The training as a Penstock user writes it: python with_penstock.py RECORD STEPS RANKS [SECOND].
 
-With a second record the script trains a second time, to time `ps.train` in a warm script.
+RANKS is a number, or a range as 1-2. With a second record the script trains a second time, to time
+`ps.train` in a warm script.
 """
 
 import sys
@@ -44,7 +45,9 @@ def fit(run: ps.Run, config: Config) -> None:
 def main() -> None:
     record, steps, ranks, *second = sys.argv[1:]
     # The threads are said: else a run keeps those of the last of its name, which had other ranks.
-    how: dict[str, Any] = {"workers": int(ranks), "checkpoint_every": EVERY, "threads": 1}
+    low, _, high = ranks.partition("-")
+    workers = (int(low), int(high)) if high else int(low)
+    how: dict[str, Any] = {"workers": workers, "checkpoint_every": EVERY, "threads": 1}
     ps.prepare("digits", read_digits, key="id")
     ps.train(fit, Config(record, int(steps)), name="first", **how)
     if second:

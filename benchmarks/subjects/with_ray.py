@@ -45,23 +45,20 @@ def fit(config: dict[str, Any]) -> None:
     )
 
 
-def main() -> None:
-    folder, steps, ranks, temporary = sys.argv[1:]
+def environment() -> dict[str, Any]:
+    """Of the workers."""
     kept = {key: os.environ[key] for key in ("BENCH_DIGITS", "OMP_NUM_THREADS")}
-    ray.init(
-        address="local",
-        num_cpus=int(ranks),
-        include_dashboard=False,
-        logging_level="error",
-        _temp_dir=temporary,
-        runtime_env={"env_vars": {**kept, "PYTHONPATH": str(Path(__file__).parent)}},
-    )
-    config = {"folder": folder, "steps": int(steps), "step_seconds": STEP, "every": EVERY}
-    trainer = TorchTrainer(
+    return {"env_vars": {**kept, "PYTHONPATH": str(Path(__file__).parent)}}
+
+
+def trainer(folder: str, steps: int, workers: int | tuple[int, int]) -> TorchTrainer:
+    """workers: so many, or (fewest, most)"""
+    config = {"folder": folder, "steps": steps, "step_seconds": STEP, "every": EVERY}
+    return TorchTrainer(
         fit,
         train_loop_config=config,
         scaling_config=ray.train.ScalingConfig(
-            num_workers=int(ranks), resources_per_worker={"CPU": 1}
+            num_workers=workers, resources_per_worker={"CPU": 1}
         ),
         run_config=ray.train.RunConfig(
             name="bench",
@@ -70,7 +67,19 @@ def main() -> None:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
-    trainer.fit()
+
+
+def main() -> None:
+    folder, steps, ranks, temporary = sys.argv[1:]
+    ray.init(
+        address="local",
+        num_cpus=int(ranks),
+        include_dashboard=False,
+        logging_level="error",
+        _temp_dir=temporary,
+        runtime_env=environment(),
+    )
+    trainer(folder, int(steps), int(ranks)).fit()
     ray.shutdown()
 
 

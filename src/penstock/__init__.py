@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from penstock.base.settings import Settings
     from penstock.cli.script import main
     from penstock.evaluation import Suite, at_least, classification, not_worse
+    from penstock.home import spark
+    from penstock.home.trainers import in_ray_train
     from penstock.home.verbs import (
         attach,
         connect,
@@ -47,6 +49,7 @@ __all__ = [
     "deploy",
     "errors",
     "evaluate",
+    "in_ray_train",
     "load",
     "main",
     "not_worse",
@@ -55,6 +58,7 @@ __all__ = [
     "promote",
     "serve",
     "space",
+    "spark",
     "train",
     "tune",
 ]
@@ -72,6 +76,7 @@ _HOMES = {
     "deploy": "penstock.home.verbs",
     "errors": "penstock.base.errors:",
     "evaluate": "penstock.home.verbs",
+    "in_ray_train": "penstock.home.trainers",
     "load": "penstock.home.verbs",
     "main": "penstock.cli.script",
     "not_worse": "penstock.evaluation",
@@ -80,6 +85,7 @@ _HOMES = {
     "promote": "penstock.home.verbs",
     "serve": "penstock.home.verbs",
     "space": "penstock.training.tuning.space:",
+    "spark": "penstock.home.spark:",
     "train": "penstock.home.verbs",
     "tune": "penstock.home.verbs",
 }

@@ -107,6 +107,7 @@ class Seen:
     method: str
     path: str
     status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)  # names in small letters
 
 
 @dataclass
@@ -119,6 +120,7 @@ class Proxy:
            "drop after"   forward it, then break the connection instead of answering
            "cut"          forward it, answer with half of the body
            "flip"         forward it, answer with one bit of the body changed
+           "unconditional" forward it without its conditions, as a store that knows none
            "hang"         neither forward nor answer until `release`
            (status, code) answer so, without forwarding it
     """
@@ -128,11 +130,12 @@ class Proxy:
     seen: list[Seen] = field(default_factory=list)
     release: threading.Event = field(default_factory=threading.Event)
     port: int = 0
+    host: str = "127.0.0.1"
     _server: ThreadingHTTPServer | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def start(self) -> None:
         proxy = self
@@ -140,7 +143,7 @@ class Proxy:
         class Handler(_Handler):
             owner = proxy
 
-        self._server = _Server(("127.0.0.1", self.port), Handler)
+        self._server = _Server((self.host, self.port), Handler)
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -175,11 +178,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         seen = Seen(self.command, self.path)
+        seen.headers = {name.lower(): value for name, value in self.headers.items()}
         self.owner.seen.append(seen)
         fault = self.owner.fault(seen)
         if fault == "hang":
             self.owner.release.wait(60)
             fault = None
+        if fault == "unconditional":
+            for name in ("if-none-match", "if-match"):
+                del self.headers[name]
         if self.owner._server is None or fault == "drop before":
             return self._break()
         if isinstance(fault, tuple):

@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 # What each command is asked on the furnished home, with the exit code where it is not 0.
 ASKED: dict[str, tuple[str, ...]] = {
+    "cluster status": (),
     "data alias": ("points@1", "stable"),
     "data check": ("points", "points.toml"),
     "data diff": ("points@1",),
@@ -77,6 +78,7 @@ ELSEWHERE = {
     "runs unpin": "cli/test_commands.py::test_a_checkpoint_is_pinned_listed_and_unpinned",
     "runs resize": "cli/test_commands.py::test_a_run_with_a_range_is_asked_for_another_number",
     "runs resume": "cli/test_live_run.py::test_a_detached_run_is_steered_from_another_terminal",
+    "runs retry": "cli/test_live_run.py::test_a_detached_run_is_steered_from_another_terminal",
     "runs study": "training/tuning/test_studies.py::test_the_command_answers_in_json_and_draws",
     "up": "cli/test_json.py::test_up_says_where_it_listens_and_ends_with_ctrl_c",
 }

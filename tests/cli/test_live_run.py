@@ -96,8 +96,9 @@ def test_a_detached_run_is_steered_from_another_terminal(terminal, script):
     loss = terminal.json("runs", "metrics", "base", "train/loss")["train/loss"]
     assert [value for _, value in loss] == [float(step) for step in range(STEPS)]
 
-    error = terminal.json("runs", "resume", "base", expect=4)["error"]
-    assert "finished" in error["what"]
+    for again in ("resume", "retry"):
+        error = terminal.json("runs", again, "base", expect=4)["error"]
+        assert "finished" in error["what"]
 
 
 @pytest.mark.long

@@ -13,6 +13,7 @@ from penstock.base.errors import BadInput, Damaged, LeaseHeld, NotFound, Refused
 from penstock.data import prepare, read_manifest, read_split
 from penstock.evaluation import at_least, classification, evaluate, predictions, report_of
 from penstock.evaluation.statistics import paired_difference, wilson
+from penstock.jobs.stores import open_stores
 from penstock.registry import load, package, promote
 
 PRODUCTION = "good@production"
@@ -265,3 +266,15 @@ def test_a_corrupt_shard_is_named(stores, suite):
     with pytest.raises(Damaged, match='shard 0 of split "test"'):
         evaluate(stores, suite, "good@1")
     assert counted(stores)[0] == 0
+
+
+@pytest.mark.torch
+def test_several_machines_find_what_one_finds(stores, suite, monkeypatch, tmp_path):
+    monkeypatch.setattr("penstock.evaluation.forecast._UNIT_ROWS", 64)
+    monkeypatch.setenv("PENSTOCK_NODE_HOME", str(tmp_path / "nodes"))
+    suite = replace(suite, batch_size=32)
+    alone = evaluate(stores, suite, "good@1")
+    changed = stores.settings.model_copy(update={"engine": "hosts:2"})
+    with open_stores(changed) as there:
+        many = evaluate(there, suite, "good@1", workers=2, fresh=True)
+    assert many.findings == alone.findings and many.evaluation.digest == alone.evaluation.digest

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from penstock.base.settings import load_settings
-from penstock.home import doctor, machine
+from penstock.home import doctor
+from penstock.home import machine as doors
 from penstock.home.doctor import here, stores
+from penstock.jobs import machine
 from penstock.jobs.stores import open_stores
 
 
@@ -149,7 +151,7 @@ def test_the_port_of_up_is_free_or_its_owner_is_named(settings, monkeypatch):
         assert "--port 0" in check.fix
         monkeypatch.setattr(here, "listener", lambda port: None)  # of another user
         assert "by whom cannot be seen" in found(doctor.look(settings), f"port {port}").found
-        mine = machine.Listener(77, "penstock", True)
+        mine = doors.Listener(77, "penstock", True)
         monkeypatch.setattr(here, "listener", lambda port: mine)
         check = found(doctor.look(settings), f"port {port}")
         assert (check.state, check.found) == ("ok", "`penstock up` (pid 77) listens there")

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from penstock.jobs.agent import census
-from penstock.jobs.handle import clear, read_processes
+from penstock.jobs.remains import clear, read_processes
 
 
 def dead_pid() -> int:

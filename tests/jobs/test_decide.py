@@ -129,6 +129,17 @@ def test_an_image_that_cannot_start_fails_with_its_reason():
     assert decide(clearing, Poll(at=0.0, broken=reason)) == Ended("failed", reason)
 
 
+def test_a_cluster_that_does_not_answer_interrupts_the_run_and_spends_nothing():
+    reason = {"code": "unavailable", "what": "Ray did not answer"}
+    clearing = decide(Starting(1, FULL), Poll(at=0.0, away=reason))
+    assert clearing.budget == FULL
+    assert decide(clearing, Poll(at=0.0, away=reason)) == Ended(
+        "interrupted", {"why": "Ray did not answer"}
+    )
+    stopped = decide(clearing, Poll(at=0.0, away=reason, stop="asked"))
+    assert stopped == Ended("stopped", {"why": "asked"})
+
+
 def test_a_newer_state_in_memory_fills_the_budget_again_but_not_the_same_one():
     """What dies at step 57 each time gets to the state of step 56 each time, and ends."""
     state, poll = Running(1, Budget()), Poll(at=0.0, exits=(KILLED,), kept=56)
@@ -288,6 +299,7 @@ polls = st.builds(
     stop=st.sampled_from([None, "asked"]),
     kill=st.booleans(),
     broken=st.sampled_from([None, {"code": "unavailable"}]),
+    away=st.sampled_from([None, None, {"code": "unavailable", "what": "away"}]),
 )
 
 

@@ -1,6 +1,7 @@
 """Units are executed at least once and committed exactly once, whoever dies in between."""
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -34,6 +35,11 @@ WORK = """
         with (folder / "executions").open("a") as log:
             log.write(f"{payload['n']} {os.getpid()}\\n")
         time.sleep(context.shared.get("pause", 0))
+        while (folder / "pids").exists():  # until so many have been here
+            lines = (folder / "executions").read_text().splitlines()
+            if len({line.split()[1] for line in lines}) >= int((folder / "pids").read_text()):
+                break
+            time.sleep(0.02)
         if payload["n"] == context.shared.get("deadly"):
             once = folder / "died"
             if not once.exists() or context.shared.get("always"):
@@ -56,7 +62,7 @@ SCRIPT = """
     def main():
         folder = Path(sys.argv[1])
         units = {f"unit-{n:02d}": {"n": n} for n in range(24)}
-        with open_stores(load_settings(home=folder / "home", environment={})) as stores:
+        with open_stores(load_settings()) as stores:
             try:
                 run_map(
                     stores, name="squares", work="test", function="work:square", units=units,
@@ -72,14 +78,18 @@ SCRIPT = """
 
 
 class Place:
-    """A folder with a function and a home."""
+    """A folder with a function and a home.
 
-    def __init__(self, folder):
-        self.folder = folder
+    nodes  where agents of a cluster have their folders
+    """
+
+    def __init__(self, folder, nodes, **settings):
+        self.folder, self.nodes = folder, nodes
         (folder / "project").mkdir()
         (folder / "project" / "work.py").write_text(textwrap.dedent(WORK))
         (folder / "script.py").write_text(textwrap.dedent(SCRIPT))
-        self.stores = open_stores(load_settings(home=folder / "home", environment={}))
+        here = {"home": folder / "home", "blobs": f"file://{folder}/blobs", **settings}
+        self.stores = open_stores(load_settings(environment={}, **here))
         self.source = snapshot(folder / "project", self.stores.blobs)
 
     def run(self, workers=2, units=UNITS, on_done=None, **shared):
@@ -113,6 +123,21 @@ class Place:
             run = db.newest_run("squares", "test")
             return {unit.payload["n"] for unit in db.units(run.id, ("done",))} if run else set()
 
+    def agents(self):
+        """Pids of agents on other machines."""
+        found = []
+        for file in self.nodes.glob("agents/*/runtime/processes.json"):
+            with contextlib.suppress(OSError, ValueError):
+                found += [row["pid"] for row in json.loads(file.read_text())
+                          if row["role"] == "agent"]  # fmt: skip
+        return found
+
+    def events(self, kind):
+        with self.stores.meta.read() as db:
+            run = db.newest_run("squares", "test")
+            found = db.events(subject=f"run/{run.id}", limit=1000)
+        return [event.body for event in found if event.kind == kind]
+
     def script(self):
         return subprocess.Popen(
             [sys.executable, str(self.folder / "script.py"), str(self.folder), self.source],
@@ -128,12 +153,13 @@ class Place:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
-                    if (entry / "cwd").readlink() == self.folder:
+                    cwd = (entry / "cwd").readlink()
+                    if cwd == self.folder or cwd.is_relative_to(self.nodes / "agents"):
                         found.append(int(entry.name))
         return found
 
 
-def until(holds, seconds=30):
+def until(holds, seconds=90):
     deadline = time.monotonic() + seconds
     while not (found := holds()):
         assert time.monotonic() < deadline, f"it did not come; seed {SEED}"
@@ -141,14 +167,41 @@ def until(holds, seconds=30):
     return found
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
+ENGINES = [
+    "processes",
+    "hosts:2",
+    pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.long]),
+]
+
+
+@pytest.fixture(scope="module")
+def two_nodes(ray_head):
+    ray_head.add()
+    ray_head.add()
+    yield ray_head
+    ray_head.clear()
+
+
+@pytest.fixture(params=ENGINES)
+def place(request, tmp_path, monkeypatch):
+    """The same on each engine; Ray's has two nodes."""
+    engine, nodes = request.param, tmp_path / "nodes"
+    if engine == "ray":
+        cluster = request.getfixturevalue("two_nodes")
+        engine, nodes = f"ray:{cluster.address}", cluster.folder / "nodes"
+        for name, value in cluster.environment.items():
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PENSTOCK_NODE_HOME", str(nodes))
+    monkeypatch.setenv("PENSTOCK_ENGINE", engine)
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PENSTOCK_BLOBS", f"file://{tmp_path}/blobs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path / "project")  # workers=0 has the caller's own path
     sys.modules.pop("work", None)
-    made = Place(tmp_path)
+    made = Place(tmp_path, nodes, engine=engine)
     yield made
     until(lambda: set(made.processes()) <= {os.getpid()})
+    until(lambda: not list(nodes.glob("agents/*")))
     made.stores.close()
 
 
@@ -287,3 +340,38 @@ def test_an_equal_call_beside_one_that_goes_on_is_told_so_and_disturbs_nothing(p
 def test_a_map_of_nothing_is_refused(place):
     with pytest.raises(BadInput, match="nothing to do"):
         place.run(units={})
+
+
+@pytest.mark.parametrize("place", ENGINES[1:], indirect=True)
+def test_a_lost_agent_costs_what_its_workers_had_and_they_come_again(place):
+    killed = []
+
+    def kill_an_agent(_):
+        if not killed and len(place.agents()) == 2 and len(place.done()) >= 4:
+            killed.append(place.agents()[0])
+            (place.folder / "pids").write_text("3")
+            os.kill(killed[0], signal.SIGKILL)
+
+    result = place.run(workers=2, pause=0.2, on_done=kill_an_agent)
+    assert killed and squares(result) == EXPECTED
+    (lost,) = place.events("node.lost")
+    assert len(lost["ranks"]) == 1
+    executions = place.executions()
+    twice = [n for n, times in Counter(n for n, _ in executions).items() if times > 1]
+    assert len(twice) <= 3, "half a second of one worker"
+    assert len({pid for _, pid in executions}) == 3
+
+
+@pytest.mark.parametrize("place", ["hosts:2x1"], indirect=True)
+def test_as_many_workers_begin_as_there_is_room_for(place):
+    result = place.run(workers=5)
+    assert squares(result) == EXPECTED and result.repeated == 0
+    assert len({pid for _, pid in place.executions()}) <= 2
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("place", ["ray"], indirect=True)
+def test_a_cluster_of_rays_executes_every_unit_once(place):
+    """The shorter sister of all of these on Ray."""
+    result = place.run(workers=2)
+    assert squares(result) == EXPECTED and result.repeated == 0

@@ -36,7 +36,7 @@ class Agent:
             rank: Child("rank", f"rank-{rank}", number, rank, None, {})  # type: ignore[arg-type]
             for rank in range(world)
         }
-        self.sharing.new_gang(number, world)
+        self.sharing.new_gang(number, world, range(world))
         return list(self.ranks.values())
 
     def allocate(self, child: Child, size: int = SIZE) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import psycopg
 import pytest
 from tests.postgres import Server
 
@@ -22,6 +24,7 @@ from penstock.base.errors import (
 )
 from penstock.meta import Meta, open_meta, schema_of
 from penstock.meta.postgres import schema
+from penstock.meta.postgres import store as store_module
 from penstock.meta.schema import HEAD
 from penstock.records import Event, Lease
 
@@ -295,12 +298,85 @@ def test_a_migration_that_runs_elsewhere_is_said(postgres: Server) -> None:
     store.close()
 
 
-def test_a_server_that_is_too_old_is_said(
-    postgres: Server, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def behind(postgres: Server) -> Iterator[str]:
+    """The URL of a database whose tables are those of an older Penstock."""
+    url = postgres.fresh()
+    open_meta(url).close()
+    postgres.ask("UPDATE alembic_version SET version_num = '0003'", url.rpartition("/")[2])
+    postgres.ask("DROP TABLE claims", url.rpartition("/")[2])
+    assert schema_of(url) == "0003"
+    yield url
+
+
+def test_a_migration_by_somebody_else_is_waited_for_and_said(
+    behind: str, postgres: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "OLDEST", 990000)
-    with pytest.raises(Unavailable, match=r"PostgreSQL 18, which is too old\n.*99 or newer"):
-        open_meta(postgres.fresh())
+    """Held by a session of its own for longer than nothing is said."""
+    monkeypatch.setattr(logging.getLogger("penstock"), "propagate", True)
+    with psycopg.connect(behind) as other:
+        _alone(other)
+        opened: list[Meta] = []
+        waiting = beside(lambda: opened.append(open_meta(behind)))
+        deadline = time.monotonic() + 30
+        while "waiting: " not in caplog.text:
+            assert time.monotonic() < deadline and not opened
+            time.sleep(0.05)
+        assert f"(pid {other.info.backend_pid} there" in caplog.text
+        other.rollback()
+        waiting.join(30)
+    assert schema_of(behind) == HEAD
+    opened[0].close()
+
+
+def test_a_migration_that_does_not_end_is_one_clear_error_and_changes_nothing(
+    behind: str, postgres: Server
+) -> None:
+    with psycopg.connect(behind) as other:
+        _alone(other)
+        with pytest.raises(Unavailable, match="cannot be made or migrated") as caught:
+            open_meta(behind + "?options=-c%20lock_timeout%3D200ms")
+        assert f"pid {other.info.backend_pid}" in caught.value.what
+        assert "pg_terminate_backend" in caught.value.fix
+    assert schema_of(behind) == "0003"
+
+
+def _alone(other: psycopg.Connection) -> None:
+    """As whoever migrates, with the same lock."""
+    other.execute("SET idle_in_transaction_session_timeout = 0")
+    other.execute(store_module._lock(store_module._STORE).removeprefix("; "))
+
+
+def test_a_server_that_is_too_old_is_said(postgres: Server) -> None:
+    """A session in which a function of that name tells of another version."""
+    url = postgres.fresh()
+    database = url.rpartition("/")[2]
+    postgres.ask("CREATE SCHEMA other", database)
+    postgres.ask(
+        "CREATE FUNCTION other.current_setting(text) RETURNS text LANGUAGE sql AS $$ SELECT CASE "
+        "$1 WHEN 'server_version_num' THEN '130009' ELSE pg_catalog.current_setting($1) END $$",
+        database,
+    )
+    with pytest.raises(Unavailable, match=r"PostgreSQL 13, which is too old\n.*14 or newer"):
+        open_meta(url + "?options=-csearch_path%3Dother,pg_catalog,public")
+    tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+    assert postgres.ask(tables, database) == [(0,)]
+
+
+@pytest.mark.parametrize("version", [140000, 150004, 180001])
+def test_what_is_new_enough_is_taken(version: int) -> None:
+    schema.check(version, "UTF8", "the store")
+
+
+@pytest.mark.parametrize(
+    ("version", "encoding", "kind", "told"),
+    [(139999, "UTF8", Unavailable, "PostgreSQL 13"), (140000, "LATIN1", BadInput, "LATIN1")],
+)
+def test_what_is_older_or_holds_no_text_is_refused(
+    version: int, encoding: str, kind: type[Exception], told: str
+) -> None:
+    with pytest.raises(kind, match=told):
+        schema.check(version, encoding, "the store")
 
 
 # who may come in

@@ -141,6 +141,15 @@ def test_attempts_come_in_order_and_end_once(meta: Meta, run: Run, clock: Manual
     assert found[1] == second
 
 
+def test_an_attempt_that_began_elsewhere_than_was_thought_says_so(meta: Meta, run: Run) -> None:
+    with meta.write() as writer:
+        writer.add_attempt(Attempt(run.id, 1, 4, 10.0, 100))
+        writer.add_attempt(Attempt(run.id, 2, 5, 20.0, 100))
+        writer.began_at(run.id, 2, 80)
+    with meta.read() as reader:
+        assert [attempt.from_step for attempt in reader.attempts(run.id)] == [100, 80]
+
+
 def test_the_same_attempt_twice_conflicts(meta: Meta, run: Run) -> None:
     with pytest.raises(Conflict), meta.write() as writer:
         writer.add_attempt(Attempt(run.id, 1, 4, 10.0, 0))

@@ -111,7 +111,23 @@ class Project:
         self._opened: Stores | None = None
         self._scripts: list[subprocess.Popen[str]] = []
 
-    until = staticmethod(until)
+    def until(self, what: str, holds: Callable[[], Any], seconds: float = 60.0) -> Any:
+        """As the function of that name; where it does not come, what there is to know is told."""
+        try:
+            return until(what, holds, seconds)
+        except AssertionError:
+            self.tell()
+            raise
+
+    def tell(self) -> None:
+        """Print the newest events and the ends of the logs of the newest run."""
+        with self.stores() as stores, stores.meta.read() as db:
+            for run in db.runs(limit=1):
+                print("RUN", run)
+                for event in db.events(subject=f"run/{run.id}", limit=100_000)[-25:]:
+                    print("EVENT", event)
+                for log in sorted((self.home / "runs" / run.id / "logs").glob("*.log")):
+                    print("LOG", log.name, log.read_text(errors="replace")[-1500:])
 
     def edit(self, *pairs: tuple[str, str]) -> None:
         """Replace texts in train.py."""

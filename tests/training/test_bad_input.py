@@ -34,6 +34,7 @@ def test_a_function_that_raises_shows_its_own_traceback_and_is_mended_and_contin
     assert project.newest("run").state == "finished"
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_another_model_is_refused_by_name_and_shape_and_stays(project):
     project.edit(
         (
@@ -106,6 +107,7 @@ EMPTY = Empty()
 """
 
 
+@pytest.mark.long
 def test_loops_that_cannot_work_are_refused(project):
     """Each says what is wrong with it; in the script's own process, so that one tries them all."""
     cases = [
@@ -214,6 +216,7 @@ def test_without_room_in_shared_memory_checkpoints_go_through_the_disk(project, 
     assert project.newest("run").result["weights"] == undisturbed(2)
 
 
+@pytest.mark.long
 def test_workers_0_gives_the_weights_of_one_rank_and_a_finished_run_is_given_again(
     project, undisturbed
 ):

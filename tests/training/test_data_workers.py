@@ -38,6 +38,7 @@ def noisy(made):
     return make
 
 
+@pytest.mark.long
 def test_weights_do_not_depend_on_data_workers_nor_on_who_is_killed(noisy, dice):
     alone = noisy(0)
     alone.run("run", "2")

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 
 import pytest
 
@@ -131,6 +132,26 @@ def test_a_controller_that_sleeps_is_killed_all_the_same(project):
     with project.stores() as stores:
         control.kill(stores, project.newest("run").id)
     project.until("the end", lambda: project.newest("run").state == "stopped")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("who", ["agent", "image", "sidecar"])
+def test_one_of_a_run_that_slept_past_the_lease_goes_on_where_it_was(made, undisturbed, who):
+    """Its controller is awake and renews the lease: nobody takes over, and nothing is decided."""
+    project = made(lease_seconds=1)
+    project.edit(("pause: float = 0.01", "pause: float = 0.05"))
+    script = project.start("run", "2")
+    project.until("step 10", lambda: project.committed("run") >= 10)
+    [sleeper] = project.pids("run", who)
+    project.signal(sleeper, signal.SIGSTOP)
+    time.sleep(3)
+    project.signal(sleeper, signal.SIGCONT)
+    out, _ = script.communicate(timeout=60)
+    assert script.returncode == 0, out
+    assert project.newest("run").result["weights"] == undisturbed(2)
+    causes = [body["cause"] for body in project.events("run", "attempt.ended")]
+    assert causes == ["finished"]
+    project.nothing_left()
 
 
 @pytest.mark.long

@@ -80,7 +80,7 @@ def damage(project, name, step):
         path.write_bytes(data)
 
 
-@pytest.mark.parametrize("workers", ["0", pytest.param("2", marks=pytest.mark.long)])
+@pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_fork_ends_as_its_parent_did_and_one_with_another_rate_differs_and_tells_why(
     project, workers
 ):
@@ -133,6 +133,7 @@ def test_a_fork_goes_on_after_sigkill_though_nothing_of_its_parent_is_left(proje
     assert begun == [40, 40]
 
 
+@pytest.mark.long
 def test_what_cannot_be_forked_is_one_clear_error_and_changes_nothing(project):
     with_rate(project)
     project.run("base", "1")
@@ -233,6 +234,7 @@ def test_a_function_that_was_typed_into_a_prompt_cannot_be_forked(project):
     home.close()
 
 
+@pytest.mark.long
 def test_a_failed_run_that_is_resumed_has_all_its_tries_again(project):
     project.edit(
         (

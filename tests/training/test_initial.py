@@ -120,6 +120,7 @@ def kill(project, script, workers):
         project.kill("warm", "rank")
 
 
+@pytest.mark.long
 def test_what_does_not_fit_is_one_clear_error_and_nothing_is_trained(project):
     warm(project)
     project.run("base", "1")

@@ -47,6 +47,7 @@ def outcome(project, name="run"):
         pytest.param(1, [], marks=pytest.mark.long),
         (2, ["everything"]),
         pytest.param(3, [], marks=pytest.mark.long),
+        pytest.param(4, [], marks=pytest.mark.long),
     ],
 )
 def test_every_process_is_killed_in_one_run_and_no_bit_of_the_weights_changes(

@@ -149,6 +149,7 @@ def ordered(tmp_path: Path) -> Iterator[Callable[[str], Project]]:
 
 @pytest.mark.faults
 @pytest.mark.timeout(240)
+@pytest.mark.long
 def test_ordered_weights_are_equal_in_every_bit_at_1_2_and_4_ranks_and_when_they_change(
     ordered: Callable[[str], Project],
 ) -> None:

@@ -86,6 +86,7 @@ def libraries(folder):
     return folder
 
 
+@pytest.mark.long
 def test_ranks_have_what_was_preloaded_and_what_was_not_is_said(project, tmp_path):
     project.environment["PYTHONPATH"] = str(libraries(tmp_path / "libraries"))
     project.edit(

@@ -38,6 +38,30 @@ def test_a_rank_a_controller_and_the_database_die_and_no_bit_of_the_weights_chan
         server.close()
 
 
+@pytest.mark.long
+def test_a_database_that_is_away_for_half_a_minute_ends_no_attempt(made, undisturbed):
+    server = Server()
+    try:
+        project = made(meta=server.fresh())
+        project.edit(("pause: float = 0.01", "pause: float = 0.05"))
+        script = project.start("run", "2")
+        project.until("step 10", lambda: project.committed("run") >= 10)
+        server.stop(signal.SIGQUIT)
+        time.sleep(30)
+        server.start()
+        out, _ = script.communicate(timeout=120)
+        assert script.returncode == 0, out
+        assert "waiting: the meta store" in out
+        run = project.newest("run")
+        assert run.state == "finished" and run.result["weights"] == undisturbed(2)
+        kinds = [event.kind for event in events_of(project, run)]
+        assert kinds.count("attempt.started") == 1
+        project.nothing_left()
+        project.close()
+    finally:
+        server.close()
+
+
 def events_of(project, run):
     with project.stores() as stores, stores.meta.read() as db:
         return db.events(subject=f"run/{run.id}", limit=10_000)

@@ -14,6 +14,12 @@ from penstock.training.follow import stop_early
 
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(120)]
 
+HELD = """
+import pathlib, time
+while pathlib.Path(__file__).with_name("imports").exists():
+    time.sleep(0.01)
+"""
+
 
 def test_a_detached_run_is_followed_stopped_and_resumed_to_the_same_weights(project, undisturbed):
     project.edit(
@@ -58,6 +64,33 @@ def test_ctrl_c_right_after_the_call_ends_script_and_run(project):
     assert run.state == "stopped" and run.step == project.committed("run") < 80
     with project.stores() as stores:
         assert not stores.layout.runtime(f"run/{run.id}", create=False).exists()
+
+
+def test_a_stop_while_the_image_imports_ends_the_run_before_a_rank_is_there(project, tmp_path):
+    """The order to start waits in the agent, or is on its way there: nothing may come of it."""
+    libraries = tmp_path / "libraries"
+    libraries.mkdir()
+    (libraries / "held.py").write_text(HELD)
+    project.environment |= {"PYTHONPATH": str(libraries)}
+    project.edit(("seed=3,", 'seed=3, preload=["held"],'))
+    project.run("run", "2", "detach")
+    run = project.newest("run")
+    with project.stores() as stores, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(libraries))
+        control.stop(stores, run.id)
+        project.until("the stop", lambda: project.newest("run").state == "stopped")
+        project.nothing_left()
+        step = project.newest("run").step
+        held = libraries / "imports"
+        held.touch()
+        control.resume(stores, run.id)  # no script's nursery: its image begins to import now
+        project.until("an image", lambda: project.pids("run", "image"))
+        control.stop(stores, run.id)
+        project.until("the second stop", lambda: project.newest("run").state == "stopped")
+    assert project.newest("run").step == project.committed("run") == step
+    project.nothing_left()
+    held.unlink()
+    assert "RUN" in project.run("run", "2")
 
 
 def test_ctrl_c_after_the_end_is_no_stop(project):

@@ -29,7 +29,13 @@ from penstock.base.project import FILE, project_folder
 PREFIX = "PENSTOCK_"
 UP_PORT = 8700  # where `penstock up` listens, unless it is told another
 # Variables that are not settings: tests and the processes that Penstock starts use them.
-_NOT_SETTINGS = {"PENSTOCK_CHAOS_SEED", "PENSTOCK_EXPLAIN", "PENSTOCK_RANK"}
+_NOT_SETTINGS = {
+    "PENSTOCK_CHAOS_SEED",
+    "PENSTOCK_EXPLAIN",
+    "PENSTOCK_NEIGHBOURS",
+    "PENSTOCK_NODE_HOME",
+    "PENSTOCK_RANK",
+}
 
 
 class Settings(BaseModel):
@@ -46,6 +52,40 @@ class Settings(BaseModel):
         "SQLite in the home.",
     )
     blobs: str | None = Field(None, description="URL of the blob store; default: in the home.")
+    engine: str = Field(
+        "processes",
+        description="Where ranks run: processes (this machine); ray://HOST:PORT, ray:HOST:PORT or "
+        "ray (a Ray cluster); hosts:N, N agents on this machine as if they were so many machines.",
+    )
+    cluster_strategy: Literal["pack", "spread"] = Field(
+        "pack",
+        description="How ranks are placed on nodes: pack, on as few as will do; spread, on as many "
+        "as there are.",
+    )
+    cluster_resources: dict[str, float] = Field(
+        {},
+        description="What each rank takes of a node beside CPUs and GPUs, by Ray's names: "
+        "`{ arm = 1 }`.",
+    )
+    cluster_labels: dict[str, str] = Field(
+        {}, description='Only nodes with these labels of Ray: `{ zone = "eu-1" }`.'
+    )
+    cluster_packages: list[str] = Field(
+        [],
+        description="Packages that nodes install for ranks, beside what they have: "
+        '`["einops==0.8.1"]`.',
+    )
+    cluster_autoscales: bool = Field(
+        False,
+        description="Whether nodes are added to the cluster when somebody waits for them; without, "
+        "a gang that it cannot hold is refused at once.",
+    )
+    cluster_spares: int = Field(
+        0,
+        ge=0,
+        description="Agents that stand by on other nodes while a training runs, for when one of "
+        "its own is lost.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What Penstock itself logs."
     )
@@ -117,6 +157,11 @@ class Settings(BaseModel):
         description="Parts of `cache_bytes` that single datasets have to themselves: "
         '`{ imagenet = "200GB" }`.',
     )
+    cache_neighbours: bool = Field(
+        True,
+        description="Whether nodes of a cluster ask each other's caches for a shard before the "
+        "blob store.",
+    )
     compiled_bytes: int = Field(
         5 << 30,
         ge=0,
@@ -166,6 +211,31 @@ class Settings(BaseModel):
         except (BadInput, TypeError) as error:
             told = error.what if isinstance(error, BadInput) else "it is no table of sizes"
             raise ValueError(told) from None
+
+    @field_validator("cluster_resources", "cluster_labels", mode="before")
+    @classmethod
+    def _read_pairs(cls, given: Any) -> Any:
+        """Of a variable: "zone=eu-1,disk=ssd"."""
+        if not isinstance(given, str):
+            return given
+        pairs = [each.partition("=") for each in given.split(",") if each.strip()]
+        return {name.strip(): value.strip() for name, _, value in pairs}
+
+    @field_validator("cluster_packages", mode="before")
+    @classmethod
+    def _read_list(cls, given: Any) -> Any:
+        """Of a variable: "einops==0.8.1,tqdm"."""
+        if not isinstance(given, str):
+            return given
+        return [each.strip() for each in given.split(",") if each.strip()]
+
+    @field_validator("cluster_resources")
+    @classmethod
+    def _fit_resources(cls, given: dict[str, float]) -> dict[str, float]:
+        for name, amount in given.items():
+            if name in ("CPU", "GPU") or not amount > 0:
+                raise ValueError(f"{name}={amount:g}: threads and devices are said by ps.train")
+        return given
 
     @field_validator("cache_quotas")
     @classmethod

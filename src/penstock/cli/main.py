@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from penstock.cli import (
+    cluster,
     data,
     deployments,
     doctor,
@@ -39,6 +40,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(evals.app, name="evals")
 app.add_typer(deployments.app, name="deployments")
+app.add_typer(cluster.app, name="cluster")
 up.register(app)
 doctor.register(app)
 gc.register(app)

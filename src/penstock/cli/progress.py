@@ -1,4 +1,4 @@
-"""A bar on stderr while something long goes on; nothing where nobody looks."""
+"""A bar, or a line, on stderr while something long goes on; nothing where nobody looks."""
 
 from __future__ import annotations
 
@@ -34,3 +34,16 @@ def progress(title: str, unit: str = "rows") -> Iterator[Callable[[int, int], No
     with bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def doing() -> Iterator[Callable[[str], None]]:
+    """A function of what is being done now, which a line on stderr shows while a person looks."""
+    if options.json or not sys.stderr.isatty():
+        yield lambda what: None
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status("") as line:
+        yield lambda what: line.update(Text(what))

@@ -177,6 +177,10 @@ def resize(
 @command(app, "resume", ["penstock runs resume base"])
 def resume(run: RunName) -> Answer:
     """Go on with a run that was stopped, has failed or was interrupted; it runs detached."""
+    return _resumed(run)
+
+
+def _resumed(run: str) -> Answer:
     view = home().resume_run(run)
     return Answer(
         view,
@@ -184,6 +188,12 @@ def resume(run: RunName) -> Answer:
             f"{view.name} ({view.id}) goes on; follow it: penstock runs logs {view.name} -f"
         ),
     )
+
+
+@command(app, "retry", ["penstock runs retry base"])
+def retry(run: RunName) -> Answer:
+    """Go on with a run that has failed: the same as `resume`, with all its tries again."""
+    return _resumed(run)
 
 
 @command(app, "fork", ["penstock runs fork base@2000 lr=1e-4", "penstock runs fork base@best"])

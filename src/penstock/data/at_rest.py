@@ -22,7 +22,7 @@ from penstock.base.errors import Damaged
 from penstock.base.hashing import short
 from penstock.blobs import Blobs
 from penstock.data.arrow_files import pieces, spread
-from penstock.data.columns import Column
+from penstock.data.columns import Column, one_chunk
 from penstock.data.manifest import ShardFormat
 
 _RAW_KINDS = {"tensor", "list"}
@@ -53,6 +53,11 @@ def shard_format(batch: pa.RecordBatch, columns: Sequence[Column]) -> ShardForma
     sizes = {each.name: _size(batch[each.name], each) for each in columns}
     raw = sum(sizes[each.name] for each in columns if _is_raw(batch[each.name], each))
     return "arrow" if 2 * raw >= sum(sizes.values()) else "parquet"
+
+
+def size_of(table: pa.Table, columns: Sequence[Column]) -> int:
+    """Bytes of rows, the same however they came in pieces."""
+    return sum(_size(one_chunk(table[each.name]), each) for each in columns)
 
 
 def _size(values: pa.Array, column: Column) -> int:

@@ -302,6 +302,16 @@ class Dataset:
 
         return frames.to_torch(self, self._blobs, self._layout, batch_size, **options)
 
+    def to_ray(self) -> Any:
+        """A `ray.data.Dataset`: Ray's workers read the blocks, by shard, from the blob store.
+
+        `select(columns)` first, or Ray Data's `select_columns`, reads these columns alone.
+        Raises MissingExtra.
+        """
+        from penstock.data.rays import to_ray
+
+        return to_ray(self, self._blobs.url)
+
     # how it shows
 
     def __repr__(self) -> str:

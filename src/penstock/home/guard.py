@@ -39,10 +39,10 @@ def only_in_scripts(verb: str) -> None:
 
 
 def only_in_one_process(verb: str) -> None:
-    """Refuse `verb` in a script that torchrun or srun started several times: all would do it."""
-    from penstock.training.launched.seat import seat_in
+    """Refuse `verb` in a script that a launcher started several times: all would do it."""
+    from penstock.training.launched.here import seat_here
 
-    seat = seat_in(os.environ)
+    seat = seat_here()
     if seat is None or seat.world_size == 1:
         return
     raise BadInput(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from penstock.home.views import (
     CheckpointVerdict,
     CheckpointView,
     ClaimView,
+    ClusterView,
     ExportView,
     ForkView,
     Process,
@@ -26,11 +27,13 @@ from penstock.home.views import (
 )
 
 if TYPE_CHECKING:
+    from penstock.home.cluster import ClusterWatch
     from penstock.home.port import Home
     from penstock.jobs.stores import Stores
     from penstock.monitoring import Account, Accountant, Watched
     from penstock.records import Alias, Deployment, Evaluation, Event
 
+Tell = Callable[[str], None]  # what is being done
 _ACCOUNTANTS = 4  # that are kept
 
 
@@ -47,6 +50,7 @@ class LocalHome(LocalData):
         self._stores: Stores | None = None
         self._opening = threading.Lock()
         self._accountants: dict[str, Accountant] = {}
+        self._cluster: ClusterWatch | None = None
 
     @property
     def where(self) -> str:
@@ -64,6 +68,9 @@ class LocalHome(LocalData):
 
     def close(self) -> None:
         with self._opening:
+            if self._cluster is not None:
+                self._cluster.close()
+                self._cluster = None
             if self._stores is not None:
                 self._stores.close()
                 self._stores = None
@@ -312,6 +319,19 @@ class LocalHome(LocalData):
         from penstock.home import doctor
 
         return doctor.look(self.settings)
+
+    def examine(self, tell: Tell, patience: float | None = None) -> list[Check]:
+        from penstock.home.doctor import cluster
+
+        return cluster.look(self.settings, patience or cluster.PATIENCE, tell)
+
+    def cluster(self, tell: Tell) -> ClusterView:
+        from penstock.home.cluster import ClusterWatch
+
+        stores = self.stores
+        with self._opening:
+            watch = self._cluster = self._cluster or ClusterWatch(stores)
+        return watch.look(tell)
 
 
 def open_home(settings: Settings | None = None, **arguments: Any) -> LocalHome:

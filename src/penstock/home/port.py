@@ -7,7 +7,7 @@ that name); versions by reference, NAME[@VERSION-OR-ALIAS].
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from penstock.home.views import (
     CheckpointVerdict,
     CheckpointView,
     ClaimView,
+    ClusterView,
     ExportView,
     ForkView,
     Process,
@@ -201,6 +202,19 @@ class Home(DataHome, Protocol):
 
     def doctor(self) -> list[Check]:
         """Look at the installation, the settings and the machine. Changes nothing, never raises."""
+        ...
+
+    def examine(self, tell: Callable[[str], None], patience: float | None = None) -> list[Check]:
+        """Try out the stores and every node of the cluster that the settings name; findings of a
+        node have its name. Changes nothing, never raises; told what is being done.
+
+        patience  seconds for the answer of a node, after which that is the finding
+        """
+        ...
+
+    def cluster(self, tell: Callable[[str], None]) -> ClusterView:
+        """The nodes of the cluster, and what runs hold of them and wait for; asked again, only
+        what is new is read. From rows alone, and saying so, where it does not answer."""
         ...
 
     def close(self) -> None: ...

@@ -126,7 +126,7 @@ def logs(stores: Stores, run_id: str, rank: int | None, follow: bool, every: boo
                 f'run "{run.name}" has no logs: {launcher} started its ranks, and has what they '
                 "print",
                 f"Look where {launcher} writes; `torchrun --log-dir FOLDER --redirects 3` and "
-                "`srun --output FILE` give each rank a file.",
+                "`srun --output FILE` give each rank a file, Ray one in its session's logs.",
                 run=run_id,
             )
         raise NotFound(

@@ -81,7 +81,7 @@ def say(line: str) -> None:
 
 @contextmanager
 def _in_turn() -> Iterator[bool]:
-    """Under torchrun or srun: rank 0 first; the others find it done, and do not say it again."""
+    """Under a launcher: rank 0 first; the others find it done, and do not say it again."""
     from penstock.training.launched.turns import in_turn
 
     with in_turn() as first, quietly(_quiet or not first):
@@ -319,7 +319,8 @@ def attach(
     returns           the run: `with ps.attach("base") as run:`, or end it by `run.end()`;
                       `run.finished` says that it had finished before, and then gives no steps
 
-    Under torchrun or srun all ranks attach, and `run.distribute` shares the gradients.
+    Under torchrun, srun, and in a loop that went through `ps.in_ray_train`, all ranks attach, and
+    `run.distribute` shares the gradients.
     Raises LeaseHeld, Refused, CannotTravel, BadInput, MissingExtra, NotFound, Damaged; `run.steps`
     raises RunStopped when the run is to stop, after it has saved.
     """

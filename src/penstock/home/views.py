@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from penstock.records import Alias, Attempt, Checkpoint, Version
+from penstock.records import Alias, Attempt, Checkpoint, Event, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +214,89 @@ class VersionView:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing the doctor looked at, what it found, and what to do when it is not well."""
+    """One thing the doctor looked at, what it found, and what to do when it is not well.
+
+    node  of a cluster, where it was found; "": this machine
+    """
 
     name: str
     state: Literal["ok", "warn", "fail"]
     found: str
     fix: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node of a cluster.
+
+    name         its address; with the beginning of its id where nodes share one
+    state        "alive", "leaving" (it is about to be taken away) or "dead"
+    total, free  CPUs, GPUs, and memory in bytes, as the cluster counts them
+    leaving      seconds until it is taken away; None: it is not to be
+    """
+
+    name: str
+    address: str
+    host: str
+    state: str
+    total: dict[str, float] = field(default_factory=dict)
+    free: dict[str, float] = field(default_factory=dict)
+    leaving: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HoldView:
+    """An agent of a run on a node, and what it holds there.
+
+    run, name   of the run; name is "" where no row of this home tells of it
+    agent       its name
+    node        name of its node, or its address where the cluster cannot be asked
+    state       as the cluster says: "created", "pending", "rescheduling"; "as rows say" where it
+                cannot be asked
+    ranks       that it has in the newest gang
+    """
+
+    run: str
+    name: str
+    agent: str
+    node: str
+    state: str
+    ranks: list[int]
+    attempt: int | None
+    generation: int | None
+    resources: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WaitView:
+    """A run that waits for room: what for, what there was, since when."""
+
+    run: str
+    name: str
+    wanted: str
+    there: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """A cluster at this moment, as far as it can be known.
+
+    engine  the setting
+    note    what else there is to say of it: that it has no nodes of its own, say
+    error   why the cluster cannot be asked: all else is from rows then; None: it was asked
+    runs    trainings that go on: their ranks are `holds`
+    faults  events of the newest trainings: lost nodes, dead ranks, waiting; newest first
+    """
+
+    engine: str
+    at: float
+    note: str = ""
+    error: dict[str, Any] | None = None
+    nodes: list[NodeView] = field(default_factory=list)
+    runs: list[RunView] = field(default_factory=list)
+    holds: list[HoldView] = field(default_factory=list)
+    waits: list[WaitView] = field(default_factory=list)
+    faults: list[Event] = field(default_factory=list)

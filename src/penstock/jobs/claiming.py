@@ -19,7 +19,7 @@ from penstock.base.errors import BadInput
 from penstock.jobs import queueing
 from penstock.jobs.control import owner
 from penstock.jobs.devices import Devices, found_here
-from penstock.jobs.handle import read_processes
+from penstock.jobs.remains import read_processes
 from penstock.jobs.stores import Stores
 from penstock.meta import Reader, Writer
 from penstock.records import Claim

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from penstock.base import process
 from penstock.base.errors import BadInput, Conflict
-from penstock.jobs.handle import discard, read_processes
 from penstock.jobs.notices import KILL
 from penstock.jobs.nursery import owner as nursery
+from penstock.jobs.remains import discard, read_processes
 from penstock.jobs.stores import Stores
 from penstock.records import Lease, Run
 from penstock.records.runs import ENDED

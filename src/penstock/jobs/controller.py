@@ -8,21 +8,24 @@ interrupted, and whoever starts a controller next adopts it.
 
 from __future__ import annotations
 
-import queue
 import time
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from penstock.base import log
 from penstock.base.errors import LeaseLost, PenstockError, StoreUnreachable
+from penstock.base.interrupts import Interrupts
 from penstock.jobs import decide as think
 from penstock.jobs import orders, rows
+from penstock.jobs.backends.engines import is_here
+from penstock.jobs.backends.making import agents_of
+from penstock.jobs.backends.port import Agents
 from penstock.jobs.budgets import LIMITS, Budget
 from penstock.jobs.claiming import Claiming
 from penstock.jobs.facts import Facts, worth_telling
-from penstock.jobs.handle import AgentHandle, discard
 from penstock.jobs.holding import Holding
 from penstock.jobs.news import News
+from penstock.jobs.remains import discard
 from penstock.jobs.stores import Stores
 from penstock.jobs.wishes import Wishes
 from penstock.jobs.work import Call, Work
@@ -36,19 +39,29 @@ _log = log.logger("controller")
 
 
 class Controller:
-    """See the module. `run` returns the run's last row; raises LeaseHeld when another owns it."""
+    """See the module. `run` returns the run's last row; raises LeaseHeld when another owns it.
+
+    restart     the command line that starts it again; None: it lives in the user's own process
+    interrupts  Ctrl-C in that process, counted: raised where nothing is half done
+    """
 
     def __init__(
-        self, stores: Stores, run_id: str, work: Work, restart: list[str] | None = None
+        self,
+        stores: Stores,
+        run_id: str,
+        work: Work,
+        restart: list[str] | None = None,
+        interrupts: Interrupts | None = None,
     ) -> None:
         self.stores = stores
         self.run_id = run_id
         self.attempt = 0
         self._work = work
         self._restart = restart
+        self._interrupts = interrupts or Interrupts()
         self._holding = Holding(stores, run_id)
         self._claiming = Claiming(stores, run_id, self._holding.commit)
-        self._agent: AgentHandle | None = None
+        self._agents: Agents | None = None
         self._adopting = 0
         self._facts = Facts()
         self._news = News(run_id)
@@ -128,6 +141,7 @@ class Controller:
         return self._work.waits(wished["grace"] if wished["preempted"] else None)
 
     def _step(self) -> None:
+        self._raise_if_interrupted()
         self._holding.renew()
         heard = self._listen()
         self._look()
@@ -147,6 +161,11 @@ class Controller:
         if seq := self._news.in_rows():
             self._send(ack=seq)
 
+    def _raise_if_interrupted(self) -> None:
+        """Where no transaction is open."""
+        if self._interrupts.count:
+            raise KeyboardInterrupt
+
     def _load(self, run: Run) -> None:
         with self.stores.meta.read() as db:
             attempts = db.attempts(self.run_id)
@@ -154,11 +173,9 @@ class Controller:
         self._wishes.listen_for_client(run)
 
     def _find_agent(self, run: Run) -> None:
-        self._agent = AgentHandle(
-            self.stores.layout.runtime(f"run/{self.run_id}"),
-            orders.for_agent(self.stores, run, self._restart),
-        )
-        if self._agent.find(self.generation):
+        keep = self._holding.keep  # finding and ending what is elsewhere may outlast the lease
+        self._agents = agents_of(self.stores, run, self._work.shape, self._restart, keep)
+        if self._agents.find(self.generation):
             self.event("controller.adopted", {"generation": self.generation})
             self._adopting = self.generation
             self._facts = Facts(self.attempt, run.spec["world_size"])
@@ -166,15 +183,19 @@ class Controller:
             return
         self._holding.close_attempts("interrupted")
         if self._wait_for_devices():
-            self._agent.start(self.generation)
+            self._agents.start(self.generation)
             self._begin(think.Starting(self.attempt + 1, Budget()))
 
     def _wait_for_devices(self) -> bool:
-        """Until the gang has its devices. False: it is to stop, and does not begin."""
+        """Until the gang has its devices. False: it is to stop, and does not begin. Elsewhere they
+        are given with the places."""
+        if not is_here(self.stores.settings):
+            return True
         with self.stores.meta.read() as db:
             self._claiming.want(db.get_run(self.run_id).spec)
 
         def is_over() -> bool:
+            self._raise_if_interrupted()
             self._holding.renew()
             self._look()
             return self._wishes.is_over()
@@ -188,19 +209,13 @@ class Controller:
 
     def _listen(self) -> bool:
         """Whether there was anything to hear."""
-        assert self._agent is not None
-        heard = False
-        timeout = _TICK
-        while True:
-            try:
-                source, message = self._agent.inbox.get(timeout=timeout)
-            except queue.Empty:
-                return heard
-            timeout = 0.0001
-            if self._agent.is_current(source):
-                heard = True
-                self._news.heard(message.get("seq"))
-                self._hear(message)
+        assert self._agents is not None
+        timeout, heard = _TICK, False
+        while (message := self._agents.hear(timeout)) is not None:
+            timeout, heard = 0.0001, True
+            self._news.heard(message.get("seq"))
+            self._hear(message)
+        return heard
 
     def _hear(self, message: dict[str, Any]) -> None:
         kind, body = next((k, v) for k, v in message.items() if k != "seq")
@@ -219,8 +234,12 @@ class Controller:
             self._compare(body["gang"])
         elif kind == "preempted":
             self.preempt()
+        elif kind == "away" and self._work.shape == "map":  # its caller waits for the result
+            self._facts.hear("broken", body)
         elif kind == "ready" and body["left_out"]:
             self.commit(lambda tx: rows.note_left_out(tx, self.run_id, body["left_out"]))
+        elif kind == "unplaced" and body["gang"] == self.attempt:
+            self._lose_some(body)
         elif kind == "exited" and self._is_replaceable(body):
             self._replace(body)
         else:
@@ -269,9 +288,16 @@ class Controller:
         self._work.on_tell(body["rank"], "died", body)
         self._send(restart={"rank": body["rank"]})
 
+    def _lose_some(self, body: dict[str, Any]) -> None:
+        """Workers of a map whose agent is lost: others do what they had, and they come again."""
+        about = {key: body[key] for key in ("ranks", "node", "host", "why")}
+        self.event("node.lost", {"attempt": self.attempt, **about})
+        for rank in body["ranks"]:
+            self._work.on_tell(rank, "died", {})
+
     def _look(self) -> None:
         """At what others may want: a stop in the row, a script that is gone, a checkpoint."""
-        assert self._agent is not None
+        assert self._agents is not None
         if isinstance(self._state, think.Running):
             wish = self._work.tick(self._facts.steps)
             if wish and "save" in wish:
@@ -286,7 +312,8 @@ class Controller:
         except StoreUnreachable:  # it was cut off; the next look, or a commit, waits for it
             return
         self._wishes.look(run)
-        self._wishes.resize = self._work.resize(run.spec)
+        resize = self._work.resize(run.spec, self._agents.room())
+        self._wishes.resize = self._facts.leaving or resize
         step = min(self._facts.steps, default=0)
         if step > run.step and now > self._next_step_write:
             self._next_step_write = now + 1.0
@@ -299,7 +326,7 @@ class Controller:
     # -- carrying out ---------------------------------------------------------------------------
 
     def _carry_out(self, before: think.State, after: think.State) -> None:
-        assert self._agent is not None
+        assert self._agents is not None
         match after:
             case think.Draining(why=why):
                 self.event("run.draining", {"why": why})
@@ -317,21 +344,23 @@ class Controller:
 
     def _again(self, before: think.Clearing, state: think.Starting) -> None:
         """A new attempt of the same run: a new generation, and a new agent if that one died."""
-        assert self._agent is not None
-        lost = self._facts.agent_lost
+        assert self._agents is not None
+        lost, node = self._facts.agent_lost, self._facts.node_lost
         self._news.told_with(self._holding.take_anew, self._ending(before.cause, before.detail))
         if lost:
-            self._agent.lost()
-            self.event("agent.died", {"attempt": state.attempt - 1})
-            self._work.on_kept(0, 0, 0)  # its memory went with it
-            self._agent.start(self.generation)
+            self._agents.lost()
+            kind = "agent.died" if node is None else "node.lost"
+            self.event(kind, {"attempt": state.attempt - 1, **(node or {})})
+            self._work.on_kept(*self._agents.kept())
+            self._agents.start(self.generation)
         self._begin(state)
 
     def _begin(self, state: think.Starting) -> None:
+        assert self._agents is not None
         self.attempt = state.attempt
         self._state = state
         self._wishes.resize = None
-        payload = self._work.start(state.budget.in_a_row)
+        payload = self._work.start(state.budget.in_a_row, self._agents.room())
         if not self._wait_for_devices():  # another number of ranks may want others
             return
         run = self._open_attempt()
@@ -363,22 +392,24 @@ class Controller:
         return lambda tx: rows.end_attempt(tx, self.run_id, number, cause, reached, detail)
 
     def _finish(self, ended: think.Ended) -> Run:
-        assert self._agent is not None
+        assert self._agents is not None
         result: dict[str, Any] = {}
         if ended.outcome == "finished":
             result = self._work.finish(self._facts.results)
-        self._agent.end()
+        self._agents.end()
         self._work.close()
         step = max(*self._facts.steps, self._work.committed(), 0)
         run = self.commit(lambda tx: rows.end_run(tx, self.run_id, ended, step, result))
         self._holding.release()
+        if ended.outcome == "interrupted":
+            _log.error("%s", ended.detail["why"])  # the last words: its script tells them
         return run
 
     def _give_up(self, error: PenstockError) -> None:
         """Something that no attempt can mend (a full disk, a bad spec): end, and say it."""
         _log.error("giving up", extra=log.facts(error=error.as_dict()))
-        if self._agent is not None:
-            self._agent.end()
+        if self._agents is not None:
+            self._agents.end()
         try:
             self._work.close()
             self._break_off("failed", {"error": error.as_dict()})
@@ -387,8 +418,8 @@ class Controller:
 
     def _interrupted(self) -> None:
         """Ctrl-C: nothing may go on without the one who pressed it; all that is done stays."""
-        if self._agent is not None:
-            self._agent.end()
+        if self._agents is not None:
+            self._agents.end()
         self._break_off("stopped", {"why": "Ctrl-C"})
 
     def _break_off(self, state: Literal["failed", "stopped"], body: dict[str, Any]) -> None:
@@ -396,5 +427,5 @@ class Controller:
         self._holding.release()
 
     def _send(self, **message: Any) -> None:
-        if self._agent is not None:
-            self._agent.send(**message)
+        if self._agents is not None:
+            self._agents.send(**message)

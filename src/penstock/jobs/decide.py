@@ -121,14 +121,14 @@ class Clearing:
 
     attempt: int
     budget: Budget
-    then: Literal["start", "stop", "fail"]
+    then: Literal["start", "stop", "fail", "leave"]
     cause: str
     detail: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    outcome: Literal["finished", "stopped", "failed", "preempted"]
+    outcome: Literal["finished", "stopped", "failed", "preempted", "interrupted"]
     detail: dict[str, Any] = field(default_factory=dict)
 
 
@@ -149,7 +149,9 @@ class Poll:
     grace      seconds that ranks then have to save and leave
     preempted  it should stop because its place is taken away, not because somebody wants its end
     resize     why a gang of another size should take over, if it should
+    short      why a gang cannot be as large as was asked for, but may be smaller
     broken     why no gang can be started at all
+    away       why none can be started now: those who would give it places do not answer
     """
 
     at: float
@@ -168,7 +170,9 @@ class Poll:
     preempted: bool = False
     kill: bool = False
     resize: str | None = None
+    short: str | None = None
     broken: dict[str, Any] | None = None
+    away: dict[str, Any] | None = None
 
 
 def decide(state: State, poll: Poll) -> State:
@@ -177,10 +181,12 @@ def decide(state: State, poll: Poll) -> State:
         case Ended():
             return state
         case Clearing():
-            nothing_left = poll.gone or poll.agent_lost or poll.broken is not None
-            return _cleared(state, poll) if nothing_left else state
+            begun = poll.broken is None and poll.away is None
+            return _cleared(state, poll) if poll.gone or poll.agent_lost or not begun else state
         case _ if poll.broken is not None:
             return Clearing(state.attempt, state.budget, "fail", "cannot start", poll.broken)
+        case _ if poll.away is not None:
+            return Clearing(state.attempt, state.budget, "leave", "interrupted", poll.away)
         case _ if poll.finished:
             return Ended("finished")
         case _ if poll.kill:
@@ -210,11 +216,15 @@ def decide(state: State, poll: Poll) -> State:
             return Settling(state.attempt, state.budget, poll.raised[0], poll.at + SETTLE)
         case _ if poll.hung is not None:
             return _failed(state, poll, "hang", poll.hung.cause, poll.hung.told)
+        case Starting() if poll.stop is not None and not poll.started:
+            return Clearing(state.attempt, state.budget, "stop", poll.stop)  # nobody could save
         case _ if poll.stop is not None:
             return Draining(state.attempt, state.budget, poll.stop, poll.at + poll.grace)
         case Running() if poll.resize is not None:
             until = poll.at + poll.grace
             return Draining(state.attempt, state.budget, poll.resize, until, "start")
+        case Starting() if poll.short is not None:
+            return Clearing(state.attempt, state.budget, "start", poll.short)
         case Starting() if poll.started:
             return Running(state.attempt, state.budget)
         case _:
@@ -295,6 +305,8 @@ def _cleared(state: Clearing, poll: Poll) -> State:
         return Starting(state.attempt + 1, state.budget)
     if state.then == "fail":
         return Ended("failed", state.detail)
+    if state.then == "leave" and poll.stop is None:
+        return Ended("interrupted", {"why": state.detail["what"]})
     return _stopped(poll, poll.stop or state.cause)
 
 

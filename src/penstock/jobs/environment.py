@@ -57,6 +57,17 @@ def of_ranks(threads: int, device: str, given: Mapping[str, str]) -> dict[str, s
     return {**wanted, **_theirs(given, wanted), "OMP_NUM_THREADS": count}
 
 
+def across(environment: Mapping[str, str], interface: str) -> dict[str, str]:
+    """The same of ranks of several machines: they talk over a network interface, unless the user
+    said over which.
+
+    >>> across({"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "ib0"}, "eth1")
+    {'GLOO_SOCKET_IFNAME': 'eth1', 'NCCL_SOCKET_IFNAME': 'ib0'}
+    """
+    own = {name for name, value in _ONE_MACHINE.items() if environment.get(name) == value}
+    return {**environment, **dict.fromkeys(sorted(own), interface)}
+
+
 def of_map_workers(threads: int, given: Mapping[str, str]) -> dict[str, str]:
     """The same of the workers of a map."""
     wanted = _forked(given, str(threads))

@@ -14,7 +14,11 @@ def worth_telling(kind: str, body: Any, facts: Facts) -> tuple[str, dict[str, An
     if not isinstance(body, dict) or body.get("gang") != facts.attempt:
         return None
     if kind == "started":
-        return "gang.started", {"pids": body["pids"]}
+        return "gang.started", {key: body[key] for key in ("pids", "where") if key in body}
+    if kind == "waits":
+        return "places.waiting", {key: value for key, value in body.items() if key != "gang"}
+    if kind == "aside":
+        return "node.set-aside", {"host": body["host"], "why": body["why"]}
     if kind == "hung":
         return "rank.hung", {key: value for key, value in body.items() if key != "gang"}
     if kind == "exited" and not body["told"] and len(facts.exits) <= 1:  # others: because of it
@@ -37,7 +41,11 @@ class Facts:
         self.started = False
         self.gone = False
         self.agent_lost = False
+        self.node_lost: dict[str, Any] | None = None  # which, where the agents are elsewhere
         self.broken: dict[str, Any] | None = None
+        self.away: dict[str, Any] | None = None
+        self.short: str | None = None
+        self.leaving: str | None = None
         self.world_size = world_size
         self._dead: set[int] = set()
         self._pace: deque[tuple[float, int]] = deque(maxlen=8)
@@ -45,6 +53,11 @@ class Facts:
     def hear(self, kind: str, body: Any) -> None:
         if kind == "lost":
             self.agent_lost = True
+            self.node_lost = body if isinstance(body, dict) else None
+        elif kind == "away":
+            self.away = body["error"]
+        elif kind == "broken" and "error" in body:
+            self.broken = body["error"]
         elif kind == "broken":
             what = f"{body['what']}: {body['log'].strip().splitlines()[-1:] or ['?']}"
             fix = "See image.log of this run; a package in `preload` may not import."
@@ -67,6 +80,12 @@ class Facts:
     def _hear_hung(self, body: dict[str, Any]) -> None:
         told = {key: value for key, value in body.items() if key != "gang"}
         self.hung = Hung(body["rank"], body["step"], body["where"] or body["state"], told)
+
+    def _hear_short(self, body: dict[str, Any]) -> None:
+        self.short = f"room for {body['room']} of {self.world_size} ranks"
+
+    def _hear_leaving(self, body: dict[str, Any]) -> None:
+        self.leaving = f"{body['node']} at {body['host']} is taken away"
 
     def _hear_gone(self, _: dict[str, Any]) -> None:
         self.gone = True
@@ -108,5 +127,7 @@ class Facts:
             gone=self.gone,
             agent_lost=self.agent_lost,
             broken=self.broken,
+            away=self.away,
+            short=self.short,
             **wishes,
         )

@@ -6,15 +6,18 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from penstock.base import process
-from penstock.base.errors import DiskFull, Unavailable
+from penstock.base import log, process
+from penstock.base.errors import DiskFull, LeaseLost, StoreUnreachable, Unavailable
 from penstock.jobs.stores import Stores
 from penstock.meta import Writer
 from penstock.records import Lease, Run
 from penstock.records.runs import ENDED
 
 T = TypeVar("T")
-_PATIENCE = 10.0  # seconds for which a store may be gone
+_PATIENCE = 10.0  # seconds for a store that cannot do it now
+_AGAIN = 0.5  # seconds between two attempts to renew, where nobody waits for the store
+AWAY = 900.0  # seconds for one that is not there at all: the ranks go on meanwhile
+_log = log.logger("controller")
 
 
 class Holding:
@@ -58,7 +61,22 @@ class Holding:
             tx.release_lease(lease)
             return self._taken(tx)
 
-        self._owns(self.commit(both))
+        try:
+            self._owns(self.commit(both))
+        except LeaseLost:
+            self._owns(self._taken_already(lease))
+
+    def _taken_already(self, old: Lease) -> Lease:
+        """The next generation, when it is ours: the answer to that commit was lost. Raises
+        LeaseLost."""
+        with self._meta.read() as db:
+            found = db.find_lease(old.key)
+        mine = str(process.Identity.mine())
+        if found is None or (found.holder, found.generation) != (mine, old.generation + 1):
+            raise LeaseLost(
+                f'the lease of "{old.key}" moved on', "Another process owns the run now."
+            )
+        return found
 
     def _taken(self, tx: Writer) -> Lease:
         return tx.take_lease(f"run/{self._run_id}", str(process.Identity.mine()), self._ttl)
@@ -69,16 +87,20 @@ class Holding:
 
     def commit(self, change: Callable[[Writer], T], alone: bool = False) -> T:
         """One transaction under the lease; a store that is gone for a moment is waited for."""
-        deadline = time.monotonic() + _PATIENCE
+        since, told = time.monotonic(), False
         while True:
             try:
                 with self._meta.write(self.lease, alone) as tx:
                     return change(tx)
             except DiskFull:
                 raise
-            except Unavailable:
-                if time.monotonic() > deadline:
+            except Unavailable as error:
+                patience = AWAY if isinstance(error, StoreUnreachable) else _PATIENCE
+                if time.monotonic() > since + patience:
                     raise
+                if not told:
+                    _log.warning("waiting: %s", error.what)
+                    told = True
                 time.sleep(0.2)
 
     def close_attempts(self, cause: str) -> None:
@@ -99,6 +121,21 @@ class Holding:
         self.lease = self.commit(lambda tx: tx.renew_lease(lease, self._ttl))
         self._next_renewal = time.monotonic() + self._ttl / 3
         return True
+
+    def keep(self) -> None:
+        """Renew when it is time to, while something else is waited for: a store that is away is
+        asked again by the next call. Raises LeaseLost."""
+        now = time.monotonic()
+        if self.lease is None or now < self._next_renewal:
+            return
+        self._next_renewal = now + _AGAIN
+        try:
+            with self._meta.write(self.lease) as tx:
+                lease = tx.renew_lease(self.lease, self._ttl)
+        except Unavailable as error:
+            _log.warning("the lease is not renewed: %s", error.what)
+            return
+        self.lease, self._next_renewal = lease, now + self._ttl / 3
 
     def release(self) -> None:
         """And with it the devices. One that was lost is no longer ours to give back."""

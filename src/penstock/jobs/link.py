@@ -80,9 +80,14 @@ class Link(Protocol):
         """Wait until no sidecar has any of them."""
         ...
 
-    def keep(self, buffer: Buffer, step: int, seal: dict[str, Any], seconds: float) -> None:
-        """A filled buffer stays as it is, until all ranks keep a newer state; it may be handed over
-        as well, afterwards. seconds: what filling it took. In any thread."""
+    def keep(
+        self, buffer: Buffer, step: int, seal: dict[str, Any], seconds: float, hands: bool
+    ) -> None:
+        """A filled buffer stays as it is, until all ranks keep a newer state. In any thread.
+
+        seconds  what filling it took
+        hands    whether it is handed over as well, next
+        """
         ...
 
     def lent(self, gang: int, step: int) -> list[Lent]:
@@ -125,7 +130,8 @@ class AgentLink:
         self.run_id: str = payload["run_id"]
         self.rank: int = payload["rank"]
         self.world_size: int = payload["world_size"]
-        self.local = (self.rank, self.world_size)
+        index, here = payload["local"]
+        self.local = (int(index), int(here))
         self.attempt: int = payload["gang"]
         self.generation: int = payload["generation"]
         self._channel = channel
@@ -183,9 +189,11 @@ class AgentLink:
                 self._freed.discard(buffer.slot)
                 buffer.free = True
 
-    def keep(self, buffer: Buffer, step: int, seal: dict[str, Any], seconds: float) -> None:
+    def keep(
+        self, buffer: Buffer, step: int, seal: dict[str, Any], seconds: float, hands: bool
+    ) -> None:
         buffer.free = False
-        body = {"slot": buffer.slot, "step": step, "seal": seal, "seconds": seconds}
+        body = {"slot": buffer.slot, "step": step, "seal": seal, "seconds": seconds, "hands": hands}
         self._send({"keep": body})
 
     def lent(self, gang: int, step: int) -> list[Lent]:

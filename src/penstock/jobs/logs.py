@@ -27,14 +27,19 @@ def files(
     folder = layout.logs(run_id)
     found = sorted(folder.glob("*.log")) if folder.is_dir() else []
     if rank is not None:
-        chosen = [path for path in found if path.stem == f"rank-{rank}"]
+        chosen = [path for path in found if _whose(path) == f"rank-{rank}"]
         if not chosen and not may_come:
-            known = [path.stem.removeprefix("rank-") for path in found if "rank-" in path.stem]
+            known = [_whose(path).removeprefix("rank-") for path in found if "rank-" in path.stem]
             raise NotFound(
                 f"run {run_id} has no log of rank {rank}", did_you_mean(str(rank), known)
             )
         return chosen
     return found if every else [path for path in found if path.stem.startswith("rank-")]
+
+
+def _whose(path: Path) -> str:
+    """ "rank-0" of rank-0.log, and of rank-0@NODE.log, a copy from another machine."""
+    return path.stem.partition("@")[0]
 
 
 def follow(

@@ -17,9 +17,11 @@ from typing import Any, Literal
 from penstock.base import ids, process
 from penstock.base.errors import BadInput, RunFailed, from_dict
 from penstock.base.hashing import digest_json
+from penstock.base.interrupts import counted
 from penstock.base.layout import Layout
 from penstock.blobs import Blobs
 from penstock.jobs import environment
+from penstock.jobs.backends.engines import is_here
 from penstock.jobs.controller import Controller
 from penstock.jobs.source import import_paths, materialise
 from penstock.jobs.stores import Stores, pinned
@@ -93,7 +95,10 @@ def run_map(
 
 
 def _supervise(stores: Stores, run: Run, job: MapWork) -> None:
-    ended = Controller(stores, run.id, job).run()
+    with counted() as interrupts:
+        ended = Controller(stores, run.id, job, interrupts=interrupts).run()
+        if interrupts.count:  # pressed when it was over
+            raise KeyboardInterrupt
     if ended.state == "failed" and ended.error is not None:
         raise from_dict(ended.error)
     if ended.state != "finished":
@@ -153,13 +158,15 @@ def _find_or_create(
 
 
 def _processes(stores: Stores, function: str, workers: int) -> dict[str, Any]:
-    """The part of the spec that agent and image read."""
+    """The part of the spec that agents and images read."""
     module = function.partition(":")[0]
-    cores = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if is_here(stores.settings) else 1  # elsewhere: of each
     threads = environment.threads_of(None, workers, cores, os.environ)
     own = [module] if module.startswith("penstock.") else []
     return {
         "world_size": workers,
+        "elastic": {"low": 1, "high": workers},
+        "threads": threads,
         "preload": ["penstock.jobs.worker", *own],
         "image_env": environment.of_map_workers(threads, os.environ),
         "rank_env": {},
@@ -198,10 +205,10 @@ class MapWork:
             self._paths = [str(path) for path in found]
         self._count()
 
-    def resize(self, _: dict[str, Any]) -> str | None:
+    def resize(self, _: dict[str, Any], room: int | None) -> str | None:
         return None
 
-    def start(self, _: int) -> dict[str, Any]:
+    def start(self, failures: int, room: int | None) -> dict[str, Any]:
         self._given, self._waiting = {}, []
         control = self._control
 
@@ -214,6 +221,7 @@ class MapWork:
             "run_id": control.run_id,
             "function": self._run.spec["function"],
             "shared": self._run.spec["shared"],
+            "source": self._run.source,
             "paths": self._paths,
             "home": str(control.stores.layout.root),
             "blobs": control.stores.blobs.url,

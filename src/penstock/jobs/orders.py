@@ -23,6 +23,7 @@ def for_agent(stores: Stores, run: Run, restart: list[str] | None) -> dict[str, 
         "cwd": run.spec["cwd"],
         "controller": restart,
         "memory_bytes": stores.settings.memory_tier_bytes,
+        "neighbours": stores.settings.cache_neighbours,
     }
 
 
@@ -42,11 +43,19 @@ def for_gang(
         "generation": generation,
         "shape": work.shape,
         "world_size": run.spec["world_size"],
+        "sizes": _sizes(run.spec),
         "entry": work.entry,
         "payload": payload,
         "env": {**run.spec["rank_env"], **env},
         "hang_seconds": hang_seconds,
     }
+
+
+def _sizes(spec: dict[str, Any]) -> list[int]:
+    """[fewest, most] ranks that a gang of this run may have."""
+    elastic = spec.get("elastic") or {}
+    world = int(spec["world_size"])
+    return [int(elastic.get("low", world)), int(elastic.get("high", world))]
 
 
 def hang_seconds(settings: Settings, shape: str, state: Starting) -> float | None:

@@ -43,10 +43,11 @@ def end_attempt(
 
 
 def end_run(tx: Writer, run_id: str, ended: Ended, step: int, result: dict[str, Any]) -> Run:
-    """The run's end. One that was preempted goes on, as soon as somebody owns it again."""
+    """The run's end. One that was preempted or interrupted goes on, as soon as somebody owns it
+    again."""
     old = tx.get_run(run_id)
     error = ended.detail if ended.outcome == "failed" else None
-    over = ended.outcome != "preempted"
+    over = ended.outcome not in ("preempted", "interrupted")
     run = tx.change_run(
         run_id,
         state=ended.outcome if over else old.state,

@@ -60,15 +60,16 @@ class Work(Protocol):
         """Once, under the lease, before anything starts."""
         ...
 
-    def start(self, failures: int) -> dict[str, Any]:
+    def start(self, failures: int, room: int | None) -> dict[str, Any]:
         """The payload for every rank of a new attempt. The previous gang is gone.
 
         failures  attempts in a row that ended before their time, without progress
+        room      ranks that there is room for at once; None: that is not known, or no limit
         The run's spec then says how many ranks the attempt has.
         """
         ...
 
-    def resize(self, spec: dict[str, Any]) -> str | None:
+    def resize(self, spec: dict[str, Any], room: int | None) -> str | None:
         """Called often with the row's spec: why a gang of another size should take over, if so."""
         ...
 

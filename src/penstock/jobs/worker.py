@@ -14,7 +14,7 @@ from penstock.base.layout import Layout
 from penstock.blobs import Behind, open_blobs
 from penstock.jobs.link import AgentLink
 from penstock.jobs.map import MapWork, UnitContext, finish
-from penstock.jobs.source import load
+from penstock.jobs.source import import_paths, load, materialise
 from penstock.jobs.stores import Stores
 from penstock.jobs.wire import Channel
 from penstock.records import Lease, Run
@@ -27,10 +27,10 @@ _BATCH_MOST = 64  # units
 def main(channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
     """The entry that the image calls."""
     link = AgentLink(channel, fds, payload)
-    for folder in reversed(payload["paths"]):
-        sys.path.insert(0, folder)
     layout = Layout(Path(payload["home"]))
     behind = Behind(open_blobs(payload["blobs"]))
+    for folder in reversed(_folders(payload, layout)):
+        sys.path.insert(0, folder)
     context = UnitContext(behind.blobs, layout, payload["shared"], link.rank)
     try:
         count, how = _exchange(link, context, behind, load(payload["function"]))
@@ -39,6 +39,15 @@ def main(channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
         link.tell("raised", {"step": 0, "error": error.as_dict()})
         sys.exit(1)
     link.tell(how, {"units": count})
+
+
+def _folders(payload: dict[str, Any], layout: Layout) -> list[str]:
+    """Of the project's sources; laid out here where that was not done for this machine."""
+    if (known := payload["paths"]) is not None or not payload["source"]:
+        return known or []
+    blobs = open_blobs(payload["blobs"])
+    folder = materialise(payload["source"], blobs, layout.sources)
+    return [str(path) for path in import_paths(payload["source"], blobs, folder)]
 
 
 def _exchange(

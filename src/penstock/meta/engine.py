@@ -90,9 +90,12 @@ class SqlMeta:
         with self._committed:
             self._committed.notify_all()
 
-    @contextmanager
-    def _writers(self, lease: Lease | None, alone: bool) -> Iterator[SqlWriter]:
+    def _writers(self, lease: Lease | None, alone: bool) -> AbstractContextManager[SqlWriter]:
         """A writer's transaction, when it is its turn. Here each is alone."""
+        return self._taking_turns()
+
+    @contextmanager
+    def _taking_turns(self) -> Iterator[SqlWriter]:
         with self._writing, self._transaction(self._writer, "BEGIN IMMEDIATE") as writer:
             yield writer
 

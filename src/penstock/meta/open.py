@@ -61,12 +61,17 @@ def schema_of(url: str) -> str | None:
     Raises what `open_meta` raises.
     """
     if url.startswith("postgresql://"):
-        store = _open_postgres(url, None, look=True)
+        store = open_to_look(url)
         store.close()
         return store.found
     if url.startswith("sqlite:///"):
         return schema.found_in(Path(url.removeprefix("sqlite:///")).absolute())
     return schema.HEAD
+
+
+def open_to_look(url: str) -> PostgresMeta:
+    """A store in PostgreSQL as it is: nothing is made or migrated. Raises what `open_meta` does."""
+    return _open_postgres(url, None, look=True)
 
 
 def _open_postgres(url: str, clock: Clock | None, look: bool = False) -> PostgresMeta:

@@ -9,7 +9,9 @@ from typing import Any
 
 from penstock.records import Attempt, Event, Run
 
-_CLEAN = frozenset({"run.stopped", "run.failed", "run.finished", "run.preempted"})
+_CLEAN = frozenset(
+    {"run.stopped", "run.failed", "run.finished", "run.preempted", "run.interrupted"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,24 @@ def read_records(data: bytes, cursor: Cursor) -> Iterator[Record]:
             yield Record(kind, step, cursor.names[number], 0.0, at, text)
 
 
+def written(data: bytes, at: int) -> int:
+    """Where the whole records of a segment end, going on from where some of them did; 0 while its
+    header is not there."""
+    if len(data) < HEADER_BYTES or not any(data[:8]):
+        return 0
+    at = max(at, HEADER_BYTES)
+    while (found := _next_frame(data, at)) is not None:
+        at += FRAME.size + len(found[1])
+    return at
+
+
+def mark_closed(path: Path) -> None:
+    """Of a copy, whose writer nobody here can look at: nothing more will come."""
+    with path.open("r+b") as stream:
+        stream.seek(CLOSED_AT)
+        stream.write(b"\1")
+
+
 def _next_frame(data: bytes, offset: int) -> tuple[int, bytes] | None:
     begin = offset + FRAME.size
     if begin > len(data):

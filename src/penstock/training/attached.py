@@ -1,12 +1,11 @@
 """`attach`: the same `run` for a loop that stands in a script, a notebook, or another framework.
 
-Nothing is started: the run lives in this process, or, under torchrun and srun, in all of theirs.
+Nothing is started: the run lives in this process, or, under a launcher, in all of its processes.
 """
 
 from __future__ import annotations
 
 import atexit
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -30,7 +29,9 @@ from penstock.training import randomness
 from penstock.training.deciding import Choosing, Decided, OnChange
 from penstock.training.ended import EndedLink
 from penstock.training.inline import Inline
-from penstock.training.launched.seat import Seat, seat_in
+from penstock.training.launched import carried, raytrain
+from penstock.training.launched.here import seat_here
+from penstock.training.launched.seat import RAY_TRAIN, Seat
 from penstock.training.rank import result_of
 from penstock.training.run import Drained, Run
 from penstock.training.wanted import Place, Wanted, script_subject, wanted_of
@@ -136,7 +137,11 @@ class AttachedRun(Run):
 
     def _at_exit(self) -> None:
         error = getattr(sys, "last_value", None)
-        if error is not None and self._script:  # in a notebook it may be of any cell
+        self.over(error if self._script else None)  # in a notebook it may be of any cell
+
+    def over(self, error: BaseException | None) -> None:
+        """What is around the loop came to its end, or to an error; nothing if the run was over."""
+        if error is not None:
             self._failed(error)
         elif self._looped or self.finished:
             self.end()
@@ -161,17 +166,18 @@ def attach(
 ) -> AttachedRun:
     """Begin a run in this process, go on with it, or find it finished; as `launch.train` does.
 
-    Code is that of the running script. Random numbers are seeded, equal on all ranks.
+    Code is that of the running script, or of the loop that Ray Train called. Random numbers are
+    seeded, equal on all ranks.
     Raises LeaseHeld, RunStopped, Refused, CannotTravel, BadInput, NotFound, Damaged.
     """
-    seat = seat_in(os.environ)
+    seat, loop = seat_here(), carried.here()
     where = Place(0) if seat is None else seat.place
     where = replace(where, set=torch.get_num_threads())
 
     def wanted() -> Wanted:
         return wanted_of(
             stores,
-            script_subject(),
+            script_subject() if loop is None else loop.subject,
             config,
             where,
             name=name,
@@ -189,7 +195,7 @@ def attach(
         else:
             found, begun = _begin_as_rank(stores, seat, choosing, say, held)
         if begun is None:
-            return _of_ended(stores, found, held.pop_all())
+            return _remembered(_of_ended(stores, found, held.pop_all()))
         session, link, payload = begun
         try:
             torch.set_num_threads(payload["threads"])
@@ -202,7 +208,14 @@ def attach(
             session.left(type(error).__name__)
             raise
         run.hold(held.pop_all())
-        return run
+        return _remembered(run)
+
+
+def _remembered(run: AttachedRun) -> AttachedRun:
+    """By the loop around it, which then ends it."""
+    if (loop := carried.here()) is not None:
+        loop.runs.append(run)
+    return run
 
 
 _Begun = tuple[Session, Link, dict[str, Any]]
@@ -232,7 +245,8 @@ def _begin_as_rank(
     if found.reused:
         return found, None
     launched.join()
-    return found, (launched, launched.link, launched.payload)
+    theirs = raytrain.device() if seat.launcher == RAY_TRAIN else {}
+    return found, (launched, launched.link, {**launched.payload, **theirs})
 
 
 def _of_ended(stores: Stores, found: Decided, held: ExitStack) -> AttachedRun:

@@ -88,7 +88,7 @@ def commit_checkpoint(control: Control, found: Assembled, origin: int | None) ->
 
 def go_back(control: Control, facts: dict[str, Any], origin: int | None) -> Window:
     """Gradients were unhealthy for too long: the window that is left out from now on. Checkpoints
-    beyond its beginning go.
+    beyond its beginning go, pinned ones too: they are of steps that the run does not have any more.
 
     facts  of GradientsUnhealthy: "first" and "until" of the steps
     """
@@ -98,12 +98,13 @@ def go_back(control: Control, facts: dict[str, Any], origin: int | None) -> Wind
         known = windows.read(run.result)
         steps = [row.step for row in tx.checkpoints(run.id)]
         window = windows.go_back(steps, known, facts["first"], facts["until"], origin or 0)
-        for step in steps:
-            if step > window.after:
-                tx.drop_checkpoint(run.id, step)
+        dropped = [step for step in steps if step > window.after]
+        for step in dropped:
+            tx.drop_checkpoint(run.id, step)
         kept = [each.as_dict() for each in (*known, window)]
         tx.change_run(run.id, result={**run.result, "left_out": kept})
-        tx.event(f"run/{run.id}", "window.left-out", window.as_dict())
+        body = {**window.as_dict(), "dropped": dropped}
+        tx.event(f"run/{run.id}", "window.left-out", body)
         return window
 
     return control.commit(change)

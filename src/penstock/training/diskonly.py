@@ -10,7 +10,9 @@ from penstock.jobs.link import Buffer, Lent
 class DiskOnly:
     """What is in this process's memory dies with it, so nobody would be there to read it."""
 
-    def keep(self, buffer: Buffer, step: int, seal: dict[str, Any], seconds: float) -> None: ...
+    def keep(
+        self, buffer: Buffer, step: int, seal: dict[str, Any], seconds: float, hands: bool
+    ) -> None: ...
 
     def lent(self, gang: int, step: int) -> list[Lent]:
         return []

@@ -38,15 +38,22 @@ class Sizes:
         """The largest that fits and is no larger; None without one."""
         return next((each for each in range(size, 0, -1) if self.fits(each)), None)
 
-    def next(self, now: int, wanted: int | None, failures: int = 0) -> int:
+    def next(self, now: int, wanted: int | None, failures: int = 0, room: int | None = None) -> int:
         """For the attempt that begins.
 
         now       the ranks of the one before
         wanted    asked for since then
+        room      ranks that there is room for at once, where nodes come and go: as many of them as
+                  are wanted, and `high` unless somebody said otherwise
         failures  in a row without a newer checkpoint: a rank whose device is broken would fail for
                   ever, so from time to time a smaller gang is tried
         """
-        found = self.at_most(now if wanted is None else wanted) or self.at_most(self.high) or now
+        asked = wanted
+        if asked is None:
+            asked = now if room is None else self.high
+        if room is not None:
+            asked = max(self.low, min(asked, room))
+        found = self.at_most(asked) or self.at_most(self.high) or now
         if failures and failures % PATIENCE == 0:
             return self.at_most(min(found, now) - 1) or found
         return found

@@ -22,14 +22,15 @@ from penstock.base.errors import (
 )
 from penstock.base.interrupts import Interrupts
 from penstock.jobs import control, hang, stragglers
-from penstock.jobs.handle import read_processes
+from penstock.jobs.holding import AWAY
+from penstock.jobs.remains import read_processes
 from penstock.jobs.stores import Stores
 from penstock.records import Event, Run
 from penstock.records.runs import ENDED
 from penstock.training.watching import OnProgress, Watch
 
 _NO_ROOM = 64 << 10  # bytes
-_PATIENCE = 60.0  # seconds without the meta store, for a script that only watches
+_PATIENCE = AWAY + 60.0  # seconds without the meta store: not less than its controller waits
 
 
 def follow(
@@ -250,6 +251,12 @@ def _line_of(event: Event) -> str | None:
         case "devices.short":
             gpus = f"{units.show_count(len(body['gpus']), 'GPU')} ({', '.join(body['gpus'])})"
             return f"{gpus} for {body['ranks']} ranks: they compute on the CPU"
+        case "places.waiting":
+            return f"waiting for room for {body['shown']}; there is {body['there']}"
+        case "node.lost":
+            return f"lost {body['node']} at {body['host']}: {body['why']}"
+        case "node.set-aside":
+            return f"{body['host']} is set aside: {'; '.join(body['why'])}"
         case "agent.died":
             return "the agent died; starting another"
         case "controller.adopted":
@@ -286,8 +293,14 @@ def _line_of(event: Event) -> str | None:
                 more = "a death costs the steps since the last checkpoint"
                 return f"no room in memory for states that stay ({wanted}); {more}"
             return f"no room in memory for checkpoints ({wanted}); they go through the disk"
+        case "checkpoint.uncopied":
+            wanted = units.show_bytes(body["wanted"])
+            more = "a lost node costs the steps since the last checkpoint"
+            return f"no room in a neighbour's memory for a copy ({wanted}); {more}"
         case "run.preempted":
             return "preempted: saved, to be gone on with"
+        case "run.interrupted":
+            return f"interrupted: {body['why']}"
         case "run.finished" | "run.stopped" | "run.failed":
             return event.kind.replace(".", " ")
     return None

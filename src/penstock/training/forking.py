@@ -56,6 +56,13 @@ def fork(
                 "Define it at the top level of a .py file, and train from there.",
                 run=parent.id,
             )
+        if not parent.spec.get("travels", ":" in parent.spec["entry"]):
+            raise CannotTravel(
+                f'run "{parent.name}" is a loop that was attached ({parent.spec["entry"]}), which '
+                "no rank of ours can run",
+                f"Begin another run with its weights: init_from={origin!r}.",
+                run=parent.id,
+            )
         if name is not None:
             check_name(name, "run name")
         config = reconfigured(stores, parent, overrides)

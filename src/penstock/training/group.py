@@ -19,26 +19,27 @@ import torch.distributed as dist
 from penstock.base.errors import BadInput
 from penstock.checkpoints import is_distributed
 from penstock.jobs.environment import settle_here
+from penstock.jobs.link import Link
 
 _TIMEOUT = timedelta(minutes=30)  # a gang is replaced on a death long before
 
 
-def join(rank: int, world_size: int, rendezvous: dict[str, Any], listener: int | None) -> None:
+def join(link: Link, rendezvous: dict[str, Any], listener: int | None) -> None:
     """Join the gang's group. Rank 0 hosts the store on a socket that the agent already listens
     on, so no rank can come too early, and no port is ever taken by somebody else."""
-    if world_size == 1:
-        at_least_alone(world_size)
+    if link.world_size == 1:
+        at_least_alone(link.world_size)
         return
     store = dist.TCPStore(  # type: ignore[attr-defined]
         rendezvous["host"],
         rendezvous["port"],
-        world_size,
-        is_master=rank == 0,
+        link.world_size,
+        is_master=link.rank == 0,
         timeout=timedelta(seconds=60),
         wait_for_workers=False,
-        master_listen_fd=listener if rank == 0 else None,
+        master_listen_fd=listener if link.rank == 0 else None,
     )
-    join_over(store, rank, world_size, world_size)
+    join_over(store, link.rank, link.world_size, link.local[1])
 
 
 def join_over(store: Any, rank: int, world_size: int, here: int) -> None:
@@ -48,6 +49,16 @@ def join_over(store: Any, rank: int, world_size: int, here: int) -> None:
     dist.init_process_group(
         backend, store=store, rank=rank, world_size=world_size, timeout=_TIMEOUT
     )
+
+
+def check_joined(world_size: int) -> None:
+    """Of a group that others made. Raises BadInput where its ranks can exchange nothing that lies
+    on the CPU, as ours do to agree."""
+    if world_size > 1 and dist.is_initialized() and "cpu:" not in dist.get_backend_config():
+        raise BadInput(
+            f"the process group ({dist.get_backend_config()}) has no backend for the CPU",
+            'Make it with "cpu:gloo,cuda:nccl"; of Ray Train: TorchConfig(backend=…).',
+        )
 
 
 def device(index: int, here: int, claimed: dict[str, Any]) -> torch.device:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from penstock.base.errors import NotFound
+from penstock.base.errors import BadInput, NotFound
 from penstock.base.interrupts import Interrupts, counted
 from penstock.jobs import control
+from penstock.jobs.backends import engines
 from penstock.jobs.stores import Stores, pinned
 from penstock.records import Run
 from penstock.records.runs import ENDED
 from penstock.training import early
 from penstock.training.deciding import Choosing, OnChange, decide, with_weights
 from penstock.training.follow import follow, stop_early, tell_skipped
-from penstock.training.launched.seat import seat_in
+from penstock.training.launched.here import seat_here
+from penstock.training.launched.seat import RAY_TRAIN
 from penstock.training.wanted import Place, Wanted, subject_of, wanted_of
 from penstock.training.watching import OnProgress
 
@@ -105,7 +106,14 @@ def train(
     LeaseHeld (the run is going on elsewhere), Refused, CannotTravel, BadInput; NotFound and Damaged
     where `init_from` names what is not there or not whole.
     """
-    seat = seat_in(os.environ)
+    seat = seat_here()
+    if seat is not None and seat.launcher == RAY_TRAIN:
+        raise BadInput(
+            "ps.train was called in a worker of Ray Train, which starts no ranks",
+            "Begin the run in the loop: with ps.attach(NAME, config) as run.",
+        )
+    if seat is None and workers != 0:
+        engines.check(stores.settings)
     place = Place.of(workers) if seat is None else seat.place
 
     def wanted() -> Wanted:

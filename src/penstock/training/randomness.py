@@ -29,7 +29,7 @@ def capture() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        states["cuda"] = torch.cuda.get_rng_state()
+        states["cuda"] = torch.cuda.get_rng_state_all()
     return states
 
 
@@ -40,7 +40,11 @@ def put_back(states: dict[str, Any]) -> None:
     np.random.set_state(tuple(states["numpy"]))
     torch.set_rng_state(states["torch"])
     if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
+        found = states["cuda"]
+        if isinstance(found, torch.Tensor):  # of an earlier version: of the rank's own device
+            torch.cuda.set_rng_state(found)
+        else:  # where there are fewer devices now, of those that there are
+            torch.cuda.set_rng_state_all(list(found)[: torch.cuda.device_count()])
 
 
 @contextmanager

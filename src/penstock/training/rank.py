@@ -22,7 +22,7 @@ from penstock.blobs import open_blobs
 from penstock.jobs import compiled, stacks
 from penstock.jobs.decide import DAMAGED
 from penstock.jobs.link import AgentLink, Link
-from penstock.jobs.source import load
+from penstock.jobs.source import import_paths, load, materialise
 from penstock.jobs.wire import Channel
 from penstock.signals import Emitter
 from penstock.training import group, randomness
@@ -34,10 +34,10 @@ def main(channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
     """The entry that the image calls."""
     link = AgentLink(channel, fds, payload)
     stacks.register(Path(payload["stacks"]))
-    _stay_on(payload.get("cores", []), link.rank, link.world_size)
+    _stay_on(payload.get("cores", []), *link.local)
     listener = fds[1] if link.rank == 0 else None
     try:
-        group.join(link.rank, link.world_size, payload["rendezvous"], listener)
+        group.join(link, payload["rendezvous"], listener)
         result = execute(link, payload)
         group.leave(link.world_size)
     except Drained:
@@ -53,11 +53,11 @@ def main(channel: Channel, fds: list[int], payload: dict[str, Any]) -> None:
         link.tell("finished", result)
 
 
-def _stay_on(cores: list[int], rank: int, world_size: int) -> None:
+def _stay_on(cores: list[int], index: int, here: int) -> None:
     """This rank's share of the claimed cores, where any are, before it has a second thread."""
     if cores:
-        share = len(cores) // world_size
-        os.sched_setaffinity(0, cores[rank * share : (rank + 1) * share] or cores)
+        share = len(cores) // here
+        os.sched_setaffinity(0, cores[index * share : (index + 1) * share] or cores)
 
 
 def execute(link: Link, payload: dict[str, Any], function: Any = None) -> dict[str, Any]:
@@ -69,6 +69,7 @@ def execute(link: Link, payload: dict[str, Any], function: Any = None) -> dict[s
     """
     torch.set_num_threads(payload["threads"])
     layout = Layout(Path(payload["home"]))
+    payload = _with_source(payload, layout)
     compiled.use(layout)
     emitter = Emitter(layout.signals(link.run_id), link.run_id, link.rank, link.generation)
     run: Run | None = None
@@ -83,6 +84,15 @@ def execute(link: Link, payload: dict[str, Any], function: Any = None) -> dict[s
             run.close()
         emitter.close()
     return result_of(run)
+
+
+def _with_source(payload: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    """Where the controller is elsewhere, the snapshot is laid out here, by whoever comes first."""
+    if payload["paths"] is not None or not (source := payload["source"]):
+        return {**payload, "paths": payload["paths"] or []}
+    blobs = open_blobs(payload["blobs"])
+    folder = materialise(source, blobs, layout.sources)
+    return {**payload, "paths": [str(path) for path in import_paths(source, blobs, folder)]}
 
 
 def result_of(run: Run) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from penstock.jobs.link import Link
 from penstock.jobs.words import CHECKPOINT, EVALUATE, PUBLISH
 from penstock.training import amounts, group, hyperparameters, randomness
 from penstock.training.accounting import COMPARING, Accounts
+from penstock.training.caching import NodeCache
 from penstock.training.comparing import compare
 from penstock.training.data import Reading
 from penstock.training.distributing import Distribution, Strategy, check_parameters
@@ -77,6 +78,7 @@ class Run:
         self._scalars = Scalars(emitter)
         self._updates = Updates(self._tracked, self._laid, link.world_size)
         self._accounts = Accounts(emitter, link.pulse, self.device)
+        self._caching = NodeCache(link, layout, emitter)
         waiting = partial(self._accounts.during, CHECKPOINT)
         self._saver = Saver(link, payload["every_steps"], payload["memory_every"], waiting)
         self._constructed: dict[str, hyperparameters.Groups] = {}
@@ -136,6 +138,7 @@ class Run:
                     workers, …; the seed is the run's unless given
         Iterating gives dicts of tensors, [B / world_size, ...], on `run.device`.
         """
+        self._caching.begin()
         reading = self._reading.expecting(expect)
         loader = reading.loader(source, batch_size, samples, columns, options)
         self._loaders.append(loader)
@@ -145,6 +148,7 @@ class Run:
         """End what reads data; the run itself goes on to its end without it."""
         for loader in self._loaders:
             loader.close()
+        self._caching.tell(self.global_step, at_once=True)
 
     def track(self, **objects: Any) -> None:
         """Name what a checkpoint holds: models, optimisers, schedulers, loaders, and whatever
@@ -378,6 +382,7 @@ class Run:
             self._save(due, at_once=exactly)
         if draining:
             self._settle()
+        self._caching.tell(step)
         self._accounts.step_done(step)
         if draining:
             raise Drained

@@ -231,7 +231,8 @@ class _Filling:
     def use(self, mark: dict[str, Any] | None) -> None:
         """Once it is known that the copy is good."""
         if mark is not None:
-            self._link.keep(self.buffer, self.step, mark, self._seconds)
+            hands = self.extra is not None
+            self._link.keep(self.buffer, self.step, mark, self._seconds, hands)
         if self.extra is not None:
             extra = {**self.extra, "seconds": self._seconds}
             message = {"index": self._plan.index, "extra": extra}

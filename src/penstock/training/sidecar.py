@@ -48,8 +48,11 @@ def main(channel: Channel, _: list[int], payload: dict[str, Any]) -> None:
 
 
 def _staging(channel: Channel, blobs: Blobs, payload: dict[str, Any]) -> _Staging | None:
-    """None where parts go straight to the store: one that is near, or no room for them here."""
+    """None where parts go straight to the store: one that is near, no room for them here, or a
+    controller that does not see this disk."""
     if "home" not in payload or not is_far(payload["blobs"]):  # one of an earlier version
+        return None
+    if payload.get("elsewhere"):
         return None
     staged = Staged(Layout(Path(payload["home"])).staged)
     return _Staging(channel, staged, payload["run_id"], blobs) if staged.is_used else None

@@ -7,12 +7,15 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
 from penstock.base import process, units
 from penstock.base.errors import BadInput, CannotTravel
 from penstock.jobs import environment
+from penstock.jobs.backends.engines import is_here
 from penstock.jobs.claiming import wish
 from penstock.jobs.devices import found_here
 from penstock.jobs.source import (
@@ -52,7 +55,7 @@ class Wanted:
         is the launcher's to deal them out."""
         if device not in ("auto", "cpu", "cuda"):
             raise BadInput(f'device="{device}" is none', 'Give "auto", "cpu" or "cuda".')
-        if self.spec["launcher"] is None:
+        if self.spec["launcher"] is None and is_here(stores.settings):
             there = found_here(stores.settings.devices)
             wish(device, self.spec["world_size"], 1, there, cores=False)
         threading = threading_of(self.spec["threads"], device)
@@ -83,15 +86,27 @@ def compared(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """source  digest of the snapshot; "": there is no file
+    git     the commit, see `git_commit`
+    """
+
+    source: str
+    git: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Subject:
     """What runs: where other processes find it, and what its result depends on.
 
     travels  whether another process can run it; a function of a notebook and a whole script do not
+    kept     its source, where that was kept already: on another machine than this, it may be
     """
 
     entry: Entry
     code: CodeIdentity
     travels: bool = True
+    kept: Kept | None = None
 
     @property
     def name(self) -> str:
@@ -115,12 +130,51 @@ def script_subject() -> Subject:
     return Subject(Entry(name, "", root), code, False)
 
 
+def loop_subject(loop: Callable[..., Any]) -> Subject:
+    """Of a function that somebody else brings to its processes: a nested one, a partial or an
+    object that is called will do as well. Raises CannotTravel."""
+    named: Any = loop
+    while isinstance(named, partial):
+        named = named.func
+    if not hasattr(named, "__qualname__"):
+        named = type(named)
+    module = sys.modules.get(named.__module__)
+    file = getattr(module, "__file__", None)
+    if module is None or file is None or not Path(file).is_file():
+        entry = Entry(named.__module__, named.__qualname__, Path.cwd(), in_file=False)
+        return Subject(entry, identity(loop), False)
+    code = getattr(unwrap(named), "__code__", None)
+    if code is not None and named.__module__ == "__main__" and code.co_filename != file:
+        _refuse_anothers(named.__qualname__, code.co_filename, file)
+    name, root = source_place(module, Path(file).resolve())
+    return Subject(Entry(name, named.__qualname__, root), identity(loop), False)
+
+
+def _refuse_anothers(name: str, source: str, script: str) -> None:
+    if Path(source).resolve() != Path(script).resolve():
+        raise CannotTravel(
+            f'"{name}" is of {source}, and this process runs {script}: what it refers to cannot '
+            "be followed from here",
+            "Do this in the script that defines it, or define it in a module that is imported.",
+            function=name,
+        )
+
+
+def keep(subject: Subject, stores: Stores) -> Kept:
+    """Take the source snapshot. Raises BadInput, and what the blob store raises."""
+    entry = subject.entry
+    with ThreadPoolExecutor(1) as beside:
+        commit = beside.submit(git_commit, entry.root)
+        source = take_snapshot(entry.root, stores.blobs, entry=entry) if entry.in_file else ""
+    return Kept(source, commit.result())
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where the ranks are to be.
 
     workers   how many; 0: one, in this process
-    launcher  whose processes the ranks are: "torchrun", "srun"; None: Penstock's own
+    launcher  whose processes the ranks are: "torchrun", "srun", "ray-train"; None: Penstock's own
     here      how many of them share this machine's cores
     set       threads that each has already; None: the cores, shared out
     elastic   how many they may become; None: always as many
@@ -162,7 +216,7 @@ def wanted_of(
     threads: int | None,
     preload: Sequence[str] = (),
 ) -> Wanted:
-    """Takes the source snapshot. Raises BadInput, CannotTravel."""
+    """Takes the source snapshot, where that was not done. Raises BadInput, CannotTravel."""
     entry = subject.entry
     _check_place(place, detach)
     if not subject.travels and not place.in_script:
@@ -171,14 +225,13 @@ def wanted_of(
             "Define it at the top level of a .py file and run that file, or train in this "
             "process: workers=0.",
         )
-    with ThreadPoolExecutor(1) as beside:
-        commit = beside.submit(git_commit, entry.root)
-        source = take_snapshot(entry.root, stores.blobs, entry=entry) if entry.in_file else ""
+    kept = subject.kept or keep(subject, stores)
     by_steps = isinstance(checkpoint_every, int)
     if by_steps and int(checkpoint_every) < 1:
         raise BadInput(f"checkpoint_every={checkpoint_every} never saves", "Give 1 or more steps.")
     spec = {
         "entry": entry.text if entry.qualname else entry.module,
+        "travels": subject.travels,
         "config": configuring.pack(config, place.workers == 0),
         "world_size": max(1, place.workers),
         "workers": place.workers,
@@ -201,11 +254,11 @@ def wanted_of(
         "cwd": str(Path.cwd()),
         "client": None if detach else str(process.Identity.mine()),
         "parts": subject.code.parts,
-        "git": commit.result(),
+        "git": kept.git,
     }
     name = check_name(name or subject.name, "run name")
-    known = refs(source, stores.blobs) if source else []
-    return Wanted(name, spec, subject.code, source, known, detach, threads is not None)
+    known = refs(kept.source, stores.blobs) if kept.source else []
+    return Wanted(name, spec, subject.code, kept.source, known, detach, threads is not None)
 
 
 def _seconds(checkpoint_every: int | str) -> float | None:

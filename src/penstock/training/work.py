@@ -30,7 +30,6 @@ from penstock.training.under_way import PATIENCE, UnderWay
 
 _SETTLE = 5.0  # seconds to wait for checkpoints of the gang that died
 _TOLD = {  # what a rank tells -> the event that it becomes
-    "resumed": "attempt.resumed",
     "initialised": "weights.initialised",
     "stepping": "attempt.stepping",
     "data": "data.opened",
@@ -52,7 +51,7 @@ class TrainingWork:
         self._source = run.source
         self._world = int(run.spec["world_size"])
         self._worlds: dict[int, int] = {}  # attempt -> its ranks, where that is another number
-        self._committed = 0
+        self._committed = self._begun_at = 0
         self._parts: dict[_Step, dict[int, dict[str, Any]]] = {}
         self._handed: dict[_Step, set[int]] = {}
         self._asked: list[Call] = []  # ranks that wait for the answer to "restore"
@@ -110,13 +109,15 @@ class TrainingWork:
         found = self._spec.get("elastic")
         return Sizes(**found) if found else None
 
-    def resize(self, spec: dict[str, Any]) -> str | None:
+    def resize(self, spec: dict[str, Any], room: int | None) -> str | None:
         if (sizes := self._sizes()) is None:
             return None
-        size = sizes.next(self._world, spec.get("wanted"))
+        size = sizes.next(self._world, spec.get("wanted"), room=room)
+        if size > self._world and room is not None and self._committed <= self._begun_at:
+            return None  # the attempt comes to something first
         return None if size == self._world else f"resized to {units.show_count(size, 'rank')}"
 
-    def _choose_size(self, failures: int) -> None:
+    def _choose_size(self, failures: int, room: int | None) -> None:
         """For the attempt that begins; what was asked for meanwhile stands in the row."""
         control = self._control
         if (sizes := self._sizes()) is None:
@@ -124,15 +125,16 @@ class TrainingWork:
         with control.stores.meta.read() as db:
             wanted = db.get_run(control.run_id).spec.get("wanted")
         self._worlds[control.attempt - 1] = self._world
-        size = sizes.next(self._world, wanted, failures)
+        size = sizes.next(self._world, wanted, failures, room)
         if size != self._world:
             body = {"attempt": control.attempt, "from": self._world, "to": size}
             self._change_spec(world_size=size)
             control.event("gang.resized", {**body, "failures": failures})
             self._world = size
 
-    def start(self, failures: int) -> dict[str, Any]:
-        self._choose_size(failures)
+    def start(self, failures: int, room: int | None = None) -> dict[str, Any]:
+        self._begun_at = self._committed
+        self._choose_size(failures, room)
         with self._control.stores.meta.read() as db:
             self._pacing.seen(*failed(db.attempts(self._control.run_id), db.now()))
         self._chosen = None
@@ -350,6 +352,8 @@ class TrainingWork:
             self._change_spec(steps=payload["steps"])
         elif kind == "parts" and self._spec.get("elastic"):
             self._change_spec(elastic={**self._spec["elastic"], **payload})
+        elif kind == "resumed":
+            self._resumed(payload)
         elif kind in _TOLD:
             self._control.event(_TOLD[kind], {**payload, "attempt": self._control.attempt})
         elif kind == "raised" and payload["error"]["code"] == GradientsUnhealthy.code:
@@ -361,9 +365,24 @@ class TrainingWork:
         elif kind == "torn":
             self._control.event("checkpoint.torn", {**payload, "rank": rank})
             self._torn = payload["again"] and self._world > 1  # a single rank saves by itself
+        elif kind == "memory-degraded" and payload.get("copy"):
+            about = {key: payload[key] for key in ("wanted", "room")}
+            self._control.event("checkpoint.uncopied", {**about, "rank": rank})
+            _log.warning("no room in memory for copies of other agents' states")
         elif kind == "memory-degraded":
             self._control.event("checkpoint.memory-degraded", {**payload, "rank": rank})
             _log.warning("no room in memory for checkpoints; they go through the disk")
+
+    def _resumed(self, payload: dict[str, Any]) -> None:
+        """Not always the newest: damage was met, or it was gone back."""
+        control, number = self._control, self._control.attempt
+
+        def change(tx: Writer) -> None:
+            tx.began_at(control.run_id, number, int(payload["step"]))
+            body = {**payload, "attempt": number}
+            tx.event(f"run/{control.run_id}", "attempt.resumed", body)
+
+        control.commit(change)
 
     def _go_back(self, facts: dict[str, Any]) -> None:
         """Every rank says it, and each once. What is still on its way from this gang to a step

@@ -21,6 +21,8 @@ class Counters:
     evicted        bytes removed from the cache to make room
     stalls         times that a batch had to wait for a shard
     stalled_ns     nanoseconds of that
+    near           bytes read from the caches of other nodes
+    refused        answers of other nodes that were not used: wrong, torn or late
     """
 
     hits: int = 0
@@ -29,6 +31,8 @@ class Counters:
     evicted: int = 0
     stalls: int = 0
     stalled_ns: int = 0
+    near: int = 0  # after the others: files of earlier versions have no place for it
+    refused: int = 0
 
 
 _NAMES = [each.name for each in fields(Counters)]

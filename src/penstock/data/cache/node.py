@@ -39,6 +39,7 @@ from penstock.data.cache.counters import Counters, Tally
 from penstock.data.cache.fetch import fetch
 from penstock.data.cache.ledger import Verified
 from penstock.data.cache.locks import Locks
+from penstock.data.cache.near import Near
 from penstock.data.cache.opened import Opened, Source, map_file
 from penstock.data.cache.space import BUILDING, FORMAT, LIMIT, QUOTAS, Space
 from penstock.data.manifest import Shard
@@ -63,6 +64,7 @@ class ShardCache:
         self._locks = Locks(self._folder)
         self._tally = Tally(self._folder / "counters")
         self._space = Space(self._folder, self._locks, self._tally, limit)
+        self._near = Near(self._tally, _write_all)
         self._local: bool | None = None
 
     # opening
@@ -288,23 +290,35 @@ class ShardCache:
 
     def _copy(self, shard: Shard, scratch: Path) -> None:
         """An Arrow shard, byte for byte, and the trailer."""
-        hashed = xxhash.xxh3_128()
         handle = self._new_file(scratch, shard.bytes + form.TRAILER.size)
         try:
-
-            def give(at: int, piece: bytes) -> None:
-                self._tally.count(fetched=len(piece))
-                hashed.update(piece)
-                _write_all(handle, piece, at)
-
-            fetch(self._blobs, shard.digest, shard.bytes, give)
+            hashed = self._near.copy(shard, _name(shard), scratch.name, handle)
+            if hashed is None:
+                hashed = self._from_store(shard, handle)
             _write_all(handle, form.trailer(shard.bytes, hashed), shard.bytes)
         finally:
             os.close(handle)
 
+    def _from_store(self, shard: Shard, handle: int) -> xxhash.xxh3_128:
+        hashed = xxhash.xxh3_128()
+
+        def give(at: int, piece: bytes) -> None:
+            self._tally.count(fetched=len(piece))
+            hashed.update(piece)
+            _write_all(handle, piece, at)
+
+        fetch(self._blobs, shard.digest, shard.bytes, give)
+        return hashed
+
     def _convert(self, shard: Shard, scratch: Path) -> None:
         """A Parquet shard as Arrow, laid out, and the trailer."""
         self._refuse_in_vain(shard)
+        if self._near.laid_out(
+            _name(shard),
+            lambda size: self._new_file(scratch, size),
+            lambda handle: self._drop(handle, scratch),
+        ):
+            return
         parts = pieces(form.laid_out(self._decoded(shard)))
         length = sum(map(len, parts))
         hashed = xxhash.xxh3_128()
@@ -342,6 +356,10 @@ class ShardCache:
             path.unlink(missing_ok=True)
             raise
         return handle
+
+    def _drop(self, handle: int, scratch: Path) -> None:
+        os.close(handle)
+        self._remove(scratch)
 
     def _remove(self, scratch: Path) -> None:
         with suppress(OSError):

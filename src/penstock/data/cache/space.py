@@ -15,9 +15,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
-from penstock.data.cache.counters import ROW, Tally
+from penstock.base.layout import Layout
+from penstock.data.cache.counters import ROW, Counters, Tally, node_counters
 from penstock.data.cache.ledger import change
 from penstock.data.cache.locks import Locks
 
@@ -123,6 +125,14 @@ def _allowed(folder: Path, mine: Callable[[], int]) -> int:
     there = next(each for each in (folder, *folder.parents) if each.exists())
     disk = os.statvfs(there)
     return (disk.f_bavail * disk.f_frsize + mine()) // _SHARE
+
+
+def counters_here(layout: Layout) -> Counters:
+    """Of all processes that ever used a home's caches of shards, those of quotas among them."""
+    folders = [layout.shards, *layout.cache_quotas.glob("*")]
+    found = [node_counters(folder / FORMAT) for folder in folders]
+    names = [each.name for each in fields(Counters)]
+    return Counters(**{name: sum(getattr(each, name) for each in found) for name in names})
 
 
 def room_for_index(folder: Path, size: int) -> bool:

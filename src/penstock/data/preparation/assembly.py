@@ -9,7 +9,8 @@ so that readers map all but the last of a split on whole pages, whatever the uni
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ _SHOWN = 5
 _ONE_PROCESS = 1 << 30  # bytes of rows that threads of this process write
 
 Rows = npt.NDArray[np.int64]
+Elsewhere = Callable[[list[dict[str, Any]], dict[str, Any]], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -263,9 +265,11 @@ def shelve(
     right: Mapping[str, Any] | None,
     workers: int,
     on_progress: OnProgress | None,
+    elsewhere: Elsewhere | None = None,
 ) -> Written:
     """Write all shards, those that are known aside, and gather what the manifest says of them.
 
+    elsewhere  has `shelf.shard` done for some payloads on other machines, in their order
     Raises BadInput for an empty split, and what `put` raises.
     """
     _refuse_empty(heaps, whole.rows)
@@ -278,7 +282,7 @@ def shelve(
         for heap in heaps
         for number, payload in enumerate(heap.payloads(step))
     }
-    found = _shards(stores, asked, wanted, shared, whole.bytes, workers, on_progress)
+    found = _shards(stores, asked, wanted, shared, whole.bytes, workers, on_progress, elsewhere)
     return _written(stores, heaps, columns, key, asked, found, whole.rows)
 
 
@@ -302,6 +306,7 @@ def _shards(
     size: int,
     workers: int,
     on_progress: OnProgress | None,
+    elsewhere: Elsewhere | None,
 ) -> dict[tuple[str, int], dict[str, Any]]:
     """What `shelf.shard` gives, for each; remembered by the rows that a shard has."""
     keys = {
@@ -322,7 +327,10 @@ def _shards(
             on_progress(Progress("shards", len(known), len(wanted), rows))
 
     tell()
-    if workers and size > _ONE_PROCESS and len(missing) > 1:
+    if elsewhere is not None:
+        made_there = elsewhere([wanted[which] for which in missing], shared) if missing else []
+        found = dict(zip(missing, made_there, strict=True))
+    elif workers and size > _ONE_PROCESS and len(missing) > 1:
         units = {keys[which]: wanted[which] for which in missing}
         made = run_map(
             stores, name=f"{asked.name}/shards", work="prepare", function=shelf.FUNCTION,
@@ -332,7 +340,8 @@ def _shards(
     else:
         context = UnitContext(stores.blobs, stores.layout, shared, 0)
         found = {}
-        with ThreadPoolExecutor(max(1, workers)) as pool:
+        threads = max(1, min(workers, os.cpu_count() or 1))
+        with ThreadPoolExecutor(threads) as pool:
             results = pool.map(lambda which: shelf.shard(wanted[which], context), missing)
             for which, result in zip(missing, results, strict=True):
                 known[which] = found[which] = result

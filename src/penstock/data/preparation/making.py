@@ -71,7 +71,7 @@ def make(
 
     Raises BadInput, UserCodeFailed, Refused and what the stores raise; nothing is visible then.
     """
-    workers = workers_for(asked, units)
+    workers = workers_for(stores, asked, units)
     ran = run_units(stores, asked, found.opened, units, on_progress)
     found = told(found, ran.results)
     asked_for = request(found)

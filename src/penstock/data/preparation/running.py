@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock.base.errors import BadInput, LeaseHeld
@@ -24,6 +25,7 @@ from penstock.data.preparation.schema import Example, fits, merged, refuse_unkno
 from penstock.data.preparation.steps import located
 from penstock.data.preparation.tables import read_facts, read_table, told_column, trust
 from penstock.data.preparation.voting import Ballot, counted, elected
+from penstock.jobs.backends.engines import is_here
 from penstock.jobs.map import run_map
 from penstock.jobs.source import snapshot
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from penstock.jobs.stores import Stores
 
 _SMALL = 1 << 20  # bytes of input that are not worth starting workers for
+_ELSEWHERE = 256  # workers at most on a cluster, where nobody says how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +79,15 @@ class Ran:
         return next((e["unstable_key"] for e in self.results if e.get("unstable_key")), "")
 
 
-def workers_for(asked: Asked, missing: Sequence[Unit]) -> int:
-    """Processes: what was asked for; by default one per core, none for little work."""
+def workers_for(stores: Stores, asked: Asked, missing: Sequence[Unit]) -> int:
+    """Processes: what was asked for; by default one per core, none for little work. Elsewhere as
+    many as there is room for begin, so more than these cost nothing."""
     if asked.workers is not None:
         return min(asked.workers, len(missing))
     if len(missing) < 2 or sum(each.size for each in missing) < _SMALL:
         return 0
-    return min(len(os.sched_getaffinity(0)), len(missing))
+    cores = len(os.sched_getaffinity(0)) if is_here(stores.settings) else _ELSEWHERE
+    return min(cores, len(missing))
 
 
 def run_units(
@@ -98,7 +103,7 @@ def run_units(
     done by then stays and is not run again.
     """
     missing = [each for each in units if each.result is None]
-    workers = workers_for(asked, missing)
+    workers = workers_for(stores, asked, missing)
     known = {each.key: each.result for each in units if each.result is not None}
     repeated = 0
     with _shared(stores, asked, opened, workers) as shared:
@@ -186,17 +191,33 @@ class _Mapping:
     def _once(
         self, payloads: Mapping[str, dict[str, Any]], on_done: Any, shared: dict[str, Any]
     ) -> tuple[dict[str, dict[str, Any]], int]:
-        found = run_map(
-            self.stores,
-            name=self.asked.name,
-            work="prepare",
-            function=unit_room.FUNCTION,
-            units=payloads,
-            workers=min(self.workers, len(payloads)),
-            shared=shared,
-            on_done=on_done,
-        )
+        try:
+            found = run_map(
+                self.stores,
+                name=self.asked.name,
+                work="prepare",
+                function=unit_room.FUNCTION,
+                units=payloads,
+                workers=min(self.workers, len(payloads)),
+                shared=shared,
+                on_done=on_done,
+            )
+        except BadInput as error:
+            _refuse_what_nodes_miss(self.stores, error)
+            raise
         return found.results, found.repeated
+
+
+def _refuse_what_nodes_miss(stores: Stores, error: BadInput) -> None:
+    """Raise what is meant where a file is gone for a node of a cluster and is there for us."""
+    path = error.facts.get("path", "")
+    if error.facts.get("gone") and not is_here(stores.settings) and Path(path).exists():
+        raise BadInput(
+            f"{path} is on this machine, and a node of the cluster does not see it",
+            "Put raw files on a disk that all nodes mount, or in an object store; or prepare here: "
+            "PENSTOCK_ENGINE=processes.",
+            path=path,
+        ) from error
 
 
 @contextmanager

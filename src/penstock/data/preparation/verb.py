@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.base.errors import BadInput
 from penstock.base.ids import new_id
+from penstock.data.clusters.given import cluster_rows, refuse_options
 from penstock.data.keys import KeyFunction
 from penstock.data.manifest import Manifest
 from penstock.data.preparation import from_function
@@ -84,7 +85,8 @@ def prepare(
     """Make a version of dataset `name`, or find the one that the same call made.
 
     sources   raw files (what `open_source` takes), a dataset reference ("raw@2:all"), or a
-              function that gives rows (see `rows.py`), called with `params` in this process
+              function that gives rows (see `rows.py`), called with `params` in this process; or a
+              Dataset of Ray's or a DataFrame of Spark's, with name, key, splits, by, types alone
     map, filter, flat_map, batch
               a step of each kind, in this order; `steps`: any number in any (see `steps.py`)
     key       column that names a sample, or a function of a row; default: the column "key" where
@@ -110,6 +112,16 @@ def prepare(
     call = _Call(stores, name, sources, fresh, producer, on_progress)
     single = {"map": map, "filter": filter, "flat_map": flat_map, "batch": batch}
     whole = whole_of(dedupe, sort, shuffle, join)
+    if (rows := cluster_rows(stores, sources)) is not None:
+        from penstock.data.clusters.version import make_version
+
+        asked_for = {"steps": steps, "params": params, "expect": expect, "workers": workers,
+                     "unit_bytes": unit_bytes, "dedupe": dedupe, "sort": sort, "shuffle": shuffle,
+                     "join": join, "producer": producer, **single}  # fmt: skip
+        refuse_options(rows, asked_for, bad)
+        return make_version(
+            stores, name, rows, key=key, splits=splits, by=by, types=types, on_progress=on_progress
+        )
     plain = steps is None and not any(single.values()) and by is None and not whole.any
     rows_only = plain and not isinstance(splits, ByTime | str) and expect is None and bad == "fail"
     if callable(sources) and rows_only and workers is None and not _keeps_episodes(types):
@@ -260,6 +272,9 @@ def explain(stores: Stores, name: str, sources: Any, **options: Any) -> Plan:
     A function's rows can only be counted where it has run before.
     Raises what listing the inputs raises.
     """
+    if (rows := cluster_rows(stores, sources)) is not None:
+        unknown = "rows on a cluster are known once they have been written"
+        return Plan(name, False, f"would write the rows of {rows.label}", unknown=unknown)
     single = {each: options.pop(each, None) for each in ("map", "filter", "flat_map", "batch")}
     for each in ("on_progress", "producer"):
         options.pop(each, None)

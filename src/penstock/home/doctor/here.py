@@ -10,8 +10,9 @@ from pathlib import Path
 
 from penstock.base.settings import UP_PORT, Settings
 from penstock.base.units import show_bytes
-from penstock.home.machine import gpus, listener, memory_limit, torch_without_cuda
+from penstock.home.machine import listener
 from penstock.home.views import Check
+from penstock.jobs.machine import gpus, memory_limit, torch_without_cuda
 
 GIB = 1 << 30
 _SHM = Path("/dev/shm")

@@ -19,6 +19,9 @@ _NEEDED = {
 }
 _OPTIONAL = {  # whoever uses one gets an error that names it
     "postgres": ("psycopg", "psycopg", "no rows in PostgreSQL"),
+    "ray": ("ray", "ray", "no ranks on a Ray cluster"),
+    "ray-data": ("fsspec", "fsspec", "no versions from and to datasets of Ray Data"),
+    "spark": ("pyspark", "pyspark", "no versions from and to Spark's DataFrames"),
     "tune": ("optuna", "optuna", "no TPE in searches"),
     "tensorboard": ("tensorboard", "tensorboard", "no forwarding of scalars to TensorBoard"),
     "mlflow": ("mlflow", "mlflow-skinny", "no forwarding of scalars to MLflow"),

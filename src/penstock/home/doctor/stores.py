@@ -11,8 +11,8 @@ from pathlib import Path
 from penstock.base.project import FILE, project_folder
 from penstock.base.settings import PREFIX, Settings
 from penstock.home.doctor.here import existing
-from penstock.home.machine import mount_list
 from penstock.home.views import Check
+from penstock.jobs.machine import mount_list
 
 
 def settings_in_use(settings: Settings) -> Iterator[Check]:

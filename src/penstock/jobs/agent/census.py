@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from penstock.base import process
 from penstock.jobs.agent.children import Child
@@ -23,6 +24,17 @@ def write(runtime: Path, children: Iterable[Child], image: int | None) -> None:
         row = {"role": role, "name": role, "rank": None, "pid": pid}
         if (started := process.start_time(pid)) is not None:  # an image may just have died
             rows.append({**row, "started": started})
+    _put(runtime, rows)
+
+
+def write_alone(runtime: Path, role: str) -> None:
+    """The same of a process that has no children to tell of."""
+    pid = os.getpid()
+    row = {"role": role, "name": role, "rank": None, "pid": pid}
+    _put(runtime, [{**row, "started": process.start_time(pid)}])
+
+
+def _put(runtime: Path, rows: list[dict[str, Any]]) -> None:
     target = runtime / "processes.json"
     draft = target.with_suffix(".new")
     draft.write_text(json.dumps(rows))

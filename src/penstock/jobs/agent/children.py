@@ -11,6 +11,8 @@ from typing import Any
 
 from penstock.base import process
 from penstock.jobs.agent.sessions import end_session
+from penstock.jobs.environment import across
+from penstock.jobs.neighbours import VARIABLE, doors
 from penstock.jobs.wire import Channel
 
 
@@ -32,21 +34,28 @@ def sidecar_of(name: str, spec: dict[str, Any]) -> tuple[Child, socket.socket]:
     wanted = spec["sidecars"][name]
     channel, theirs = Channel.pair()
     log = Path(spec["logs"]) / f"{name}.log"
-    payload = {**wanted["payload"], "run_id": spec["run_id"]}
+    payload = {**wanted["payload"], "run_id": spec["run_id"], "elsewhere": "elsewhere" in spec}
     request = to_fork(f"sidecar-{name}", log, wanted["entry"], payload, {})
     return Child("sidecar", name, 0, -1, channel, request), theirs
 
 
 def rank_of(
-    rank: int, body: dict[str, Any], rendezvous: dict[str, Any], logs: Path
+    rank: int, body: dict[str, Any], rendezvous: dict[str, Any], spec: dict[str, Any]
 ) -> tuple[Child, socket.socket]:
     """A rank of the gang that `body` asks for, and its end of the channel."""
     channel, theirs = Channel.pair()
+    logs = Path(spec["logs"])
     shared = {key: body[key] for key in ("world_size", "gang", "generation")}
     name = f"rank-{rank}"
     own = {"rank": rank, "rendezvous": rendezvous, "stacks": str(logs / f"{name}.stacks")}
-    payload = {**body["payload"], **shared, **own}
+    own["local"] = [body["ranks"].index(rank), len(body["ranks"])]
+    payload = {**body["payload"], **spec.get("node", {}), **shared, **own}
     environment = {**body["env"], "PENSTOCK_RANK": str(rank)}
+    if spec.get("neighbours") and "elsewhere" in spec:
+        environment[VARIABLE] = str(Path(spec["runtime"]) / doors.FILE)
+    if len(body["ranks"]) < body["world_size"]:
+        from_image = {**spec["image_env"], **environment}  # which is for ranks of one machine
+        environment = across(from_image, spec["elsewhere"]["interface"])
     request = to_fork(name, logs / f"{name}.log", body["entry"], payload, environment)
     return Child("rank", name, int(body["gang"]), rank, channel, request), theirs
 
@@ -94,8 +103,8 @@ class Child:
     @property
     def folders(self) -> list[str]:
         """Of a rank: those of its project's sources."""
-        found: list[str] = self.request["payload"].get("paths", [])
-        return found
+        found: list[str] | None = self.request["payload"].get("paths")
+        return found or []
 
     def is_of(self, rank: Child) -> bool:
         """Whether it is a helper of this rank."""

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 
 LEAST_SECONDS = 1.0  # between two states, where the interval is chosen by cost
 _COST = 100  # an interval is this many times what a state costs: about 1 % of the time
+_MOST = 2  # states that a seat holds
 
 Name = tuple[int, int]  # gang, step
 
@@ -49,6 +50,33 @@ def useless(held: Mapping[int, Collection[Name]]) -> dict[int, set[Name]]:
     return {
         seat: {name for name in names if not wanted(seat, name)} for seat, names in held.items()
     }
+
+
+def not_wanted(
+    held: Collection[Name], stays: Collection[Name], read: Collection[Name]
+) -> set[Name]:
+    """Of one seat, where somebody else knows what is whole: the states that need not be kept.
+
+    stays  those that must
+    read   those that a neighbour reads now
+    Beside what must stay, the newest is kept, if that makes two; but while an older one is read,
+    which may become whole soon, a newer one is not.
+
+    >>> not_wanted([(1, 10), (1, 20), (1, 30)], [(1, 10)], [])
+    {(1, 20)}
+    >>> not_wanted([(1, 10), (1, 20), (1, 30)], [(1, 10)], [(1, 20)])
+    {(1, 30)}
+    >>> not_wanted([(1, 10), (1, 20), (1, 30)], [(1, 10), (1, 20)], [])
+    {(1, 30)}
+    >>> not_wanted([(1, 10), (1, 20)], [(1, 20)], [])
+    {(1, 10)}
+    """
+    must = {name for name in held if name in stays}
+    newer = sorted(name for name in held if name not in must and name > max(stays, default=(0, 0)))
+    wanted = set(must)
+    if newer and len(must) < _MOST:
+        wanted.add(next((name for name in newer if name in read), newer[-1]))
+    return set(held) - wanted
 
 
 def next_step(steps: Collection[int], pace: float, cost: float) -> int:

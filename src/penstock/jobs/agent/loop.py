@@ -17,16 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from penstock.base import log
+from penstock.jobs.agent.beat import Beat
 from penstock.jobs.agent.cgroup import OomWatch
 from penstock.jobs.agent.children import Child, helper_of, rank_of
+from penstock.jobs.agent.elsewhere import Elsewhere
 from penstock.jobs.agent.eyes import Eyes
 from penstock.jobs.agent.family import Family
 from penstock.jobs.agent.master import Master
+from penstock.jobs.agent.memory import budget
 from penstock.jobs.agent.outbox import Outbox
 from penstock.jobs.agent.pacing import Pacing
+from penstock.jobs.agent.parts import Part, PartName, Parts
 from penstock.jobs.agent.sessions import end_session
 from penstock.jobs.agent.sharing import Sharing
 from penstock.jobs.agent.watching import Watching
+from penstock.jobs.neighbours import doors
 from penstock.jobs.wire import Channel
 from penstock.jobs.words import Words
 
@@ -43,21 +48,39 @@ class Agent:
         self.outbox = Outbox()
         self.commands: queue.Queue[dict[str, Any]] = queue.Queue()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.had: set[int] = set()  # ranks
+        self.heard = 0  # number of the controller's newest command
+        self.parts = Parts()  # of states, for neighbours to read
+        self.neighbours = doors.Neighbours()
         self._ranks: dict[int, Child] = {}
         self._words: Words | None = None
         self._gang = 0
+        self._killed = 0  # the gang that is to end
         self._shape = "gang"
         self._waiting_start: dict[str, Any] | None = None
+        self._waiting_restarts: list[dict[str, Any]] = []
         self._eyes = Eyes()
         self._family = Family(spec, self._eyes, self)
-        self._sharing = Sharing(spec, self._family, self.outbox, lambda: self._ranks)
+        self._elsewhere = self._beyond() if spec.get("elsewhere") else None
+        self._sharing = Sharing(
+            spec, self._family, self.outbox, lambda: self._ranks, self._elsewhere
+        )
         self._master = Master(spec, self._eyes.watch, self._eyes.forget)
         self._watching = Watching(self.outbox)
         self._oom = OomWatch()
+        self._beat = Beat(self.outbox) if spec.get("elsewhere") else None
         self._pacing: Pacing | None = None  # of a gang whose ranks keep states in memory
         self._done = False
 
-    # -- called by gRPC threads ---------------------------------------------------------------
+    def _beyond(self) -> Elsewhere:
+        return Elsewhere(
+            self.parts,
+            lambda: budget(self.spec["memory_bytes"]) - self._sharing.taken(),
+            lambda: self.neighbours,
+            lambda *found: self.submit({"copied": found}),
+        )
+
+    # -- called by gRPC threads, and by those that copy -----------------------------------------
 
     def submit(self, message: dict[str, Any]) -> None:
         self.commands.put(message)
@@ -71,7 +94,8 @@ class Agent:
     def run(self) -> None:
         self._eyes.watch(self._wake_reader, self._on_wake)
         self._family.start()
-        self._master.attached(self.spec["controller_pid"])  # it may die before it attaches
+        if self._beat is None:  # it may die before it attaches
+            self._master.attached(self.spec["controller_pid"])
         try:
             while not self._done:
                 self._eyes.look(_TICK)
@@ -87,11 +111,23 @@ class Agent:
                 message = self.commands.get_nowait()
             except queue.Empty:
                 return
+            self._master.heard()
+            if self._is_heard_already(message.pop("n", None)):
+                continue
             for kind, body in message.items():
                 getattr(self, f"_do_{kind}")(body)
 
+    def _is_heard_already(self, number: int | None) -> bool:
+        """A command that was said again; None: one that may be."""
+        if number is None:
+            return False
+        again, self.heard = number <= self.heard, max(number, self.heard)
+        return again
+
     def _housekeeping(self) -> None:
         self._watching.look()
+        if self._beat is not None:
+            self._beat.look(self.heard)
         if self._pacing is not None:
             self._pacing.look(self._sharing.cost())
         if self._master.is_missed():
@@ -109,8 +145,9 @@ class Agent:
         self.outbox.put("broken", {"what": "the image cannot start", "log": words})
 
     def on_born(self, child: Child) -> None:
-        if child.role != "sidecar" and (child.gang != self._gang or self._ranks[child.rank].dead):
-            child.kill()  # its gang was replaced, or its rank died, before it was born
+        late = child.gang != self._gang or child.gang == self._killed
+        if child.role != "sidecar" and (late or self._ranks[child.rank].dead):
+            child.kill()  # its gang was replaced or killed, or its rank died, before it was born
         if child.role == "rank" and all(rank.pid for rank in self._ranks.values()):
             pids = {str(rank.rank): rank.pid for rank in self._ranks.values()}
             self.outbox.put("started", {"gang": self._gang, "pids": pids})
@@ -175,6 +212,9 @@ class Agent:
     def _said_pace(self, child: Child, _: dict[str, Any]) -> None:
         if child.gang == self._gang and self._pacing is None and self._words is not None:
             self._pacing = Pacing(self._words)
+            if self._elsewhere is not None:  # where ranks are on several agents, the fleet says
+                self._elsewhere.pace()
+                self._sharing.tell_kept()
 
     def _said_staged(self, _: Child, body: dict[str, Any]) -> None:
         self._sharing.released(body["rank"], body["slot"])
@@ -194,12 +234,17 @@ class Agent:
     # -- what the controller wants --------------------------------------------------------------
 
     def _do_attached(self, body: dict[str, Any]) -> None:
-        """A new controller: what it must know is put again, unanswered calls among it."""
-        if not self._master.attached(body["pid"]):
+        """A new controller: what it must know is put again, unanswered calls among it. One that was
+        here already, by another session, knows all that."""
+        if not self._master.attached(body["pid"]) or body.get("again"):
             return
+        self.heard = 0
         waiting = self._waiting_start
         newest = int(waiting["gang"]) if waiting is not None else self._gang
-        self.outbox.put("holds", {"gang": newest, "to": body["generation"]})
+        here = sorted(self._ranks) if waiting is None else waiting.get("ranks", [])
+        world = self._words.ranks if self._words is not None else 0
+        held = {"gang": newest, "ranks": here, "world_size": world}
+        self.outbox.put("holds", {**held, "to": body["generation"]})
         ranks = self._ranks.values()
         for rank in ranks:
             for call in rank.calls.values():
@@ -214,6 +259,14 @@ class Agent:
     def _do_ack(self, seq: int) -> None:
         self.outbox.acknowledge(seq)
 
+    def _do_beat(self, _: dict[str, Any]) -> None:
+        """A controller elsewhere shows that it lives."""
+
+    def _do_neighbours(self, body: dict[str, Any]) -> None:
+        """Whom this node's processes may ask for shards, and the agent for states."""
+        self.neighbours = doors.told(body)
+        doors.write(Path(self.spec["runtime"]), self.neighbours)
+
     def _do_start(self, body: dict[str, Any]) -> None:
         self._waiting_start = body
         self._start_what_waits()
@@ -222,60 +275,125 @@ class Agent:
         if not self._family.image.ready:
             return
         self._sharing.start_missing()
-        if self._waiting_start is None:
-            return
-        body, self._waiting_start = self._waiting_start, None
-        self._start_gang(body)
+        restarts, self._waiting_restarts = self._waiting_restarts, []
+        if self._waiting_start is not None:
+            body, self._waiting_start = self._waiting_start, None
+            self._start_gang(body)
+        for each in restarts:
+            self._do_restart(each)
 
     def _start_gang(self, body: dict[str, Any]) -> None:
         world = int(body["world_size"])
+        here = [int(rank) for rank in body.get("ranks", range(world))]
         self._gang, self._shape = int(body["gang"]), body["shape"]
         for old in self._ranks.values():
             old.kill()
         if self._words is not None:
             self._words.close()
+        if self._elsewhere is not None:
+            same = self._words is None or self._words.ranks == world
+            self._elsewhere.begin(body.get("memory", {}), same)
         self._words, self._pacing = Words.create(world), None
-        self._sharing.new_gang(self._gang, world)
+        self._sharing.new_gang(self._gang, world, here)
+        self.had.update(here)
         self._ranks = {}
-        listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        rendezvous = {"host": "127.0.0.1", "port": listener.getsockname()[1]}
-        for rank in range(world):
-            self._start_rank(rank, body, rendezvous, listener)
-        listener.close()
-        seconds = body["hang_seconds"]
-        self._watching = Watching(self.outbox, self._gang, self._words, self._ranks, seconds)
+        rendezvous, listener = self._meeting(body)
+        for rank in here:
+            self._start_rank(rank, {**body, "ranks": here}, rendezvous, listener)
+        if listener is not None:
+            listener.close()
+        seconds, others = body["hang_seconds"], len(here) < world
+        self._watching = Watching(
+            self.outbox, self._gang, self._words, self._ranks, seconds, others
+        )
+
+    def _meeting(self, body: dict[str, Any]) -> tuple[dict[str, Any], socket.socket | None]:
+        """Where the gang's ranks find each other, and the socket there, where rank 0 is here. It
+        listens already, so no rank comes too early and nobody else gets the port."""
+        if "rendezvous" in body:
+            return body["rendezvous"], None
+        host = body.get("host", "127.0.0.1")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, 0), family=family, backlog=1024)
+        rendezvous = {"host": host, "port": listener.getsockname()[1]}
+        if "host" in body:
+            self.outbox.put("listens", {"gang": self._gang, "rendezvous": rendezvous})
+        return rendezvous, listener
 
     def _start_rank(
-        self, rank: int, body: dict[str, Any], rendezvous: dict[str, Any], listener: socket.socket
+        self,
+        rank: int,
+        body: dict[str, Any],
+        rendezvous: dict[str, Any],
+        listener: socket.socket | None,
     ) -> None:
         assert self._words is not None
-        child, theirs = rank_of(rank, body, rendezvous, Path(self.spec["logs"]))
+        child, theirs = rank_of(rank, body, rendezvous, self.spec)
         self._ranks[rank] = child
-        fds = [self._words.fd] + ([listener.fileno()] if rank == 0 else [])
+        fds = [self._words.fd] + ([listener.fileno()] if rank == 0 and listener else [])
         self._family.fork(child, fds, theirs)
 
     def _do_restart(self, body: dict[str, Any]) -> None:
-        """Replace one member of a map: the others do not depend on it."""
-        old = self._ranks[body["rank"]]
-        if not old.dead or not self._family.image.ready or self._words is None:
+        """Replace one member of a map, or add one: the others do not depend on it."""
+        if not self._family.image.ready:
+            self._waiting_restarts.append(body)
+        elif "order" in body:
+            self._add(body["rank"], body["order"])
+        else:
+            self._replace(body["rank"])
+
+    def _replace(self, rank: int) -> None:
+        old = self._ranks.get(rank)
+        if old is None or not old.dead or self._words is None:
             return
         channel, theirs = Channel.pair()
         child = Child("rank", old.name, old.gang, old.rank, channel, old.request)
         self._ranks[old.rank] = child
         self._family.fork(child, [self._words.fd], theirs)
 
+    def _add(self, rank: int, order: dict[str, Any]) -> None:
+        if int(order["gang"]) == self._gang != self._killed and rank not in self._ranks:
+            self.had.add(rank)
+            self._start_rank(rank, order, {}, None)
+
     def _do_kill(self, body: dict[str, Any]) -> None:
-        if body["gang"] == self._gang:
+        """Also of a gang that is still to be started, and of ranks that are still to be born."""
+        self._killed = int(body["gang"])
+        if self._waiting_start is not None and self._waiting_start["gang"] == self._killed:
+            self._waiting_start = None
+            self.outbox.put("gone", {"gang": self._killed})
+        elif self._killed == self._gang:
             for child in self._ranks.values():
                 child.kill()
+            if all(rank.dead for rank in self._ranks.values()):
+                self.outbox.put("gone", {"gang": self._gang})
 
     def _do_drain(self, body: dict[str, Any]) -> None:
         if self._words is not None and body["gang"] == self._gang:
-            self._words.drain_at = max(self._words.steps()) + body["margin"]
+            self._words.drain_at = self._agreed(body)
 
     def _do_save(self, body: dict[str, Any]) -> None:
         if self._words is not None and body["gang"] == self._gang:
-            self._words.save_at = max(self._words.steps()) + body["margin"]
+            self._words.save_at = self._agreed(body)
+
+    def _do_keep(self, body: dict[str, Any]) -> None:
+        if self._words is not None and body["gang"] == self._gang:
+            self._words.keep_at = int(body["at"])
+
+    def _do_copy(self, body: dict[str, Any]) -> None:
+        if self._elsewhere is not None:
+            self._elsewhere.copy(body["parts"], body["from"])
+
+    def _do_copied(self, found: tuple[PartName, Part | None, dict[str, Any]]) -> None:
+        self._sharing.arrived(*found)
+
+    def _do_stay(self, body: dict[str, Any]) -> None:
+        self._sharing.stay([tuple(each) for each in body["states"]])
+
+    def _agreed(self, body: dict[str, Any]) -> int:
+        """The step after which all ranks do it: where some are elsewhere, it is given."""
+        assert self._words is not None
+        return int(body.get("at", max(self._words.steps()) + body["margin"]))
 
     def _do_reply(self, body: dict[str, Any]) -> None:
         child = self._ranks.get(body["rank"])

@@ -1,4 +1,8 @@
-"""The agent's view of its controller: is it alive, start it again, how long is there none."""
+"""The agent's view of its controller: is it alive, start it again, how long is there none.
+
+One on this machine is watched by its pidfd. One elsewhere is heard from, and when it is silent
+nobody here can start it again.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +39,18 @@ class Master:
         self._pidfd: int | None = None
         self._restarted: list[float] = []
         self._lonely_since: float | None = time.monotonic()
+        self._elsewhere = bool(spec.get("elsewhere"))
         self.gone_for_good = False
+
+    def heard(self) -> None:
+        """It said something."""
+        if self._elsewhere:
+            self._lonely_since = time.monotonic()
 
     def attached(self, pid: int) -> bool:
         """A controller took charge. False when it is dead already."""
+        if self._elsewhere:
+            return True
         self._lonely_since = None
         self._drop()
         try:

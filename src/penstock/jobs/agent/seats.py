@@ -21,6 +21,7 @@ class Seat:
     in_memory  False: the slots are unlinked files
     handed   slots that a sidecar was given and is not done with: slot -> message
     held     whole states: name -> (slot, seal)
+    coming   slots that are about to be handed over
     retired  slots of an earlier size that a sidecar still reads
     """
 
@@ -31,6 +32,7 @@ class Seat:
     in_memory: bool = True
     handed: dict[str, dict[str, Any]] = field(default_factory=dict)
     held: dict[Name, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    coming: set[str] = field(default_factory=set)
     retired: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -39,7 +41,8 @@ class Seat:
         return self.size * len(self.slots) if self.in_memory else 0
 
     def is_free(self, slot: str) -> bool:
-        return slot not in self.handed and all(slot != kept for kept, _ in self.held.values())
+        promised = slot in self.handed or slot in self.coming
+        return not promised and all(slot != kept for kept, _ in self.held.values())
 
     def busy(self) -> list[str]:
         return [slot for slot in self.slots if not self.is_free(slot)]
@@ -47,6 +50,7 @@ class Seat:
     def retire(self) -> None:
         """Give the slots up; those that a sidecar still reads when it is done."""
         self.held.clear()
+        self.coming.clear()
         self.retired |= self.slots
         self.slots, self.size, self.keeps = {}, 0, False
         self.tidy()

@@ -3,22 +3,27 @@
 A slot that a rank handed over belongs to its sidecar until that is done with it, also when the
 rank is dead; a sidecar that dies is replaced, and its successor gets again what was not done. A
 slot that was filled and sealed stays as it is until all seats hold a newer state: the memory tier.
-Ranks of an older gang are not listened to.
+An agent by itself sees what is whole; one of a fleet tells what it has, and is told what is to stay
+(`elsewhere`). Ranks of an older gang are not listened to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from penstock.base import log
 from penstock.base.errors import DiskFull
 from penstock.jobs.agent.children import Child, sidecar_of
+from penstock.jobs.agent.elsewhere import Elsewhere
 from penstock.jobs.agent.family import Family
-from penstock.jobs.agent.held import Name, newest_common, useless
+from penstock.jobs.agent.held import Name, newest_common, not_wanted, useless
 from penstock.jobs.agent.memory import budget, make_buffers
 from penstock.jobs.agent.outbox import Outbox
+from penstock.jobs.agent.parts import Part, PartName
 from penstock.jobs.agent.seats import Seat
 
 _LEAST = 2  # slots: one is persisted while the next is filled
@@ -28,7 +33,8 @@ _log = log.logger("agent")
 class Sharing:
     """Used by the agent's one thread.
 
-    ranks  those of the gang, now: rank -> child
+    ranks      those of the gang, now: rank -> child
+    elsewhere  of an agent of a fleet: what it knows of states beyond its own seats
     """
 
     def __init__(
@@ -37,7 +43,9 @@ class Sharing:
         family: Family,
         outbox: Outbox,
         ranks: Callable[[], Mapping[int, Child]],
+        elsewhere: Elsewhere | None = None,
     ) -> None:
+        self._elsewhere = elsewhere
         self._spec = spec
         self._family = family
         self._outbox = outbox
@@ -46,21 +54,37 @@ class Sharing:
         self._seats: dict[int, Seat] = {}
         self._common: Name | None = None
         self._gang, self._world = 0, 0
+        self._here: list[int] = []
         self._cost = 0.0  # seconds that the last kept state took from the slowest rank
 
-    def new_gang(self, gang: int, world: int) -> None:
+    def new_gang(self, gang: int, world: int, here: Sequence[int]) -> None:
         """The slots stay. Of the states only what is whole does: it is what the gang may begin
-        with."""
+        with. here: the ranks that this agent has"""
         self._gang, self._cost = gang, 0.0
-        if world != self._world:  # what is kept is of another number of ranks
-            for seat in self._seats.values():
-                seat.held.clear()
-                if seat.rank >= world:
-                    seat.retire()
-        self._world = world
+        stays: set[Name | None] = {self._common}
+        if self._elsewhere is not None:
+            stays = set(self._elsewhere.stays)
+        others = (world, list(here)) != (self._world, self._here)
+        if world != self._world or (others and self._elsewhere is None):  # of other ranks
+            stays = set()
+        self._world, self._here = world, list(here)
         for seat in self._seats.values():
-            seat.held = {name: kept for name, kept in seat.held.items() if name == self._common}
+            seat.coming.clear()
+            for name in seat.held.keys() - stays:
+                self._forget(seat, name)
+            if others and seat.rank not in here:
+                self._move(seat)
         self._look_at_states()
+
+    def _move(self, seat: Seat) -> None:
+        """Nobody sits there any more; what it holds may be what the gang begins with."""
+        for name in list(seat.held):
+            part = self._part(seat, name)
+            if self._elsewhere is not None and part is not None:
+                handle = os.dup(part.handle)
+                self._forget(seat, name)
+                self._elsewhere.adopt((*name, seat.rank), replace(part, handle=handle))
+        seat.retire()
 
     # -- sidecars -------------------------------------------------------------------------------
 
@@ -118,10 +142,14 @@ class Sharing:
         reply = {"reply": {"id": body["id"], "payload": answer}}
         self._family.tell(child, reply, tuple(seat.slots.values()))
 
+    def taken(self) -> int:
+        """Memory that the slots take."""
+        return sum(each.nbytes for each in list(self._seats.values()))
+
     def _make(self, seat: Seat, child: Child, size: int, count: int) -> None:
         """Raises DiskFull."""
-        seat.retire()
-        taken = sum(each.nbytes for each in self._seats.values())
+        self._move(seat)
+        taken = self.taken() + (self._elsewhere.nbytes if self._elsewhere is not None else 0)
         room = budget(self._spec["memory_bytes"])
         counts = [n for n in (count, _LEAST) if taken + size * n <= room]
         number = max(counts, default=0) or _LEAST
@@ -143,6 +171,7 @@ class Sharing:
             return
         message = {"hand": {"gang": child.gang, "rank": child.rank, **body}}
         seat.handed[body["slot"]] = message
+        seat.coming.discard(body["slot"])
         self._outbox.put("handed", {"gang": child.gang, "rank": child.rank, "step": body["step"]})
         if (sidecar := self._sidecars.get(body["to"])) is not None:
             self._family.tell(sidecar, message)
@@ -181,30 +210,62 @@ class Sharing:
         seat = self._seat_of(child, body["slot"])
         if seat is None or not seat.keeps:
             return
-        seat.held[child.gang, int(body["step"])] = (body["slot"], body["seal"])
+        name = (child.gang, int(body["step"]))
+        seat.held[name] = (body["slot"], body["seal"])
+        if body.get("hands"):
+            seat.coming.add(body["slot"])
+        if self._elsewhere is not None and (part := self._part(seat, name)) is not None:
+            self._elsewhere.parts.add((*name, seat.rank), part)
         self._cost = max(self._cost / 2, float(body["seconds"]))
         self._look_at_states()
 
     def _look_at_states(self) -> None:
         """Let go of what need not be kept, and tell the controller what all seats hold."""
-        for rank, names in useless(self._held()).items():
+        for rank, names in self._not_wanted().items():
             for name in names:
                 seat = self._seats[rank]
-                slot, _ = seat.held.pop(name)
+                slot, _ = seat.held[name]
+                self._forget(seat, name)
                 if seat.is_free(slot):
                     self._say(seat, {"free": slot})
         common = newest_common(self._held())
-        if common != self._common:
+        if common != self._common or self._elsewhere is not None:
             self._common = common
             self.tell_kept()
 
+    def _not_wanted(self) -> dict[int, set[Name]]:
+        held = self._held()
+        if self._elsewhere is None:
+            return useless(held)
+        known = self._elsewhere
+        return {
+            rank: not_wanted(names, known.stays, [n for n in names if known.is_read((*n, rank))])
+            for rank, names in held.items()
+        }
+
+    def _forget(self, seat: Seat, name: Name) -> None:
+        """Before the slot may be filled again."""
+        del seat.held[name]
+        if self._elsewhere is not None:
+            self._elsewhere.parts.remove((*name, seat.rank))
+
+    @staticmethod
+    def _part(seat: Seat, name: Name) -> Part | None:
+        """What a seat holds of a state, as others read it; None when it cannot be read."""
+        slot, seal = seat.held[name]
+        nbytes = int(seal["nbytes"]) + int(seal["tail"])
+        return Part(seat.slots[slot], nbytes, seal) if slot in seat.slots else None
+
     def _held(self) -> dict[int, list[Name]]:
-        """By all seats that the gang has, also those where nobody has asked for slots yet."""
-        seats = [self._seats.get(rank, Seat(rank)) for rank in range(self._world)]
+        """By all seats that the gang has here, also those where nobody has asked for slots yet."""
+        seats = [self._seats.get(rank, Seat(rank)) for rank in self._here]
         return {seat.rank: list(seat.held) for seat in seats}
 
     def tell_kept(self) -> None:
         """Also again, to a new controller."""
+        if self._elsewhere is not None:
+            self._outbox.replace("parts", self._elsewhere.told(self.cost()))
+            return
         gang, step = self._common or (0, 0)
         body = {"gang": gang, "step": step, "world_size": self._world}
         self._outbox.replace("kept", body)
@@ -221,7 +282,7 @@ class Sharing:
             return
         gang, step = self._common
         (name,) = self._spec["sidecars"]
-        for seat in (self._seats[rank] for rank in range(self._world)):
+        for seat in (self._seats[rank] for rank in self._here):
             slot, seal = seat.held[self._common]
             if slot in seat.handed:
                 continue  # it is on its way already
@@ -233,11 +294,38 @@ class Sharing:
     def lend(self, child: Child, body: dict[str, Any]) -> None:
         """The slot of one seat for a state, to be read by any rank of the gang."""
         wanted = body["payload"]
-        seat = self._seats.get(int(wanted["seat"]))
-        kept = seat.held.get((int(wanted["gang"]), int(wanted["step"]))) if seat else None
-        if seat is None or kept is None:
+        gang, step, rank = (int(wanted[key]) for key in ("gang", "step", "seat"))
+        seat = self._seats.get(rank)
+        part = None
+        if seat is not None and (gang, step) in seat.held:
+            part = self._part(seat, (gang, step))
+        if part is None and self._elsewhere is not None:
+            self._elsewhere.find((gang, step, rank), lambda found: self._lend(child, body, found))
+        else:
+            self._lend(child, body, part)
+
+    def _lend(self, child: Child, body: dict[str, Any], part: Part | None) -> None:
+        if part is None:
             self._family.tell(child, {"reply": {"id": body["id"], "payload": {}}})
             return
-        slot, seal = kept
-        reply = {"reply": {"id": body["id"], "payload": {"seal": seal, "bytes": seat.size}}}
-        self._family.tell(child, reply, (seat.slots[slot],))
+        payload = {"seal": part.seal, "bytes": os.fstat(part.handle).st_size}
+        reply = {"reply": {"id": body["id"], "payload": payload}}
+        self._family.tell(child, reply, (part.handle,))
+
+    # -- states of a fleet ----------------------------------------------------------------------
+
+    def stay(self, names: Sequence[Name]) -> None:
+        """What the fleet wants to stay; the rest goes, but for the newest."""
+        if self._elsewhere is not None:
+            self._elsewhere.stay(names)
+            self._look_at_states()
+
+    def arrived(self, name: PartName, part: Part | None, said: dict[str, Any]) -> None:
+        """A part from a neighbour; None: it did not come. said: how much room there was not"""
+        if self._elsewhere is None:
+            return
+        self._elsewhere.arrived(name, part)
+        if said:
+            tier = {"kind": "memory-degraded", "payload": {**said, "copy": True, "disk": False}}
+            self._outbox.put("tell", {"gang": self._gang, "rank": name[2], **tier})
+        self.tell_kept()

@@ -15,6 +15,7 @@ class Watching:
 
     words  None while there is no gang
     hang_seconds  see `HangWatch`; None: nobody watches for hangs
+    others  whether the gang has ranks elsewhere
     """
 
     def __init__(
@@ -24,6 +25,7 @@ class Watching:
         words: Words | None = None,
         ranks: Mapping[int, Child] | None = None,
         hang_seconds: float | None = None,
+        others: bool = False,
     ) -> None:
         self._outbox = outbox
         self._gang = gang
@@ -31,7 +33,7 @@ class Watching:
         self._shown: list[int] = []
         self._hangs: HangWatch | None = None
         if words is not None and hang_seconds is not None:
-            self._hangs = HangWatch(words, ranks or {}, hang_seconds)
+            self._hangs = HangWatch(words, ranks or {}, hang_seconds, others=others)
 
     def look(self) -> None:
         """Called several times a second."""

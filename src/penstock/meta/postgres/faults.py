@@ -18,7 +18,7 @@ from penstock.base.errors import (
     Unavailable,
 )
 
-_AWAY = ("08", "57P01", "57P02", "57P03", "53300")  # gone, going, starting, too many clients
+_AWAY = ("08", "57P01", "57P02", "57P03", "57P05", "53300")  # gone, going, starting, idle, too many
 _DENIED = ("28", "42501")
 
 
@@ -28,7 +28,7 @@ def from_sqlalchemy(error: SQLAlchemyError, shown: str) -> PenstockError:
     if isinstance(original, PenstockError):
         return original  # raised by a column type
     if isinstance(original, psycopg.Error):
-        return _from_psycopg(original, shown)
+        return from_psycopg(original, shown)
     if isinstance(error, PoolTimeout):
         return Unavailable(
             f"all connections of this process to {shown} stayed in use",
@@ -40,7 +40,8 @@ def from_sqlalchemy(error: SQLAlchemyError, shown: str) -> PenstockError:
     )
 
 
-def _from_psycopg(error: psycopg.Error, shown: str) -> PenstockError:
+def from_psycopg(error: psycopg.Error, shown: str) -> PenstockError:
+    """The family's error for one of the driver's."""
     state, said = error.sqlstate or "", _first_line(error)
     facts = {"store": shown, "sqlstate": state}
     if state.startswith("23"):

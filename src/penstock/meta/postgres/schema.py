@@ -12,13 +12,26 @@ from penstock.meta import schema
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+_VERSION_IS_THERE = """
+    SELECT count(*) FROM pg_class WHERE relname = 'alembic_version' AND pg_table_is_visible(oid)
+"""
 OLDEST = 140000  # server_version_num: what xid8 and our settings need, and who is still cared for
 
 
 def check_server(connection: Connection, shown: str) -> None:
-    """Raises Unavailable for a server that is too old, BadInput for one that cannot hold text."""
+    """Raises what `check` raises."""
     ask = "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')"
     version, encoding = connection.exec_driver_sql(ask).one()
+    check(version, encoding, shown)
+
+
+def check(version: int, encoding: str, shown: str) -> None:
+    """Raises Unavailable for a server that is too old, BadInput for one that cannot hold text.
+
+    version  server_version_num: 140011 of 14.11
+
+    >>> check(140000, "UTF8", "the store")
+    """
     if version < OLDEST:
         raise Unavailable(
             f"the meta store {shown} is PostgreSQL {version // 10000}, which is too old",
@@ -38,8 +51,9 @@ def found_in(connection: Connection, shown: str) -> str | None:
 
     Raises NewerSchema, and BadInput where there are tables of something else.
     """
-    there = connection.exec_driver_sql("SELECT to_regclass('alembic_version')").scalar_one()
-    if there is not None:
+    # By the catalogue's rows: what a session remembers of names may be older than its transaction,
+    # when it waited for a lock while another one made the tables.
+    if connection.exec_driver_sql(_VERSION_IS_THERE).scalar_one():
         row = connection.exec_driver_sql("SELECT version_num FROM alembic_version").first()
         version = "0000" if row is None else row[0]
         return schema.known(version, shown, "database", store=shown)

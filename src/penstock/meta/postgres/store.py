@@ -3,7 +3,8 @@
 A reader sees one moment (REPEATABLE READ). Writers run under READ COMMITTED and take their locks
 before anything else, so that none has to be repeated: blocks of `write` cannot be. Whoever has no
 lease, or says so, has the store to itself; holders of leases share it, and of one lease there is
-one at a time. Both are advisory locks, which end with the transaction and belong to no row.
+one at a time. Both are advisory locks, which end with the transaction and belong to no row. They
+travel with BEGIN, as one message.
 Commits of different runs go on side by side: each waits for the disk, and the database lets them
 wait together.
 
@@ -17,24 +18,41 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Executable, create_engine, func, select
+import psycopg
+import psycopg.sql
+from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
+from penstock.base import log
 from penstock.base.clock import Clock
-from penstock.base.errors import PenstockError, StoreUnreachable
-from penstock.meta.engine import BEGIN, SqlMeta
+from penstock.base.errors import PenstockError, StoreUnreachable, Unavailable
+from penstock.meta.engine import SqlMeta
 from penstock.meta.postgres import address, schema
-from penstock.meta.postgres.faults import from_sqlalchemy
-from penstock.meta.postgres.rows import PostgresReader, PostgresWriter
+from penstock.meta.postgres.faults import from_psycopg, from_sqlalchemy
+from penstock.meta.postgres.rows import BEGUN, OF_LEASE, PostgresReader, PostgresWriter
 from penstock.meta.rows.whole import SqlWriter
 from penstock.meta.schema import HEAD
 from penstock.records import Lease
 
+T = TypeVar("T")
+_log = log.logger("meta")
 _STORE = "penstock/meta"  # the lock that everybody takes: shared with a lease, else alone
+_WRITES = "BEGIN ISOLATION LEVEL READ COMMITTED"  # each statement sees what is committed then
+_MOST = 32  # connections of one process
 _PATIENCE = 10.0  # seconds for a server that went away, before anything was begun
+_FULL = "53300"  # it is there, and has no connection left: those that we have are good
+_LOCKED = "55P03"  # a lock was not to be had in time
+_SOON = "SET LOCAL lock_timeout = '1s'"  # before whoever waits is told why
+_HOLDERS = """
+    SELECT pid, application_name, coalesce(host(client_addr), 'its own machine')
+    FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory' AND granted AND objsubid = 1
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND (classid::bigint << 32 | objid::bigint) = %(key)s
+"""
 _COMMITS = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
 
 
@@ -57,10 +75,10 @@ class PostgresMeta(SqlMeta):
         engine = create_engine(
             self._address,
             poolclass=QueuePool,
-            pool_size=2,
-            max_overflow=30,
+            pool_size=_MOST,  # made when they are needed, and then kept: each costs a process there
+            max_overflow=0,
+            pool_use_lifo=True,
             pool_timeout=30,
-            pool_pre_ping=True,  # a server that was started again is met by a new connection
             isolation_level="AUTOCOMMIT",  # we say BEGIN ourselves
             connect_args=address.connecting(self._address),
         )
@@ -87,42 +105,91 @@ class PostgresMeta(SqlMeta):
             return schema.found_in(plain.connection, self._shown)
 
     def _bring_up(self) -> None:
-        with self._alone(_Plain) as plain:
-            schema.bring_up(plain.connection, self._shown)
+        """Alone. Who is in the way is said, and waited for as long as `lock_timeout` has it."""
+        try:
+            with self._transaction(_Plain, f"{_WRITES}; {_SOON}{_lock(_STORE)}") as plain:
+                return schema.bring_up(plain.connection, self._shown)
+        except Unavailable as error:
+            if error.facts.get("sqlstate") != _LOCKED:
+                raise
+        _log.warning(
+            "somebody else uses %s alone, as who makes or migrates its tables does; waiting: %s",
+            self._shown, self._in_the_way(),
+        )  # fmt: skip
+        try:
+            with self._alone(_Plain) as plain:
+                schema.bring_up(plain.connection, self._shown)
+        except Unavailable as error:
+            if error.facts.get("sqlstate") != _LOCKED:
+                raise
+            raise Unavailable(
+                f"the tables of {self._shown} cannot be made or migrated: somebody else has been "
+                f"using them all the time: {self._in_the_way()}",
+                "Wait for that process, or end it (SELECT pg_terminate_backend(PID)), then try "
+                "again: nothing was changed.",
+                **error.facts,
+            ) from None
+
+    def _in_the_way(self) -> str:
+        """Who holds the lock of the store, for people."""
+        with self._transaction(_Plain, "BEGIN") as plain:
+            rows = plain.connection.exec_driver_sql(_HOLDERS, {"key": _key(_STORE)}).all()
+        told = [f"{name or 'a client'} (pid {pid} there, from {host})" for pid, name, host in rows]
+        return ", ".join(told) or "it is gone by now"
+
+    def ask(self, question: Callable[[Connection], T]) -> T:
+        """What is asked in a transaction that only reads: of the server, not of the tables."""
+        with self._transaction(_Plain, self._reads) as plain:
+            return question(plain.connection)
 
     # transactions
 
-    @contextmanager
-    def _writers(self, lease: Lease | None, alone: bool) -> Iterator[SqlWriter]:
-        if lease is None or alone:
-            with self._alone(self._writer) as writer:
-                yield writer
-            return
-        with self._transaction(self._writer, "BEGIN") as writer:
-            writer.execute(_lock(_STORE, shared=True))
-            writer.execute(_lock(f"lease/{lease.key}"))
-            yield writer
+    def _writers(self, lease: Lease | None, alone: bool) -> AbstractContextManager[SqlWriter]:
+        if lease is None:
+            return self._alone(self._writer)
+        locks = _lock(_STORE, shared=not alone)
+        if not alone:
+            locks += _lock(f"lease/{lease.key}")
+        asked = OF_LEASE.format(psycopg.sql.quote(lease.key))
+        return self._transaction(self._writer, f"{_WRITES}{locks}; {asked}")
 
-    @contextmanager
-    def _alone(self, kind: type[Any]) -> Iterator[Any]:
-        with self._transaction(kind, "BEGIN") as writer:
-            writer.execute(_lock(_STORE))
-            yield writer
+    def _alone(self, kind: type[Any]) -> AbstractContextManager[Any]:
+        return self._transaction(kind, _WRITES + _lock(_STORE))
 
     def _connection(self, begin: str) -> AbstractContextManager[Connection]:
-        return self._patiently(lambda: self._engine.connect().execution_options(**{BEGIN: begin}))
+        """One whose transaction has begun."""
 
-    def _patiently(self, connect: Callable[[], Connection]) -> Connection:
-        """A server that is started again is waited for: nothing was begun yet."""
+        def opened() -> Connection:
+            connection = self._engine.connect()
+            try:
+                _say(connection, begin)
+            except BaseException as error:
+                connection.invalidate(error if isinstance(error, Exception) else None)
+                connection.close()
+                raise
+            return connection
+
+        return self._patiently(opened)
+
+    def _patiently(self, act: Callable[[], T]) -> T:
+        """A server that is started again is waited for: nothing was begun yet. Connections that it
+        left behind are found out when they are used, and none is kept."""
         deadline = time.monotonic() + self._patience
         while True:
             try:
-                return connect()
-            except SQLAlchemyError as error:
-                translated = self._translate(error)
+                return act()
+            except (SQLAlchemyError, psycopg.Error) as error:
+                translated = self._meaning(error)
                 if not isinstance(translated, StoreUnreachable) or time.monotonic() > deadline:
                     raise translated from error
+            if translated.facts.get("sqlstate") != _FULL:
+                self._engine.dispose()
             time.sleep(0.1)
+
+    def _meaning(self, error: SQLAlchemyError | psycopg.Error) -> PenstockError:
+        if isinstance(error, psycopg.Error):
+            return from_psycopg(error, self._shown)
+        return self._translate(error)
 
     def _translate(self, error: SQLAlchemyError) -> PenstockError:
         return from_sqlalchemy(error, self._shown)
@@ -131,14 +198,11 @@ class PostgresMeta(SqlMeta):
     def _watch(self) -> Iterator[Any]:
         """The oldest open transaction: another one when something was committed."""
 
-        def version() -> Any:
-            try:
-                with self._patiently(self._engine.connect) as connection:
-                    return connection.exec_driver_sql(_COMMITS).scalar_one()
-            except SQLAlchemyError as error:
-                raise self._translate(error) from error
+        def ask() -> Any:
+            with self._engine.connect() as connection:
+                return connection.exec_driver_sql(_COMMITS).scalar_one()
 
-        yield version
+        yield lambda: self._patiently(ask)
 
 
 class _Plain:
@@ -152,8 +216,20 @@ class _Plain:
         self.connection.execute(statement)
 
 
-def _lock(name: str, shared: bool = False) -> Executable:
+def _lock(name: str, shared: bool = False) -> str:
     """Take an advisory lock until the transaction ends. It gives the transaction no number."""
-    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
-    take = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
-    return select(take(key))
+    return f"; SELECT pg_advisory_xact_lock{'_shared' if shared else ''}({_key(name)})"
+
+
+def _key(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+
+
+def _say(connection: Connection, statements: str) -> None:
+    """Several at once, which SQLAlchemy and prepared statements know nothing of. What the last one
+    gives is left for the transaction."""
+    driver: Any = connection.connection.driver_connection
+    cursor = driver.execute(statements, prepare=False)
+    while cursor.nextset():
+        continue
+    connection.info[BEGUN] = cursor.fetchone() if cursor.description is not None else None

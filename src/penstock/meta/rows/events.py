@@ -11,6 +11,8 @@ from penstock.meta.rows.session import Session, columns
 from penstock.meta.tables import events
 from penstock.records import Event
 
+_APPEND = insert(events).returning(events.c.seq)
+
 
 class EventReader(Session):
     def events(self, after: int = 0, subject: str | None = None, limit: int = 1000) -> list[Event]:
@@ -34,9 +36,7 @@ class EventReader(Session):
 class EventWriter(EventReader):
     def event(self, subject: str, kind: str, body: Mapping[str, Any] | None = None) -> int:
         row = {"at": self.now(), "subject": subject, "kind": kind, "body": dict(body or {})}
-        row |= self._cursor()
-        return self.execute(insert(events).returning(events.c.seq), row).scalar_one()  # type: ignore[no-any-return]
+        return self._append(row)
 
-    def _cursor(self) -> dict[str, int]:
-        """The `seq` of the next event, where the database does not count by itself."""
-        return {}
+    def _append(self, row: dict[str, Any]) -> int:
+        return self.execute(_APPEND, row).scalar_one()  # type: ignore[no-any-return]

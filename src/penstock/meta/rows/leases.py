@@ -48,12 +48,9 @@ class LeaseWriter(LeaseReader):
         self.execute(update(leases).where(*where).values(holder="", expires_at=0.0))
 
     def require(self, lease: Lease) -> None:
-        """LeaseLost unless `lease` is the newest of its key and was not released.
-
-        The row stays locked until the transaction ends, so the answer holds at its commit.
-        """
-        query = select(leases.c.holder, leases.c.generation).where(leases.c.key == lease.key)
-        row = self.execute(query.with_for_update()).first()
+        """LeaseLost unless `lease` is the newest of its key and was not released. The answer holds
+        until the transaction ends."""
+        row = self._newest(lease.key)
         if row is None or row.generation != lease.generation or row.holder != lease.holder:
             raise LeaseLost(
                 f'the lease of "{lease.key}" moved on; nothing was written',
@@ -63,6 +60,11 @@ class LeaseWriter(LeaseReader):
                 newest=None if row is None else row.generation,
                 holder=None if row is None else row.holder,
             )
+
+    def _newest(self, key: str) -> Lease | None:
+        """Its row, which stays locked until the transaction ends."""
+        query = columns(leases, Lease).where(leases.c.key == key)
+        return self.one(Lease, query.with_for_update())
 
     def _put(self, lease: Lease) -> None:
         values = {

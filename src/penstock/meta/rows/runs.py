@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from penstock.base.errors import BadInput, Conflict, NotFound
 from penstock.base.nearest import did_you_mean
@@ -61,6 +62,15 @@ class RunReader(Session):
         return self.all(Attempt, query.order_by(attempts.c.number))
 
 
+@cache
+def _change(names: frozenset[str]) -> Any:
+    """Set these fields of the run `of`, and give it as it is then. Built once: it takes longer than
+    the database does."""
+    change = update(runs).where(runs.c.id == bindparam("of"))
+    values = {name: bindparam(name, type_=runs.c[name].type) for name in sorted(names)}
+    return change.values(**values).returning(*columns(runs, Run).selected_columns)
+
+
 class RunWriter(RunReader):
     def add_run(self, run: Run, refs: Iterable[str] = ()) -> None:
         row = to_data(run) | {"created_at": run.created_at or self.now()}
@@ -75,22 +85,33 @@ class RunWriter(RunReader):
                 did_you_mean(unknown[0], _FIELDS),
                 field=unknown[0],
             )
-        if changes:
-            self.execute(update(runs).where(runs.c.id == run_id).values(**changes))
-        found = self.find_run(run_id)
+        if not changes:
+            found = self.find_run(run_id)
+        else:
+            row = self.execute(_change(frozenset(changes)), {"of": run_id, **changes}).first()
+            found = None if row is None else Run(**row._mapping)
         if found is None:
             raise NotFound(f'there is no run "{run_id}"', "See `penstock runs list`.", run=run_id)
-        self.keep(f"run/{run_id}", [found.source], changes)
+        self.keep(f"run/{run_id}", [changes.get("source", "")], changes)
         return found
 
     def add_attempt(self, attempt: Attempt) -> None:
         key = {"run_id": attempt.run_id, "number": attempt.number}
-        if not self.insert_new(attempts, [to_data(attempt)]):
+        if not self.insert_new(attempts, [to_data(attempt)]) and not self._is_there(attempt):
             raise Conflict(
                 f"attempt {attempt.number} of run {attempt.run_id} exists already",
                 "Read the run's attempts again and take the next number.",
                 **key,
             )
+
+    def _is_there(self, attempt: Attempt) -> bool:
+        """Written by this very generation: a commit whose answer was lost, made again."""
+        found = [each for each in self.attempts(attempt.run_id) if each.number == attempt.number]
+        return any(each.generation == attempt.generation for each in found)
+
+    def began_at(self, run_id: str, number: int, step: int) -> None:
+        which = (attempts.c.run_id == run_id, attempts.c.number == number)
+        self.execute(update(attempts).where(*which).values(from_step=step))
 
     def end_attempt(
         self, run_id: str, number: int, cause: str, to_step: int | None, detail: Mapping[str, Any]

@@ -22,9 +22,10 @@ from datetime import timedelta
 from typing import Any
 
 from torch.distributed import PrefixStore, TCPStore, rendezvous  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import _get_default_store
 
 from penstock.base.errors import PenstockError, Unavailable
-from penstock.training.launched.seat import Seat
+from penstock.training.launched.seat import RAY_TRAIN, Seat
 
 _PIECE = 1 << 20  # bytes of one value; a store takes at most 8 MiB
 _OPERATION = timedelta(seconds=60)
@@ -127,12 +128,8 @@ def meet(seat: Seat) -> Exchange:
     """
     global _met
     _met += 1
-    for name, value in seat.variables().items():
-        os.environ.setdefault(name, value)
     with _reachable("the launcher's store"):
-        patience = timedelta(seconds=_MEETING)
-        launchers, _, _ = next(rendezvous("env://", seat.rank, seat.world_size, timeout=patience))
-        _kept.append(launchers)
+        launchers = _store_of(seat)
         key = f"penstock/{_met}"
         if seat.rank == 0:
             found = _host(seat)
@@ -140,6 +137,17 @@ def meet(seat: Seat) -> Exchange:
             found.beat()
             return found
         return _find(launchers, key)
+
+
+def _store_of(seat: Seat) -> Any:
+    if seat.launcher == RAY_TRAIN:
+        return _get_default_store()  # of the process group, in which its workers are already
+    for name, value in seat.variables().items():
+        os.environ.setdefault(name, value)
+    patience = timedelta(seconds=_MEETING)
+    found, _, _ = next(rendezvous("env://", seat.rank, seat.world_size, timeout=patience))
+    _kept.append(found)
+    return found
 
 
 def _host(seat: Seat) -> Exchange:

@@ -22,7 +22,8 @@ from penstock.training.launched import signals
 from penstock.training.launched.exchange import Exchange, meet
 from penstock.training.launched.link import RankLink
 from penstock.training.launched.owner import Owner
-from penstock.training.launched.seat import Seat
+from penstock.training.launched.raytrain import Notice
+from penstock.training.launched.seat import RAY_TRAIN, Seat
 from penstock.training.launched.watch import Watch
 
 _LEASE_SLACK = 5.0  # seconds
@@ -63,6 +64,7 @@ class Launched:
     def begin(self, choose: Callable[[], Decided], tell: Callable[[Decided], None]) -> Decided:
         """Meet, let rank 0 decide, own the run and tell all. On every rank the same answer, or the
         same error."""
+        group.check_joined(self.seat.world_size)
         self._exchange = meet(self.seat)
         if self.seat.rank == 0:
             try:
@@ -93,20 +95,25 @@ class Launched:
         tell(found)
         if found.reused:
             return found, None
-        self._owner = Owner(self.stores, found.run, self._exchange, self.seat.world_size, self._say)
+        is_leaving = [Notice()] if self.seat.launcher == RAY_TRAIN else []
+        self._owner = Owner(
+            self.stores, found.run, self._exchange, self.seat.world_size, self._say, *is_leaving
+        )
         begun = self._owner.open()
         self._owner.start()
         return found, begun
 
     def _patiently(self, choose: Callable[[], Decided]) -> Decided:
         """An owner on this machine is alive or not; of another machine's only the lease tells, and
-        that of one that died with the gang before runs out."""
+        that of one that died with the gang before runs out. Ray Train begins the next gang while
+        the last one's processes end."""
         deadline = time.monotonic() + self.stores.settings.lease_seconds + _LEASE_SLACK
         while True:
             try:
                 return choose()
             except LeaseHeld as held:
                 here = held.facts.get("host") == process.Identity.mine().host
+                here = here and self.seat.launcher != RAY_TRAIN
                 if here or time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
@@ -189,6 +196,8 @@ class Launched:
             return preempted(run)
         error = preempted(run) if outcome == "preempted" else stopped(run)
         self._say(error.what)
+        if self.seat.launcher == RAY_TRAIN:
+            return error  # `carried.Loop` takes it
         if outcome == "preempted" and self.seat.rank == 0:
             self._say(signals.requeue(self.stores.settings.slurm_requeue))
         sys.stderr.flush()

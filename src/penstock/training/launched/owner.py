@@ -35,7 +35,10 @@ _FAREWELL = 30.0  # seconds for which rank 0 waits for the others to hear of the
 
 
 class Owner:
-    """`jobs.work.Control` for launched ranks. `open` in the caller's thread; then `start`."""
+    """`jobs.work.Control` for launched ranks. `open` in the caller's thread; then `start`.
+
+    is_leaving  asked ten times a second: whether all are to save because a machine is going away
+    """
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class Owner:
         exchange: Exchange,
         world_size: int,
         say: Callable[[str], None],
+        is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
         self.stores = stores
         self.run_id = run.id
@@ -53,6 +57,7 @@ class Owner:
         self._exchange = exchange
         self._world = world_size
         self._say = say
+        self._is_leaving = is_leaving
         self._line = exchange
         self._thread: threading.Thread | None = None
         self._gone = threading.Event()
@@ -231,7 +236,7 @@ class Owner:
         }
 
     def _look(self) -> None:
-        if self._work.tick([self._step] if self._step else []):
+        if self._work.tick([self._step] if self._step else []) or self._is_leaving():
             self._save = True
         with self.stores.meta.read() as db:
             run = db.get_run(self.run_id)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from penstock.base.errors import BadInput
 from penstock.training.wanted import Place
 
+RAY_TRAIN = "ray-train"
 _TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _PORTS = 10_000, 20_000  # SLURM: the first one, and how many; below those that systems give away
 
@@ -17,10 +18,11 @@ _PORTS = 10_000, 20_000  # SLURM: the first one, and how many; below those that 
 class Seat:
     """One rank of a launched gang.
 
-    launcher    "torchrun" (or what sets the same variables) or "srun"
+    launcher    "torchrun" (or what sets the same variables), "srun", or "ray-train"
     rank        0..world_size - 1
     local       (index, how many) of the ranks on this machine
-    host, port  where the launcher's own store is to be found
+    host, port  where the launcher's own store is to be found; under Ray Train the ranks have it
+                already, and host is this rank's own
     """
 
     launcher: str

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from penstock.base.errors import PenstockError, RunFailed, from_dict
-from penstock.training.launched.seat import seat_in
+from penstock.training.launched.here import seat_here
 
 
 @contextmanager
@@ -16,7 +15,7 @@ def in_turn() -> Iterator[bool]:
 
     Raises on all ranks what rank 0 raised.
     """
-    seat = seat_in(os.environ)
+    seat = seat_here()
     if seat is None or seat.world_size == 1:
         yield True
         return

@@ -1,76 +1,35 @@
-"""A controller's hold on its agent: find it, or start it; speak; be sure that it is gone."""
+"""The backend of one machine: an agent beside the controller, forked or started by it.
+
+Found and lost by what it left in the run's runtime folder (`jobs.remains`); spoken to over a Unix
+socket in it.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import queue
-import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from penstock.base import log, process
+from penstock.base import log
 from penstock.base.errors import Unavailable
-from penstock.jobs.agent.sessions import end_session
 from penstock.jobs.nursery.asking import ask_for_agent
+from penstock.jobs.remains import clear, discard, read_processes
 from penstock.jobs.rpc import Message, Session
 
 _ATTACH = 20.0  # seconds for a new agent to answer
 _log = log.logger("controller")
 
 
-def read_processes(runtime: Path) -> list[dict[str, Any]]:
-    """The rows that an agent left in its runtime folder and that are still alive."""
-    try:
-        rows = json.loads((runtime / "processes.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return []
-    return [row for row in rows if _is_alive(row)]
-
-
-def _is_alive(row: dict[str, Any]) -> bool:
-    started = process.start_time(row["pid"])
-    return started is not None and started == row["started"]
-
-
-def clear(runtime: Path, timeout: float = 10.0) -> None:
-    """Kill what a dead agent may have left, and wait until it is gone."""
-    try:
-        rows = json.loads((runtime / "processes.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return
-    deadline = time.monotonic() + timeout
-    for row in rows:
-        if _is_alive(row):
-            process.kill_quietly(row["pid"], signal.SIGKILL)
-        if row["role"] == "rank" and process.start_time(row["pid"]) in (None, row["started"]):
-            end_session(row["pid"])
-    while read_processes(runtime):
-        if time.monotonic() > deadline:
-            left = [row["pid"] for row in read_processes(runtime)]
-            raise Unavailable(
-                f"processes of an earlier attempt cannot be killed: {left}",
-                "They hang in the kernel (a dead network disk?); free them, then resume the run.",
-            )
-        time.sleep(0.002)
-    (runtime / "processes.json").unlink(missing_ok=True)
-
-
-def discard(runtime: Path) -> None:
-    """As `clear`, for a run that ended: its socket and spec go too."""
-    clear(runtime)
-    shutil.rmtree(runtime, ignore_errors=True)
-
-
-class AgentHandle:
-    """One run's agent, as its controller sees it. `inbox` gets what the agent says."""
+class LocalAgent:
+    """One run's agent on this machine, as its controller sees it."""
 
     def __init__(self, runtime: Path, spec: dict[str, Any]) -> None:
-        self.inbox: queue.Queue[tuple[object, Message]] = queue.Queue()
+        self._inbox: queue.Queue[tuple[object, Message]] = queue.Queue()
         self._runtime = runtime
         self._spec = {**spec, "runtime": str(runtime), "socket": str(runtime / "agent.sock")}
         self._session: Session | None = None
@@ -116,17 +75,26 @@ class AgentHandle:
             )
 
     def _attach(self, generation: int, timeout: float) -> None:
-        session = Session(f"unix:{self._spec['socket']}", self.inbox)
+        session = Session(f"unix:{self._spec['socket']}", self._inbox)
         session.attach(generation, {"pid": os.getpid()}, timeout)
         self._session = session
 
-    def is_current(self, source: object) -> bool:
-        """Whether a message came from the session in use, not from one that was given up."""
-        return source is self._session
+    def hear(self, timeout: float) -> Message | None:
+        """Of the session in use; what one that was given up still said is passed over."""
+        try:
+            while True:
+                source, message = self._inbox.get(timeout=timeout)
+                if source is self._session:
+                    return message
+        except queue.Empty:
+            return None
 
     def send(self, **message: Any) -> None:
         if self._session is not None:
             self._session.send(message)
+
+    def room(self) -> int | None:
+        return None
 
     def lost(self) -> None:
         """The session ended: give it up and kill whatever is left of the agent."""
@@ -135,6 +103,9 @@ class AgentHandle:
             self._session = None
         clear(self._runtime)
         self._reap()
+
+    def kept(self) -> tuple[int, int, int]:
+        return 0, 0, 0  # its memory went with it
 
     def end(self, timeout: float = 5.0) -> None:
         """Tell the agent to end, and see that it does."""

@@ -1,0 +1,74 @@
+"""One shard, or some of its columns, for a task on another machine.
+
+All columns: the blob is read whole and compared with its hash. Some: only their bytes are read, by
+ranges, which no hash of ours covers; `verify` reads the whole blob all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from penstock.base.errors import Damaged
+from penstock.base.hashing import short
+from penstock.blobs import Blobs
+from penstock.data.at_rest import decode
+from penstock.data.columns import Column, described
+from penstock.data.formats.base import cut
+from penstock.data.manifest import Manifest, ShardFormat
+
+
+class Part(NamedTuple):
+    """A shard's blob. whole: it has no more columns than are wanted."""
+
+    digest: str
+    format: ShardFormat
+    rows: int
+    bytes: int
+    whole: bool
+
+
+def parts_of(manifest: Manifest, split: str, columns: Sequence[Column]) -> list[Part]:
+    """The shards of a split in order, for a reader that wants these columns."""
+    whole = len(columns) == len(manifest.columns)
+    return [
+        Part(each.digest, each.format, each.rows, each.bytes, whole)
+        for each in manifest.shards_of(split)
+    ]
+
+
+def read_part(
+    blobs: Blobs, part: Part, columns: Sequence[Column], verify: bool = False
+) -> Iterator[pa.Table]:
+    """Its rows under the columns' schema, at most 16 MiB at a time.
+
+    Raises NotFound, Damaged, Unavailable.
+    """
+    names = [each.name for each in columns]
+    if part.whole or verify:
+        table = decode(blobs.get(part.digest), part.format, part.digest, names)
+    else:
+        table = _ranges(blobs, part, names)
+    for _, piece in cut(described(table, columns)):
+        yield piece
+
+
+def _ranges(blobs: Blobs, part: Part, names: list[str]) -> pa.Table:
+    with blobs.open(part.digest) as stream:
+        file: Any = pa.PythonFile(stream, mode="r")
+        try:
+            if part.format == "parquet":
+                return pq.ParquetFile(file, pre_buffer=True).read(columns=names)
+            schema = pa.ipc.open_file(file).schema
+            fields = [schema.get_field_index(name) for name in names]
+            options = pa.ipc.IpcReadOptions(included_fields=sorted(fields))
+            return pa.ipc.open_file(file, options=options).read_all().select(names)
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            raise Damaged(
+                f"blob {short(part.digest)} is not a shard of format {part.format}: {error}",
+                "Run `penstock data verify`; prepare the dataset again with fresh=True.",
+                digest=part.digest,
+            ) from None

@@ -1,0 +1,138 @@
+"""A DataFrame becomes a version: the script's side.
+
+Two jobs. The first sorts the rows by their key and writes them through the data source
+(`source.UnitWriter`); Spark commits it with one file, in a folder that only this script has. The
+second writes the shards. Both may be tried again or run twice by Spark: blobs are named by their
+content, and only what tasks told whose attempts count is used. The version is one row, which the
+script commits.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from penstock.base.errors import BadInput
+from penstock.data.clusters.port import ClusterRows
+from penstock.data.clusters.refusing import refuse_near_blobs
+from penstock.data.clusters.sending import results
+from penstock.data.clusters.shelving import shelved
+from penstock.data.clusters.units import with_key
+from penstock.data.clusters.version import make_version
+from penstock.data.keys import KEY, KeyFunction
+from penstock.data.preparation.past import Prepared
+from penstock.data.preparation.steps import entry_of
+from penstock.data.spark.session import check_session, is_local, need_pyspark, spoken
+from penstock.data.spark.types import arrow_schema_of, moments_in_utc
+from penstock.data.types import Types
+
+if TYPE_CHECKING:
+    from penstock.jobs.stores import Stores
+
+Batches = Iterable[pa.RecordBatch]
+
+
+class DataFrameRows:
+    """The rows of a DataFrame, as `ClusterRows` has them. frame is not changed."""
+
+    label = "a DataFrame of Spark's"
+    unique = "Drop the repeated rows (df.dropDuplicates([…])), or take another key."
+
+    def __init__(self, frame: Any, stores: Stores) -> None:
+        self._frame, self._stores = frame, stores
+        self._spark = frame.sparkSession
+
+    def schema(self) -> pa.Schema:
+        return arrow_schema_of(self._frame.schema.fields)
+
+    def check(self, stores: Stores) -> None:
+        check_session(self._spark)
+        refuse_near_blobs(stores, is_local(self._spark))
+
+    def keyed(self, key: KeyFunction | None) -> ClusterRows:
+        from pyspark.sql.types import StringType, StructType
+
+        schema = StructType([*self._frame.schema.fields]).add(KEY, StringType())
+        frame = self._frame.mapInArrow(_keying(key), schema)
+        return DataFrameRows(frame, self._stores)
+
+    def units(self, task: str, key: str) -> list[dict[str, Any]]:
+        from penstock.data.spark.source import NAME, PenstockSource
+
+        self._spark.dataSource.register(PenstockSource)
+        with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+            report = Path(folder) / "units.json"
+            options = {"blobs": self._stores.blobs.url, "task": task, "report": str(report)}
+            quoted = "`" + key.replace("`", "``") + "`"
+            writer = self._frame.sort(quoted).write.format(NAME).mode("append").options(**options)
+            spoken(writer.save)
+            return results(json.loads(report.read_text()))
+
+    def shards(
+        self, task: str, payloads: Sequence[dict[str, Any]], shared: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        count = len(payloads)
+        numbers = self._spark.range(0, count, 1, count)
+        work = _shelving(self._stores.blobs.url, task, list(payloads), shared)
+        rows = spoken(numbers.mapInArrow(work, "number long, told string").collect)
+        found = {row["number"]: json.loads(row["told"]) for row in rows}
+        return results(found[number] for number in range(count))
+
+
+def write(
+    stores: Stores,
+    frame: Any,
+    name: str,
+    *,
+    key: str | KeyFunction | None = None,
+    splits: Any = None,
+    by: str | None = None,
+    types: Types | None = None,
+    on_progress: Callable[..., None] | None = None,
+) -> Prepared:
+    """See `make_version`. Raises BadInput for what is no DataFrame of a classic session."""
+    need_pyspark()
+    if not hasattr(frame, "sparkSession"):
+        raise BadInput(
+            f"this is a {type(frame).__name__}, not a DataFrame of Spark's",
+            "Pass the DataFrame; ps.prepare takes files, functions and datasets.",
+        )
+    check_session(frame.sparkSession)
+    rows = DataFrameRows(frame, stores)
+    return make_version(
+        stores, name, rows, key=key, splits=splits, by=by, types=types, on_progress=on_progress
+    )
+
+
+# what Spark's Python processes are sent: functions, by value
+
+
+def _keying(key: KeyFunction | None) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
+    entry = "" if key is None else entry_of(key)[0]
+
+    def add(batches: Batches) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            table = pa.Table.from_batches([batch])
+            keys = with_key(moments_in_utc(table), key, entry)
+            yield from table.append_column(KEY, keys).combine_chunks().to_batches()
+
+    return add
+
+
+def _shelving(
+    url: str, task: str, payloads: list[dict[str, Any]], shared: dict[str, Any]
+) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
+    def write(batches: Batches) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            numbers = batch.column(0).to_pylist()
+            texts = [json.dumps(shelved(url, task, payloads[number], shared)) for number in numbers]
+            yield pa.RecordBatch.from_pydict(
+                {"number": pa.array(numbers, pa.int64()), "told": pa.array(texts, pa.string())}
+            )
+
+    return write

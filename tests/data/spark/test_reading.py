@@ -1,0 +1,199 @@
+"""Versions are read as DataFrames: what is there, and no more than is asked for."""
+
+import datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tests.data.counting import Counting
+
+from penstock.base.errors import BadInput, NotFound
+from penstock.data.preparation import prepare
+from penstock.data.spark.reading import read
+from penstock.data.spark.writing import write
+
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
+
+ZONE = datetime.UTC
+NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, 678901, ZONE)
+ROWS = 6
+
+
+def everything():
+    at = np.arange(ROWS)
+    numbers = {
+        f"{kind}{bits}": at.astype(f"{kind}{bits}")
+        for kind, sizes in (
+            ("int", (8, 16, 32, 64)),
+            ("uint", (8, 16, 32, 64)),
+            ("float", (16, 32, 64)),
+        )
+        for bits in sizes
+    }
+    return pa.table(
+        {
+            "id": at,
+            "flag": at % 2 == 1,
+            **numbers,
+            "gap": pa.array([None, *range(1, ROWS)], pa.int64()),
+            "text": [f"ä{i}" for i in at],
+            "data": [bytes([i, 255]) for i in at],
+            "at": pa.array([NOW] * ROWS, pa.timestamp("us", "UTC")),
+            "local": pa.array([NOW.replace(tzinfo=None)] * ROWS, pa.timestamp("us")),
+            "day": pa.array([NOW.date()] * ROWS, pa.date32()),
+            "words": pa.array([[1.5] * i for i in at], pa.list_(pa.float32())),
+            "image": pa.FixedShapeTensorArray.from_numpy_ndarray(
+                np.arange(ROWS * 6, dtype=np.float32).reshape(ROWS, 2, 3)
+            ),
+        }
+    )
+
+
+def test_every_column_is_what_it_was(spark, stores):
+    prepare(stores, "all", everything, key="id", splits={"all": 1})
+    frame = read(stores, spark, "all@1:all")
+    rows = [each.asDict() for each in frame.orderBy("id").collect()]
+    told = everything().to_pylist()
+    image = np.arange(ROWS * 6, dtype=np.float32).reshape(ROWS, 2, 3).tolist()
+    for number, row in enumerate(rows):
+        told[number] |= {"image": image[number], "at": row["at"]}
+        assert row["at"].astimezone(ZONE) == NOW
+        assert dict(row) == told[number]
+    fields = {each.name: each for each in frame.schema.fields}
+    assert fields["id"].metadata == {"penstock.meaning": "key"}
+
+
+def test_a_version_that_is_read_and_written_is_the_same_rows(spark, stores, manifest):
+    made = write(stores, spark.range(500).selectExpr("id", "id * 2 AS x"), "one", key="id")
+    frame = None
+    for split in ("train", "validation", "test"):
+        part = read(stores, spark, f"one@1:{split}")
+        frame = part if frame is None else frame.union(part)
+    again = write(stores, frame, "two", key="id")
+    digests = [{n: s.digest for n, s in manifest(each).splits.items()} for each in (made, again)]
+    assert digests[0] == digests[1]
+
+
+@pytest.fixture
+def many(stores, monkeypatch):
+    """A version "many" of 8 shards of 512 rows in order of `id`, 0 to 4095."""
+    from penstock.data.preparation import assembly
+
+    monkeypatch.setattr(assembly, "SHARD_ROWS", 512)
+    ids = np.arange(4096)
+    chance = np.random.default_rng(1)
+    wide = [chance.bytes(750).hex() for _ in ids]
+    table = pa.table({"id": ids, "half": ids / 2, "name": [f"n{i}" for i in ids], "wide": wide})
+    made = prepare(stores, "many", lambda: table, key="id", splits={"all": 1}, workers=0)
+    assert made.version.summary["rows"] == 4096
+    return "many@1:all"
+
+
+def partitions(frame):
+    return frame.rdd.getNumPartitions()
+
+
+@pytest.mark.parametrize(
+    ("where", "shards", "rows"),
+    [
+        ([("id", "<", 512)], 1, 512),
+        ([("id", ">=", 3000)], 3, 1096),
+        ([("id", "=", 700)], 1, 1),
+        ([("id", "in", [1, 4000])], 2, 2),
+        ([("id", ">", 511), ("id", "<=", 1024)], 2, 513),
+        ([("half", "<=", 10.0)], 1, 21),
+        ([("half", ">", 2000.0)], 8, 95),  # NaN is greater, and the statistics do not tell of it
+        ([("name", "=", "n7")], 1, 1),  # the shortest names are in the first shard
+        ([("id", "<", 0)], 1, 0),
+    ],
+)
+def test_shards_that_cannot_hold_what_is_asked_for_are_no_partition(
+    spark, stores, many, where, shards, rows
+):
+    frame = read(stores, spark, many, where=where)
+    assert frame.count() == rows
+    assert partitions(frame) == shards
+
+
+def test_times_are_compared_as_they_are_meant(spark, stores, monkeypatch):
+    from penstock.data.preparation import assembly
+
+    monkeypatch.setattr(assembly, "SHARD_ROWS", 64)
+    hours = [NOW + datetime.timedelta(hours=i) for i in range(256)]
+
+    local = [t.replace(tzinfo=None) for t in hours]
+    days = [t.date() for t in hours]
+    table = pa.table({"id": np.arange(256), "at": hours, "local": local, "day": days})
+    prepare(stores, "times", lambda: table, key="id", splits={"all": 1}, workers=0)
+    for column, value in (("at", hours[100]), ("local", local[100])):
+        frame = read(stores, spark, "times", where=[(column, ">=", value)], columns=["id"])
+        assert frame.columns == ["id"]
+        assert sorted(row["id"] for row in frame.collect()) == list(range(100, 256))
+        assert partitions(frame) == 3
+    frame = read(stores, spark, "times", where=[("day", "<", days[30])])
+    assert frame.count() == sum(day < days[30] for day in days)
+    assert partitions(frame) == 1
+
+
+def test_filters_of_one_query_are_none_of_another(spark, stores, many):
+    """What Spark up to 4.3 makes of `pushFilters` is: why there is none."""
+    frame = read(stores, spark, many)
+    assert frame.where("id < 10").count() == 10
+    assert frame.count() == 4096
+    assert frame.where("id >= 4000").count() == 96
+    assert frame.where("id < 10").union(frame.where("id > 4090")).count() == 15
+
+
+def test_some_columns_are_read_by_their_bytes_alone(stores, many):
+    from penstock.data.dataset import open_dataset
+    from penstock.data.shard_parts import parts_of, read_part
+
+    data = open_dataset(stores, many)
+    blobs = Counting(stores.blobs)
+    column = [data.schema["id"]]
+    parts = parts_of(data.manifest, "all", column)
+    found = [pa.concat_tables(read_part(blobs, each, column))["id"].to_pylist() for each in parts]
+    assert [each for part in found for each in part] == list(range(4096))
+    assert blobs.whole == 0 and blobs.opened == 8
+    assert 0 < blobs.bytes < data.manifest.bytes / 2
+
+
+def test_columns_are_chosen_and_damage_is_seen(spark, stores, many, manifest):
+    frame = read(stores, spark, many, columns=["name", "id"])
+    assert frame.columns == ["id", "name"]
+    assert frame.where("id = 9").collect()[0].asDict() == {"id": 9, "name": "n9"}
+    verified = read(stores, spark, many, columns=["id"], verify=True)
+    assert verified.count() == 4096
+
+
+def test_what_cannot_be_read_is_said_before_spark_is_asked(spark, stores, many):
+    with pytest.raises(NotFound, match='has no split "al"'):
+        read(stores, spark, "many@1:al")
+    with pytest.raises(NotFound, match="nmae"):
+        read(stores, spark, many, columns=["nmae"])
+    with pytest.raises(BadInput, match="columns is one text"):
+        read(stores, spark, many, columns="id")
+    for where in ([("di", "<", 1)], [("id", "~", 1)], [("id", "<", None)], ["id < 1"]):
+        with pytest.raises(BadInput, match=r"where|no condition"):
+            read(stores, spark, many, where=where)
+    with pytest.raises(BadInput, match="this is a str, not a session"):
+        read(stores, "spark", many)
+    times = pa.table({"id": [1, 2], "clock": pa.array([1, 2], pa.time64("us"))})
+    prepare(stores, "times", lambda: times, key="id", splits={"all": 1})
+    with pytest.raises(BadInput, match='"clock" holds time64'):
+        read(stores, spark, "times@1:all")
+    assert read(stores, spark, "times@1:all", columns=["id"]).count() == 2
+
+
+def test_the_facade_writes_and_reads(spark, tmp_path, monkeypatch, capsys):
+    import penstock as ps
+
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PENSTOCK_BLOBS", f"file://{tmp_path}/blobs")
+    made = ps.spark.write(spark.range(100), "events", key="id", splits={"all": 1})
+    assert made.reference == "events@1"
+    assert ps.spark.read(spark, "events").count() == 100
+    assert ps.spark.session().sparkContext is spark.sparkContext
+    assert "running, because events has no version yet" in capsys.readouterr().err
+    with pytest.raises(BadInput, match='has no option "kye"'):
+        ps.spark.write(spark.range(100), "events", kye="id")
