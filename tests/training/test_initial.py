@@ -90,7 +90,7 @@ def test_the_weights_are_put_in_before_the_first_checkpoint_and_never_after_it(p
     (project.folder / "hold").touch()
     script = project.start("warm", workers, "from=base@50")
     project.until("its first steps", lambda: begun(project, "warm"))
-    assert len(project.events("warm", "weights.initialised")) == 1
+    project.until("its event", lambda: len(project.events("warm", "weights.initialised")) == 1)
     kill(project, script, workers)
     drop_all(project, "base")  # from now on only the run's own row keeps those weights
     with project.stores() as stores:

@@ -33,21 +33,32 @@ class Demand:
         if self._told == (ranks, each):
             return
         self.withdraw()
-        self._group = self._cluster.ray.util.placement_group(
-            [dict(each) for _ in range(ranks)],
-            strategy="PACK",
-            name=self._name,
-            lifetime="detached",
-            bundle_label_selector=[self._labels] * ranks if self._labels else None,
+        ray = self._cluster.ray
+        self._group = self._cluster.call(
+            "a placement group for what is missing",
+            lambda: ray.util.placement_group(
+                [dict(each) for _ in range(ranks)],
+                strategy="PACK",
+                name=self._name,
+                lifetime="detached",
+                bundle_label_selector=[self._labels] * ranks if self._labels else None,
+            ),
         )
         self._told = (ranks, dict(each))
 
     def is_met(self) -> bool:
         """Whether Ray holds all of it now."""
-        return self._group is not None and bool(self._group.wait(timeout_seconds=0.01))
+        group = self._group
+        if group is None:
+            return False
+        return bool(self._cluster.call("room", lambda: group.wait(timeout_seconds=0.01)))
 
     def withdraw(self) -> None:
-        group, self._group, self._told = self._group, None, None
-        if group is not None:
-            with contextlib.suppress(ValueError):  # Ray does not know it any more
-                self._cluster.ray.util.remove_placement_group(group)
+        """Raises Unavailable; it is then still to be withdrawn."""
+        self._told = None
+        if (group := self._group) is None:
+            return
+        ray = self._cluster.ray
+        with contextlib.suppress(ValueError):  # Ray does not know it any more
+            self._cluster.call("what was missing", lambda: ray.util.remove_placement_group(group))
+        self._group = None

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from penstock.base.errors import PenstockError, Unavailable
@@ -173,6 +174,12 @@ class _Examination:
         there = self._looked.values()
         return [one for one in there if one.error is None and one.node.draining is None]
 
+    def _first_of(self, waiting: list[Any], what: str, seconds: float) -> list[Any]:
+        """Of those, one that has answered; none, when time is over."""
+        wait = partial(self._cluster.ray.wait, waiting, num_returns=1, timeout=seconds)
+        ready: list[Any] = self._cluster.call(what, wait, seconds + 5.0)[0]
+        return ready
+
     def _answers(
         self, what: str, begin: Callable[[_Looked], Any]
     ) -> Iterable[tuple[_Looked, dict[str, Any]]]:
@@ -183,7 +190,7 @@ class _Examination:
         until = time.monotonic() + self._patience
         while waiting:
             left = max(0.0, until - time.monotonic())
-            ready, _ = self._cluster.ray.wait(list(waiting), num_returns=1, timeout=left)
+            ready = self._first_of(list(waiting), what, left)
             if not ready:
                 break
             one = waiting.pop(ready[0])

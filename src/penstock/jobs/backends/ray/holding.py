@@ -19,8 +19,9 @@ def told(cluster: Cluster) -> dict[str, Any]:
     """
     nodes = [dataclasses.asdict(node) for node in cluster.nodes()]
     ray = cluster.ray
-    dead = [row["NodeManagerAddress"] for row in ray.nodes() if not row["Alive"]]
-    rows = ray.util.placement_group_table().values()
+    known = cluster.call("nodes that ended", ray.nodes)
+    dead = [row["NodeManagerAddress"] for row in known if not row["Alive"]]
+    rows = cluster.call("placement groups", ray.util.placement_group_table).values()
     held = [_held(row) for row in rows if row["state"] in _RESERVED and "/node-" in row["name"]]
     return {"nodes": nodes, "dead": dead, "held": held}
 

@@ -96,7 +96,8 @@ class RayPlaces:
         try:
             return self._wanted(wish, waits, over)
         finally:
-            self._demand.withdraw()
+            with contextlib.suppress(Unavailable):  # the next one withdraws it
+                self._demand.withdraw()
 
     def _wanted(self, wish: Wish, waits: Waits, over: Over) -> list[Place]:
         ranks, missing, enough = wish.ranks, wish.ranks - wish.slots, wish.least - wish.slots
@@ -243,7 +244,9 @@ class RayPlaces:
                 group, placement_group_bundle_index=0
             ),
         )
-        return host.remote(name, self._spec, slots)
+        return self._cluster.call(
+            f"an actor for {name}", lambda: host.remote(name, self._spec, slots)
+        )
 
     def _await(self, actor: Any, over: Over) -> dict[str, Any] | None:
         """Where it is; None when nobody wants it any more. Raises Unavailable, BadInput, or what
