@@ -360,7 +360,7 @@ def test_without_redis_the_run_is_interrupted_and_the_same_script_goes_on(
     script = project.start("run", "2")
     project.until("step 10", lambda: project.committed("run") >= 10, 150)
     ray_hosts.kill_head()
-    out, _ = script.communicate(timeout=200)
+    out, _ = script.communicate(timeout=250)
     assert script.returncode == 9 and "was interrupted" in out, out
     assert project.newest("run").state == "running"
     project.nothing_left()

@@ -29,7 +29,7 @@ from penstock.jobs.rpc import Message
 _GROWTH = 2.0  # seconds between two attempts to have more places
 _TRIES = 3  # agents that cannot be reached, failures of the engine, before it is given up
 _PAUSE = 3.0  # seconds after a failure
-_AWAY = 90.0  # seconds for an engine that had places before: its head may be started again
+_AWAY = 120.0  # seconds for an engine that had places before: its head may be started again
 _log = log.logger("controller")
 
 

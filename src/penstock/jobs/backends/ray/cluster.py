@@ -12,6 +12,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -23,7 +24,8 @@ from penstock.jobs.backends.ray.planning import Node
 
 T = TypeVar("T")
 NAMESPACE = "penstock"
-_CONNECT = 30.0  # seconds to join a cluster
+_CONNECT = 30.0  # seconds to join a cluster, after which whoever asked is told
+_GIVEN_UP = 120.0  # seconds for the same, after which it is begun anew
 _START_LOCAL = 60.0  # seconds to start one on this machine
 _REACH = 3.0  # seconds for its machine to take a connection
 _ANSWER = 10.0  # seconds for an answer of an actor that is there
@@ -32,12 +34,15 @@ _GRACE = "RAY_CLIENT_RECONNECT_GRACE_PERIOD"  # seconds for which a client tries
 _log = log.logger("keeper")
 
 
-def within(seconds: float, what: str, call: Callable[[], T], stay: bool = False) -> T:
+def within(seconds: float, what: str, call: Callable[[], T]) -> T:
     """What a call into Ray gives; Unavailable when it takes longer. It then goes on in a thread
-    that nobody waits for.
+    that nobody waits for."""
+    return _given(_begun(call), seconds, what)
 
-    stay  the thread lives as long as the process, because what it starts dies with it (PDEATHSIG)
-    """
+
+def _begun(call: Callable[[], T], stay: bool = False) -> Future[T]:
+    """stay  the thread lives as long as the process, because what it starts dies with it
+    (PDEATHSIG)"""
     given: Future[T] = Future()
 
     def run() -> None:
@@ -49,8 +54,12 @@ def within(seconds: float, what: str, call: Callable[[], T], stay: bool = False)
             threading.Event().wait()
 
     threading.Thread(target=run, name="ray-call", daemon=True).start()
+    return given
+
+
+def _given(future: Future[T], seconds: float, what: str) -> T:
     try:
-        return given.result(seconds)
+        return future.result(seconds)
     except TimeoutError:
         raise Unavailable(
             f"Ray did not answer within {seconds:g} s: {what}",
@@ -70,7 +79,8 @@ class Cluster:
         self._engine = engine
         self._ray: Any = None
         self._observer: Any = None
-        self._joining = False  # an attempt was given up, and may still go on
+        self._attempt: Future[Any] | None = None  # to join; it goes on where nobody waits for it
+        self._attempt_ends = 0.0  # on the monotonic clock
 
     @property
     def ray(self) -> Any:
@@ -132,6 +142,8 @@ class Cluster:
             self._ray = self._observer = None
 
     def _join(self) -> Any:
+        """A machine that is busy starts the process for a new client slowly: whoever asks again
+        waits for the attempt that is under way, since another would be as slow."""
         try:
             import ray
         except ImportError:
@@ -140,31 +152,25 @@ class Cluster:
                 'pip install "penstock[ray]"',
             ) from None
         address = address_of(self._engine, os.environ.get("RAY_ADDRESS"))
-        self._prepare(address)
-        options: dict[str, Any] = {
-            "address": address,
-            "namespace": NAMESPACE,
-            "log_to_driver": False,
-            "logging_level": "warning",
-            "ignore_reinit_error": True,
-        }
-        if address == "local":
-            options["include_dashboard"] = False
+        self._check_somebody_listens(address)
+        if self._attempt is None:
+            self._attempt = _begun(lambda: ray.init(**_options(address)), stay=True)
+            self._attempt_ends = time.monotonic() + _GIVEN_UP
+        elif time.monotonic() > self._attempt_ends:
+            _log.error("an attempt to join has not ended in %g s; beginning anew", _GIVEN_UP)
+            os._exit(1)
         seconds = _START_LOCAL if address == "local" else _CONNECT
         try:
-            within(seconds, f"joining {address}", lambda: ray.init(**options), stay=True)
+            _given(self._attempt, seconds, f"joining {address}")
         except PenstockError:
-            self._joining = True
             raise
         except Exception as error:
+            self._attempt = None
             raise meaning(error, f"joining the cluster at {address}") from error
         return ray
 
-    def _prepare(self, address: str) -> None:
-        """Raises Unavailable where nobody listens: Ray itself would try for long."""
-        if self._joining:
-            _log.error("an attempt to join is still under way; beginning anew")
-            os._exit(1)
+    def _check_somebody_listens(self, address: str) -> None:
+        """Raises Unavailable where nobody does: Ray itself would try for long."""
         host, _, port = address.removeprefix("ray://").rpartition(":")
         os.environ.setdefault(_GRACE, "5")
         if not host:
@@ -176,6 +182,18 @@ class Cluster:
                 f"nobody answers for the cluster at {address}: {error}",
                 "Is its head up, and may this machine reach it?",
             ) from None
+
+
+def _options(address: str) -> dict[str, Any]:
+    """Of `ray.init`."""
+    options: dict[str, Any] = {
+        "address": address,
+        "namespace": NAMESPACE,
+        "log_to_driver": False,
+        "logging_level": "warning",
+        "ignore_reinit_error": True,
+    }
+    return options | ({"include_dashboard": False} if address == "local" else {})
 
 
 def meaning(error: Exception, what: str) -> PenstockError:
