@@ -13,7 +13,7 @@ from benchmarks.frame.bench import Bench
 
 SCRIPTS = Path(__file__).parent / "subjects"
 TORCHRUN = {"torch": ["torch", "numpy"]}  # the environment of torchrun and of the bare loop
-RAY_TRAIN = {"ray-train": ["ray[train]==2.60.0", "torch", "numpy"]}
+RAY_TRAIN = {"ray-train": ["ray[client,train]==2.60.0", "torch", "numpy"]}
 RANKS = 2
 FRESH = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # torchrun: stores of their own for restarts
 POLL = 0.01  # seconds between two looks at a record, whose lines have their own times

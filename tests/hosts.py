@@ -300,7 +300,13 @@ class Hosts:
         os.close(self._lock)
 
     def _write_names(self) -> None:
-        names = [f"{self.net}.{10 + place} pst{self.number}h{place}" for place in _MANY]
+        """There is no server for names. torch asks for that of an IPv4 address mapped into IPv6,
+        and without an answer each gang begins ten seconds later."""
+        names = [
+            f"{mapped}{self.net}.{10 + place} pst{self.number}h{place}"
+            for place in _MANY
+            for mapped in ("", "::ffff:")
+        ]
         (self.folder / "names").write_text("\n".join(["127.0.0.1 localhost", *names, ""]))
 
 

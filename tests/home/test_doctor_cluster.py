@@ -37,6 +37,7 @@ def well(name: str, address: str) -> dict[str, Any]:
         "facts": {
             "network": {"address": address, "interface": "eth0", "missing": [], "there": ["eth0"],
                         "mtu": 1500, "mbit": 10000, "up": True},
+            "names": {"address": address, "seconds": 0.001},
             "home": {"path": "/scratch", "kind": "ext4", "writable": True, "network": False,
                      "free": 100 * GIB, "total": 200 * GIB},
             "shm": {"free": 8 * GIB, "total": 8 * GIB},
@@ -99,6 +100,7 @@ COMPLAINTS = [
      "fail", "no interface"),
     ({"facts__network__missing": ["ib9"]}, "network", "fail", "no interface ib9"),
     ({"facts__network__up": False}, "network", "fail", "is down"),
+    ({"facts__names__seconds": 10.0}, "names", "warn", "looked up in 10.0 s"),
     ({"facts__home__writable": False}, "node home", "fail", "cannot be written"),
     ({"facts__home__free": 1 << 20}, "node home", "fail", "1.0 MiB free"),
     ({"facts__home__free": GIB}, "node home", "warn", "1.0 GiB free"),

@@ -8,7 +8,7 @@ import pytest
 
 from penstock.jobs.probing import here, marking
 
-PARTS = ("network", "home", "shm", "memory", "cores", "gpus")
+PARTS = ("network", "names", "home", "shm", "memory", "cores", "gpus")
 
 
 def test_this_machine_tells_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,6 +16,7 @@ def test_this_machine_tells_everything(tmp_path: Path, monkeypatch: pytest.Monke
     found = here.facts("127.0.0.1", None, [])
     assert [found[part] for part in PARTS if "error" in found[part]] == []
     assert found["network"]["interface"] == "lo"
+    assert found["names"]["address"] == "127.0.0.1" and found["names"]["seconds"] >= 0
     assert found["versions"]["penstock"] and found["versions"]["torch"]
     assert found["home"]["writable"] and found["home"]["free"] > 0
     assert 0 < found["cores"]["usable"] <= found["cores"]["count"]

@@ -20,6 +20,7 @@ GIB = 1 << 30
 APART = 1.0  # seconds that a clock may be off before it is said
 FAR_APART = 60.0  # seconds from which it does not do: signatures and certificates have times
 SLOW_LINE = 100e6 / 8  # bytes a second between nodes below which it is said
+SLOW_NAME = 1.0  # seconds for the name of an address above which it is said
 FEW_FILES = 4096  # open files of a process
 _ANY_PORT = "Let the nodes reach each other, and this machine reach them, on any port (firewall)."
 
@@ -161,6 +162,7 @@ def machine(facts: Facts, cpus: float, gpus: float) -> Iterator[Check]:
     """
     looks: tuple[tuple[str, str, Callable[[Facts], Judged]], ...] = (
         ("network", "network", _network),
+        ("names", "names", _names),
         ("node home", "home", _home),
         ("shared memory", "shm", _shm),
         ("memory", "memory", lambda part: _memory(part, cpus)),
@@ -194,6 +196,15 @@ def _network(part: Facts) -> Judged:
     if not part.get("up", True):
         return "fail", f"{text}, which is down", "Bring the interface up."
     return "ok", text, ""
+
+
+def _names(part: Facts) -> Judged:
+    text = f"the name of an address is looked up in {part['seconds']:.1f} s"
+    if part["seconds"] < SLOW_NAME:
+        return "ok", text, ""
+    text += ": ranks that meet ask for it, so each gang begins as much later"
+    fix = "Name a server that answers in /etc/resolv.conf, or put the nodes' addresses into "
+    return "warn", text, f"{fix}/etc/hosts, also as ::ffff:{part['address']}."
 
 
 def _home(part: Facts) -> Judged:

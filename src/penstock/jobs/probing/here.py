@@ -6,6 +6,7 @@ are told all the same.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import os
@@ -13,6 +14,7 @@ import platform
 import resource
 import shutil
 import socket
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ def facts(address: str, blobs: dict[str, Any] | None, named: Sequence[str]) -> d
         "host": socket.gethostname(),
         "versions": versions(),
         "network": _part(lambda: _network(address, named)),
+        "names": _part(lambda: _names(address)),
         "home": _part(_home),
         "shm": _part(lambda: _room(SHM)),
         "memory": _part(_memory),
@@ -96,6 +99,15 @@ def _names_one(named: str, there: Sequence[str] | dict[str, Any]) -> bool:
     return any(
         name == each if whole else name.startswith(each) for each in wanted for name in there
     )
+
+
+def _names(address: str) -> dict[str, Any]:
+    """How long the name of an address takes, asked as torch asks for it when ranks meet: of an IPv4
+    address that is mapped into IPv6. A server that says that there is none is as good."""
+    began = time.monotonic()
+    with contextlib.suppress(OSError):
+        socket.getnameinfo((address if ":" in address else f"::ffff:{address}", 0), 0)
+    return {"address": address, "seconds": time.monotonic() - began}
 
 
 def _home() -> dict[str, Any]:
