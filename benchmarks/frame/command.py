@@ -45,13 +45,15 @@ def main(
         for name, module in found.items():
             print(f"{name:12} {_about(module)}")
         return 0
-    if options.make_environments:
-        for name, packages in _environments(found).items():
-            environments.make(name, packages, lambda line: print(line, file=sys.stderr))
-        return 0
+    if options.make_environments and options.name is None:
+        options.name = "all"
     names = [n for n in found if n not in _NOT_IN_ALL] if options.name == "all" else [options.name]
     if options.name is None or any(name not in found for name in names):
         parser.error(f"give the name of a benchmark: {', '.join(found)}, or all")
+    if options.make_environments:
+        for name, packages in _environments({each: found[each] for each in names}).items():
+            environments.make(name, packages, lambda line: print(line, file=sys.stderr))
+        return 0
     if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds takes 1 or more")
     for sig in (signal.SIGINT, signal.SIGTERM):  # also where a shell had it ignored: clear up
@@ -128,5 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write the report there")
     add("--check", action="store_true", help="exit with 1 when a goal falls short")
     add("--seed", type=int, help="of random choices; default: PENSTOCK_CHAOS_SEED, or a new one")
-    add("--make-environments", action="store_true", help="make the peers' environments, and end")
+    add(
+        "--make-environments",
+        action="store_true",
+        help="make the environments of its peers, or of all, and end",
+    )
     return parser

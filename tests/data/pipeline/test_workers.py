@@ -267,8 +267,8 @@ SCRIPT = """
 
 
 @pytest.fixture
-def script(home: Home, tmp_path: Path) -> subprocess.Popen[str]:
-    """A script whose workers hang in its map after a few batches."""
+def script(home: Home, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A script whose workers hang in its map after a few batches. Its workers end with it."""
     (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
     running = subprocess.Popen(
         [sys.executable, "script.py", str(home.layout.root), home.data.digest],
@@ -279,7 +279,10 @@ def script(home: Home, tmp_path: Path) -> subprocess.Popen[str]:
     assert running.stdout is not None
     for _ in range(4):
         assert running.stdout.readline().startswith("[")
-    return running
+    yield running
+    running.kill()
+    running.wait()
+    running.stdout.close()
 
 
 def test_ctrl_c_while_a_worker_hangs_ends_cleanly(script: subprocess.Popen[str]) -> None:
