@@ -45,8 +45,8 @@ chaos-cluster: .venv/installed-test ## The same on a cluster of hosts in namespa
 .venv-interop/installed-interop: $(SPECS)
 	@.ci/run install interop .venv-interop
 
-interop: .venv-interop/installed-interop ## Run the tests beside Lightning, Accelerate, Hugging Face datasets, MLflow and W&B
-	.venv-interop/bin/python -m pytest -q -p no:xdist -m interop tests/data tests/training tests/signals tests/training/test_mlflow.py tests/training/test_wandb.py
+interop: .venv-interop/installed-interop ## Run the tests beside Lightning, Accelerate, Hugging Face datasets, MLflow, W&B and Ray's jobs
+	.venv-interop/bin/python -m pytest -q -p no:xdist -m interop tests/data tests/training tests/signals
 
 # GPU_PYTHON=/path/to/python: an environment that is there already, where nothing can be installed.
 gpu-check: $(if $(GPU_PYTHON),,.venv/installed-test) ## Check what only a GPU can show, with a table of figures

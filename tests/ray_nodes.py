@@ -93,9 +93,10 @@ class Cluster:
     """A head that has no room for ranks, and the nodes that are added. Ends by `close`.
 
     autoscales  so many nodes of one CPU come by themselves when somebody waits for them; 0: none
+    jobs        it takes scripts that are submitted to it (needs ray[default])
     """
 
-    def __init__(self, autoscales: int = 0) -> None:
+    def __init__(self, autoscales: int = 0, jobs: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # socket paths are short
         self.token = secrets.token_hex(32)
         self.environment = {
@@ -110,15 +111,18 @@ class Cluster:
         }
         self.nodes: list[Node] = []
         self._driver: subprocess.Popen[str] | None = None
-        self.port, self.client_port = _free(), _free()
+        self.port, self.client_port, self.jobs_port = _free(), _free(), _free()
         self.host = _address()
         ports = ["--port", str(self.port), "--ray-client-server-port", str(self.client_port)]
-        where = ["--temp-dir", str(self.folder / "t"), "--include-dashboard=false"]
+        where = ["--temp-dir", str(self.folder / "t"), f"--include-dashboard={str(jobs).lower()}"]
+        where += ["--dashboard-port", str(self.jobs_port)] if jobs else []
         if autoscales:
             self.environment |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
             where.append(f"--autoscaling-config={self._autoscaler(autoscales)}")
         self.head = self._start(["--head", *ports, *where, "--num-cpus", "0"])
         self._await("a head", lambda: _listens(self.host, self.port))
+        if jobs:
+            self._await("its door for jobs", lambda: _listens("127.0.0.1", self.jobs_port))
 
     @property
     def address(self) -> str:
