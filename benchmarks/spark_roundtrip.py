@@ -36,8 +36,10 @@ def measure(bench: Bench) -> None:
     command = [sys.executable, _SUBJECT, bench.folder("work"), size, rounds, *_KINDS]
     env = {key: os.environ[key] for key in ("PYTHONPATH", "JAVA_HOME") if key in os.environ}
     running = bench.start([str(each) for each in command], env=env, log=log)
-    running.wait(timeout=_TIMEOUT)
-    for line in log.read_text().splitlines():
+    code = running.wait(timeout=_TIMEOUT)
+    said = log.read_text()
+    assert code == 0, said[-3000:]
+    for line in said.splitlines():
         if line.startswith("SAMPLE"):
             subject, metric, seconds = json.loads(line.removeprefix("SAMPLE"))
             bench.add(subject, metric, "s", seconds)

@@ -1,5 +1,9 @@
-"""What has to be there before Spark can be asked, and what Spark's own failures mean. No Spark
-runs here."""
+"""What has to be there before Spark can be asked, and what Spark's own failures mean. Spark
+runs only where a local session is asked for."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -53,3 +57,30 @@ def test_what_would_happen_again_is_a_result_and_what_may_pass_is_raised():
         told(away)
     again = meaning(f"Job aborted due to stage failure: {raised.value}\n at org.apache")
     assert again.as_dict() == StoreUnreachable("the store is away", "Wait.", url="s3://b").as_dict()
+
+
+LOCAL = """
+import penstock as ps
+
+spark = ps.spark.session("local[1]", spark__ui__enabled="false", spark__driver__memory="500m")
+made = ps.spark.write(spark.range(5), "numbers", key="id", splits={"all": 1})
+print(made.version.summary["rows"])
+spark.stop()
+"""
+
+
+@pytest.mark.spark
+@pytest.mark.timeout(180)
+def test_a_local_session_has_the_python_of_its_script(tmp_path):
+    """Not the first one on the PATH, which has no Penstock."""
+    (tmp_path / "script.py").write_text(LOCAL)
+    kept = {key: os.environ[key] for key in ("JAVA_HOME", "HOME") if key in os.environ}
+    other = tmp_path / "bin" / "python3"
+    other.parent.mkdir()
+    other.write_text("#!/bin/sh\nexit 7\n")
+    other.chmod(0o755)
+    env = kept | {"PATH": f"{other.parent}:{os.environ['PATH']}", "SPARK_LOCAL_IP": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.strip().splitlines()[-1:]) == (0, ["5"]), done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -49,11 +50,17 @@ def open_session(master: str | None = None, conf: Mapping[str, str] | None = Non
 
     master  such as "local[2]" or "spark://HOST:7077"; default: what Spark's configuration says
     conf    Spark's settings by name
+    With a master of "local…" the tasks' Python is this one, unless PYSPARK_PYTHON says otherwise:
+    Spark would take the first on the PATH, which is another where an environment is not activated.
+
     Raises MissingExtra, BadInput, and Unavailable without Java.
     """
     need_pyspark()
     need_java(os.environ)
     from pyspark.sql import SparkSession
+
+    if master is not None and master.startswith("local"):
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 
     builder: Any = SparkSession.builder
     builder = builder if master is None else builder.master(master)
