@@ -62,7 +62,7 @@ def test_power_is_cut_links_are_cut_and_processes_are_frozen(hosts):
     one.cut()
     assert not answers(one.address) and len(one.pids()) == 1
     one.heal()
-    assert answers(one.address)
+    await_answer(one)
     two.cut(hosts.address)
     assert not answers(two.address)
     one.run("bash", "-c", f"exec 3<>/dev/tcp/{two.address}/9000; head -c4 <&3")
@@ -70,7 +70,7 @@ def test_power_is_cut_links_are_cut_and_processes_are_frozen(hosts):
     two.freeze()
     assert not answers(two.address)
     two.thaw()
-    assert answers(two.address)
+    await_answer(two)
     two.run("touch", "/mnt/kept", "/tmp/lost")
     two.freeze()
     two.power_cut()

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,10 @@ from penstock.data.references import Reference
 KEY = "key"  # the column that is added when no column of the data is the key
 DEFAULT_SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 _TINY = 1e-9
+HASH = np.dtype([("high", ">u8"), ("low", ">u8")])  # the first half of a SHA-256
+_DIGEST = np.dtype([("high", ">u8"), ("low", ">u8"), ("rest", "V16")])
 
+Hashes = npt.NDArray[Any]  # HASH [rows]
 KeyFunction = Callable[[dict[str, Any]], Any]
 
 
@@ -55,7 +58,22 @@ def column_texts(table: pa.Table, name: str, what: str) -> list[str]:
         raise BadInput(
             f'{what} "{name}" is not in the data', did_you_mean(name, table.column_names), key=name
         )
-    return [_text(value, f'{what} "{name}"') for value in table[name].to_pylist()]
+    values = table[name]
+    if not values.null_count and (quick := _whole_texts(values)) is not None:
+        return quick
+    return [_text(value, f'{what} "{name}"') for value in values.to_pylist()]
+
+
+def _whole_texts(values: pa.ChunkedArray) -> list[str] | None:
+    """What `_text` says of each, at once; None for other types."""
+    kind = values.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        found: list[str] = values.to_pylist()
+    elif pa.types.is_integer(kind):
+        found = values.cast(pa.string()).to_pylist()
+    else:
+        return None
+    return found
 
 
 def _text(value: Any, where: str) -> str:
@@ -183,10 +201,22 @@ def check_split_name(name: str) -> None:
         )
 
 
-def split_numbers(keys: list[str], splits: Mapping[str, float]) -> npt.NDArray[np.int64]:
+def key_hashes(keys: Sequence[str]) -> Hashes:
+    """The first 16 bytes of SHA-256 of each key in UTF-8, as `HASH` [rows]."""
+    sha256 = hashlib.sha256
+    whole = b"".join([sha256(key.encode()).digest() for key in keys])
+    return np.frombuffer(whole, _DIGEST)[["high", "low"]].astype(HASH)
+
+
+def split_numbers(keys: Sequence[str], splits: Mapping[str, float]) -> npt.NDArray[np.int64]:
     """For each key the number of its split, in the order of `splits`."""
+    if len(splits) == 1:
+        return np.zeros(len(keys), np.int64)
+    return split_of_hashes(key_hashes(keys), splits)
+
+
+def split_of_hashes(hashes: Hashes, splits: Mapping[str, float]) -> npt.NDArray[np.int64]:
+    """The same of keys whose hashes are known."""
     ends = np.cumsum(list(splits.values()))[:-1]
     bounds = np.array([min(int(end * 2.0**64), 2**64 - 1) for end in ends], dtype=np.uint64)
-    heads = b"".join(hashlib.sha256(key.encode()).digest()[:8] for key in keys)
-    hashes = np.frombuffer(heads, dtype=">u8").astype(np.uint64)
-    return np.searchsorted(bounds, hashes, side="right")
+    return np.searchsorted(bounds, hashes["high"].astype(np.uint64), side="right")

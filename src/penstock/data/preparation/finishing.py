@@ -21,7 +21,7 @@ from penstock.base.nearest import did_you_mean
 from penstock.blobs import Blobs
 from penstock.data.columns import Column, described
 from penstock.data.formats import InputSource
-from penstock.data.keys import KEY, KeyFunction, key_texts
+from penstock.data.keys import KEY, KeyFunction, key_hashes, key_texts
 from penstock.data.preparation.again import Twice
 from penstock.data.preparation.bad import Tally
 from penstock.data.preparation.chain import Numbers, Ready
@@ -121,15 +121,17 @@ def _finished(
     columns = named
     table = described(table, columns)
     splits = found_names(rule, table)
-    numbers = assign(rule, table, keys, splits)
+    hashes = key_hashes(keys)
+    numbers = assign(rule, table, hashes, splits)
     order = np.argsort(numbers, kind="stable")
     counts = np.bincount(numbers, minlength=len(splits)).tolist()
-    moved = table.take(pa.array(order)).append_column(ROW, pa.array(order.astype(np.int32)))
+    moved = table.combine_chunks() if len(splits) == 1 else table.take(pa.array(order))
+    moved = moved.append_column(ROW, pa.array(order.astype(np.int32)))
     moved = moved.append_column(RECORD, pa.array(records[order]))
     found = _result(put_table(blobs, moved), table, columns, own)
-    found["run"] = put_run(blobs, [keys[row] for row in order])
+    found["run"] = put_run(blobs, hashes[order])
     if same is not None:
-        found["same"] = put_run(blobs, [same[row] for row in order])
+        found["same"] = put_run(blobs, key_hashes(same)[order])
     found["splits"] = [list(each) for each in zip(splits, counts, strict=True)]
     found["refs"] += [found["run"], *_objects(table)]
     found["unstable_key"] = asked.unstable() if isinstance(asked, Twice) else ""

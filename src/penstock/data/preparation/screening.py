@@ -54,10 +54,10 @@ class Screen:
         if rule.kind == "key":
             return table, records, keys
         if rule.kind == "time":
-            assign(rule, table.slice(0, 0), [], [])
+            assign(rule, table.slice(0, 0), None, [])
 
-        def ask(part: pa.Table, first: int, end: int) -> None:
-            assign(rule, part, keys[first:end], found_names(rule, part))
+        def ask(part: pa.Table, _first: int, _end: int) -> None:
+            assign(rule, part, None, found_names(rule, part))
 
         stays, _ = self._searched(table, records, SPLIT, ask)
         kept = keys if stays is None else [keys[row] for row in stays.tolist()]

@@ -25,7 +25,14 @@ import pyarrow.compute as pc
 from penstock.base.errors import BadInput
 from penstock.base.nearest import did_you_mean
 from penstock.data.columns import Column
-from penstock.data.keys import check_split_name, check_splits, column_texts, split_numbers
+from penstock.data.keys import (
+    Hashes,
+    check_split_name,
+    check_splits,
+    column_texts,
+    split_numbers,
+    split_of_hashes,
+)
 
 Time = str | int | float | datetime.datetime | datetime.date | None
 
@@ -133,12 +140,16 @@ def for_columns(rule: Rule, columns: Sequence[Column]) -> Rule:
 
 
 def assign(
-    rule: Rule, table: pa.Table, keys: list[str], names: Sequence[str]
+    rule: Rule, table: pa.Table, hashes: Hashes | None, names: Sequence[str]
 ) -> npt.NDArray[np.int64]:
     """For each row the number of its split in `names`, which holds the rule's or, where a column
-    says it, is extended by what is found: int64 [rows]."""
+    says it, is extended by what is found: int64 [rows].
+
+    hashes  of the rows' keys; None where the rule does not go by the key
+    """
     if rule.kind == "key":
-        return split_numbers(keys, rule.shares)
+        assert hashes is not None
+        return split_of_hashes(hashes, rule.shares)
     if rule.kind == "group":
         return split_numbers(column_texts(table, rule.column, "the column of `by`"), rule.shares)
     if rule.kind == "time":
