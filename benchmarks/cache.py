@@ -40,7 +40,7 @@ _WAIT = "wait, share of the step"
 def measure(bench: Bench) -> None:
     shards = 24 if bench.quick else 72
     store = bench.folder("store")
-    digest = _lines(bench, ["cache_data.py", store, shards], "the data")[-1]
+    digest = _lines(bench, ["shards.py", f"file://{store}/blobs", shards], "the data")[-1]
     total = sum(f.stat().st_size for f in (store / "blobs").rglob("*") if f.stat().st_size > _SHARD)
     port = _serve(bench, store)
 

@@ -36,7 +36,7 @@ _WITH, _WITHOUT, _DEAD = "neighbour", "store alone", "dead neighbour"
 def measure(bench: Bench) -> None:
     shards = 12 if bench.quick else 48
     url = _store(bench)
-    digest = _said(bench, "neighbour_data.py", url, str(shards))[-1]
+    digest = _said(bench, "shards.py", url, str(shards))[-1]
     first = bench.folder("first")
     door = bench.folder("door") / "door"
     _serve(bench, first, door)

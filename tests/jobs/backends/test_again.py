@@ -14,7 +14,6 @@ import pytest
 
 from penstock.base.errors import LeaseLost
 from penstock.base.layout import Layout
-from penstock.jobs.backends import hosting
 from penstock.jobs.backends.again import Again
 from penstock.jobs.backends.hosting import Hosted
 from penstock.jobs.backends.member import Member
@@ -67,22 +66,6 @@ class Relay:
         self._server.close()
         for each in self._open:
             each.close()
-
-
-@pytest.fixture
-def hosted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosted]:
-    monkeypatch.setenv(hosting.HOME, str(tmp_path / "node"))
-    spec = {
-        "run_id": "a-run",
-        "preload": [],
-        "image_env": {},
-        "sidecars": {},
-        "memory_bytes": None,
-        "generation": 1,
-    }
-    found = hosting.host(hosting.new_name(), spec, "127.0.0.1")
-    yield found
-    found.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import base64
 import dataclasses
 import queue
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,23 +18,6 @@ from penstock.jobs.rpc import Session
 from penstock.signals import Emitter, read_scalars
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(60)]
-
-
-@pytest.fixture
-def hosted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosted]:
-    monkeypatch.setenv(hosting.HOME, str(tmp_path / "node"))
-    spec = {
-        "run_id": "a-run",
-        "preload": [],
-        "image_env": {},
-        "sidecars": {},
-        "memory_bytes": None,
-        "generation": 1,
-    }
-    found = hosting.host(hosting.new_name(), spec, "127.0.0.1")
-    yield found
-    found.close()
-    assert not found.folder.exists()
 
 
 def attached(hosted: Hosted, generation: int = 1, **changes: object) -> Session:

@@ -1,4 +1,4 @@
-"""neighbour_data.py URL SHARDS: writes rows int32[1025], 1024 a shard; prints the manifest."""
+"""shards.py URL SHARDS: writes rows int32[1025], 1024 a shard; prints the manifest."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def main():
         splits=made.splits,
         shards=made.shards,
         statistics=made.statistics,
-        lineage=Lineage("benchmarks:neighbour", "code"),
+        lineage=Lineage("benchmarks:shards", "code"),
         checks=made.checks,
     )
     print(manifest.digest)
