@@ -24,6 +24,9 @@ from penstock.jobs.backends.ray.planning import Node
 
 T = TypeVar("T")
 NAMESPACE = "penstock"
+# What an actor claims that is to be of no weight: a byte of memory. One that claimed nothing would
+# be started by way of a node that Ray takes at random, and not at all if that one stands still.
+WEIGHTLESS = {"num_cpus": 0, "memory": 1}
 _CONNECT = 30.0  # seconds to join a cluster, after which whoever asked is told
 _GIVEN_UP = 120.0  # seconds for the same, after which it is begun anew
 _START_LOCAL = 60.0  # seconds to start one on this machine
@@ -110,7 +113,9 @@ class Cluster:
         ray = self.ray
         here = ray.get_runtime_context().get_node_id()
         near = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
-        observer = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=near)(Observer)
+        observer = ray.remote(Observer).options(
+            **WEIGHTLESS, max_restarts=-1, scheduling_strategy=near
+        )
         return observer.remote()
 
     def call(self, what: str, call: Callable[[], T], seconds: float = _ANSWER) -> T:

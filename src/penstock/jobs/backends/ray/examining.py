@@ -1,7 +1,7 @@
 """Every node of a Ray cluster, looked at by an actor of ours on each; all nodes at once.
 
 Every wait has a deadline, and what is not answered in time is what is told of that node: the others
-are looked at all the same. The actors have no resources, so that a cluster that is full can be
+are looked at all the same. The actors claim next to nothing, so that a cluster that is full can be
 looked at; they end with this driver.
 """
 
@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from penstock.base.errors import PenstockError, Unavailable
-from penstock.jobs.backends.ray.cluster import Cluster
+from penstock.jobs.backends.ray.cluster import WEIGHTLESS, Cluster
 from penstock.jobs.backends.ray.planning import Node
 from penstock.jobs.probing import pairs
 from penstock.jobs.probing.lines import Line, reached
@@ -98,7 +98,7 @@ class _Examination:
             where = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
                 one.node.id, soft=False
             )
-            options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": where}
+            options = {**WEIGHTLESS, "max_restarts": 0, "scheduling_strategy": where}
             one.actor = ray.remote(Examiner).options(**options).remote()
         for one, answer in self._answers(
             "waiting for a process on each node", lambda one: one.actor.open.remote()
