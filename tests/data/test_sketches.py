@@ -7,12 +7,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from penstock.data.columns import Column
-from penstock.data.sketches import BUCKETS, SMALLEST, Distinct, Distribution, hash_values, slices
+from penstock.data.sketches import (
+    BUCKETS,
+    SMALLEST,
+    Distinct,
+    Distribution,
+    hash_values,
+    mix,
+    slices,
+)
 
 numbers = hnp.arrays(
     np.float64, st.integers(0, 200), elements=st.floats(allow_nan=False, allow_infinity=False)
@@ -127,3 +136,25 @@ def test_slices_are_the_bytes_of_values_also_of_a_piece_of_an_array() -> None:
     assert [bytes(each) for each in slices(array.slice(1))] == [b"", b"bcd", "é".encode()]
     assert slices(pa.array([], pa.binary())) == []
     assert [bytes(each) for each in slices(pa.array([b"", b""]))] == [b"", b""]
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=80), max_size=30), st.integers(0, 3))
+def test_the_hash_of_bytes_is_that_of_their_words(values: list[bytes], skipped: int) -> None:
+    """Whatever lies before and behind them in memory."""
+
+    def plain(value: bytes) -> int:
+        if len(value) > 64:
+            return xxhash.xxh3_64_intdigest(value)
+        found = _mixed(len(value))
+        for at in range(0, len(value), 8):
+            found = _mixed(found ^ int.from_bytes(value[at : at + 8], "little"))
+        return found
+
+    array = pa.array(values, pa.binary()).slice(skipped)
+    found = hash_values(array, Column("x", "bytes", "binary"))
+    assert found.tolist() == [plain(each) for each in values[skipped:]]
+
+
+def _mixed(value: int) -> int:
+    return int(mix(np.array([value], np.uint64))[0])

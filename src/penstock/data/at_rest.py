@@ -97,12 +97,18 @@ def _first(values: pa.Array) -> Iterator[bytes]:
 
 
 def parquet(table: pa.Table, columns: Sequence[Column]) -> memoryview:
-    """A table as one Parquet file: zstd, statistics where a value is a scalar."""
+    """A table as one Parquet file: zstd, statistics where a value is a scalar, a CRC-32 for each
+    page, by which readers that know nothing of the blob's hash see damage."""
     plain = [each.name for each in columns if each.kind != "tensor"]
     words = [each.name for each in columns if each.kind in ("text", "bytes")]
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table, sink, compression="zstd", use_dictionary=words or False, write_statistics=plain
+        table,
+        sink,
+        compression="zstd",
+        use_dictionary=words or False,
+        write_statistics=plain,
+        write_page_checksum=True,
     )
     return memoryview(sink.getvalue())
 

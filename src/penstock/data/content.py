@@ -1,8 +1,8 @@
 """The digest of a split's content: equal rows in equal order give it, however they are sharded.
 
     canonical JSON of [[name, kind, dtype, shape, V, G], …] in order of the columns, hashed, where
-    V = SHA-256 over the SHA-256 of every 256 rows' values as `keys.py` encodes them (missing ones
-        left out), and
+    V = SHA-256 over the SHA-256 of every 256 rows' values as `encoding.py` has them (missing
+        ones left out), and
     G = likewise over one byte per row: 1 where there is a value, 0 where it is missing
 
 It keys the order of law 6, so that a dataset cut into other shards trains the same. Blocks of 256
@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from penstock.base.hashing import Hasher, digest_json
-from penstock.data.columns import Column, fixed_values, one_chunk
-from penstock.data.keys import value_bytes
+from penstock.data.columns import Column, one_chunk
+from penstock.data.encoding import Encoded, encoded
 
 BLOCK = 256  # rows
 
@@ -72,13 +72,9 @@ class BlockDigests:
         for column, values, there in zip(self._columns, self._values, self._there, strict=True):
             array = one_chunk(table[column.name])
             valid = array.is_valid().to_numpy(zero_copy_only=False)
-            there.add_fixed(np.ascontiguousarray(valid, dtype="u1"))
-            if column.fixed and not array.null_count:
-                numbers = fixed_values(array, column)
-                little = numbers.dtype.newbyteorder("<")
-                values.add_fixed(np.ascontiguousarray(numbers.astype(little, copy=False)))
-            else:
-                values.add_each([value or b"" for value in value_bytes(array, column)])
+            flags = np.ascontiguousarray(valid, dtype="u1")
+            there.add(Encoded(flags.data, np.arange(len(flags) + 1)))
+            values.add(encoded(array, column))
 
     def take(self) -> list[tuple[bytes, bytes]]:
         both = zip(self._values, self._there, strict=True)
@@ -98,24 +94,17 @@ class _Blocks:
         self._rows = 0  # in the open block
         self._done: list[bytes] = []
 
-    def add_fixed(self, values: np.ndarray[Any, Any]) -> None:
-        """values  [n, …], contiguous"""
-        rows = len(values)
-        data = values.reshape(-1).view("u1").data
-        width = len(data) // max(1, rows)
+    def add(self, values: Encoded) -> None:
+        rows = len(values.ends) - 1
         for start, stop in self._cuts(rows):
-            self._take(data[start * width : stop * width], stop - start)
-
-    def add_each(self, values: list[bytes]) -> None:
-        for start, stop in self._cuts(len(values)):
-            self._take(b"".join(values[start:stop]), stop - start)
+            self._take(values.data[values.ends[start] : values.ends[stop]], stop - start)
 
     def _cuts(self, rows: int) -> list[tuple[int, int]]:
         """Where blocks end among the next rows."""
         ends = [*range(BLOCK - self._rows, rows, BLOCK), rows]
         return list(zip([0, *ends[:-1]], ends, strict=True)) if rows else []
 
-    def _take(self, data: bytes | memoryview, rows: int) -> None:
+    def _take(self, data: memoryview, rows: int) -> None:
         self._open.update(data)
         self._rows += rows
         if self._rows == BLOCK:

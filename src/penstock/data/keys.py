@@ -4,10 +4,8 @@ A key is text: an integer in decimal, text as it is, bytes in hexadecimal. Witho
 sample's own content names it: the first 32 hex digits of SHA-256 over its columns in order of
 their names, each as
 
-    name "\\0" dtype and shape "\\0", one byte (1: there is a value, 0: missing), then the value:
-    numbers and tensors little-endian in C order, time as Arrow's integer, others as 8 bytes of
-    length and the bytes: a list those of its elements, a reference start and length (-1 when it
-    goes to the end) as 8 bytes each and its uri
+    name "\\0" dtype and shape "\\0", one byte (1: there is a value, 0: missing), then the bytes of
+    the value (`encoding.py`)
 
 The split is a function of the key alone,
 
@@ -30,8 +28,8 @@ import pyarrow as pa
 
 from penstock.base.errors import BadInput
 from penstock.base.nearest import did_you_mean
-from penstock.data.columns import Array, Column, fixed_values, one_chunk, values_of
-from penstock.data.references import Reference
+from penstock.data.columns import Column, fixed_values, one_chunk, values_of
+from penstock.data.encoding import value_bytes
 
 KEY = "key"  # the column that is added when no column of the data is the key
 DEFAULT_SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
@@ -119,56 +117,6 @@ def _encoded(array: pa.Array, column: Column) -> Iterator[bytes]:
     there = head + b"\1"
     for value in value_bytes(array, column):
         yield head + b"\0" if value is None else there + value
-
-
-def value_bytes(array: pa.Array, column: Column) -> Iterator[bytes | None]:
-    """The bytes of each value, as the formula above has them; None for a missing one."""
-    if column.fixed and not array.null_count:
-        yield from _fixed_bytes(fixed_values(array, column))
-    elif column.kind in ("text", "bytes"):
-        for value in array.to_pylist():
-            if value is None:
-                yield None
-            else:
-                yield _sized(value.encode() if isinstance(value, str) else value)
-    elif column.kind == "list":
-        little = np.dtype(column.dtype).newbyteorder("<")
-        for value in values_of(array, column):
-            yield None if value is None else _sized(value.astype(little, copy=False).tobytes())
-    elif column.kind == "reference":
-        for value in values_of(array, column):
-            yield None if value is None else _sized(_range_bytes(value))
-    else:
-        yield from _sparse_bytes(array, column)
-
-
-def _sized(data: bytes) -> bytes:
-    return len(data).to_bytes(8, "little") + data
-
-
-def _range_bytes(value: Reference) -> bytes:
-    length = -1 if value.length is None else value.length
-    ends = (each.to_bytes(8, "little", signed=True) for each in (value.start, length))
-    return b"".join(ends) + value.uri.encode()
-
-
-def _fixed_bytes(values: Array) -> Iterator[bytes]:
-    little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    size = little.nbytes // max(1, len(little))
-    data = little.tobytes()
-    for start in range(0, len(data), size):
-        yield data[start : start + size]
-
-
-def _sparse_bytes(array: pa.Array, column: Column) -> Iterator[bytes | None]:
-    """Numbers with gaps, and times."""
-    if column.kind == "time":
-        array = array.cast(pa.int32() if array.type.bit_width == 32 else pa.int64())
-    there = array.is_valid().to_pylist()
-    filled = array.fill_null(False if pa.types.is_boolean(array.type) else 0)
-    values = filled.to_numpy(zero_copy_only=False)
-    for valid, value in zip(there, _fixed_bytes(values), strict=True):
-        yield value if valid else None
 
 
 def check_splits(splits: Mapping[str, float] | None) -> dict[str, float]:

@@ -23,7 +23,7 @@ import xxhash
 
 from penstock.base.files import os_errors
 from penstock.data.columns import Column, fixed_values, one_chunk
-from penstock.data.keys import value_bytes
+from penstock.data.encoding import value_bytes
 from penstock.data.sketches import slices, words
 
 Hashes = npt.NDArray[Any]  # of HASH

@@ -4,6 +4,7 @@ import datetime
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.data.counting import Counting
 
@@ -89,8 +90,9 @@ def many(stores, monkeypatch):
     return "many@1:all"
 
 
-def partitions(frame):
-    return frame.rdd.getNumPartitions()
+def shards_read(frame):
+    """Files that Spark reads itself, or partitions that its Python processes read."""
+    return len(frame.inputFiles()) or frame.rdd.getNumPartitions()
 
 
 @pytest.mark.parametrize(
@@ -107,12 +109,13 @@ def partitions(frame):
         ([("id", "<", 0)], 1, 0),
     ],
 )
-def test_shards_that_cannot_hold_what_is_asked_for_are_no_partition(
+def test_shards_that_cannot_hold_what_is_asked_for_are_not_read(
     spark, stores, many, where, shards, rows
 ):
-    frame = read(stores, spark, many, where=where)
-    assert frame.count() == rows
-    assert partitions(frame) == shards
+    for verify in (False, True):
+        frame = read(stores, spark, many, where=where, verify=verify)
+        assert frame.count() == rows
+        assert shards_read(frame) == shards
 
 
 def test_times_are_compared_as_they_are_meant(spark, stores, monkeypatch):
@@ -129,10 +132,10 @@ def test_times_are_compared_as_they_are_meant(spark, stores, monkeypatch):
         frame = read(stores, spark, "times", where=[(column, ">=", value)], columns=["id"])
         assert frame.columns == ["id"]
         assert sorted(row["id"] for row in frame.collect()) == list(range(100, 256))
-        assert partitions(frame) == 3
+        assert shards_read(frame) == 3
     frame = read(stores, spark, "times", where=[("day", "<", days[30])])
     assert frame.count() == sum(day < days[30] for day in days)
-    assert partitions(frame) == 1
+    assert shards_read(frame) == 1
 
 
 def test_filters_of_one_query_are_none_of_another(spark, stores, many):
@@ -158,12 +161,73 @@ def test_some_columns_are_read_by_their_bytes_alone(stores, many):
     assert 0 < blobs.bytes < data.manifest.bytes / 2
 
 
-def test_columns_are_chosen_and_damage_is_seen(spark, stores, many, manifest):
-    frame = read(stores, spark, many, columns=["name", "id"])
-    assert frame.columns == ["id", "name"]
-    assert frame.where("id = 9").collect()[0].asDict() == {"id": 9, "name": "n9"}
-    verified = read(stores, spark, many, columns=["id"], verify=True)
-    assert verified.count() == 4096
+def test_columns_are_chosen(spark, stores, many):
+    for verify in (False, True):
+        frame = read(stores, spark, many, columns=["name", "id"], verify=verify)
+        assert frame.columns == ["id", "name"]
+        assert frame.where("id = 9").collect()[0].asDict() == {"id": 9, "name": "n9"}
+
+
+def plain():
+    """What Spark reads by itself: every dtype, with gaps, at the ends of what it can hold."""
+    gap = [None, 1, 0, 1, None, 0]
+    numbers = {kind: pa.array(gap, pa.type_for_alias(kind)) for kind in _NUMBERS}
+    ends = {
+        f"{kind}_ends": pa.array([np.iinfo(kind).min, np.iinfo(kind).max] * 3, kind)
+        for kind in _NUMBERS
+        if "int" in kind
+    }
+    old = [datetime.datetime(1, 1, 1), datetime.datetime(1582, 10, 10), None] * 2
+    return pa.table(
+        {
+            "id": np.arange(ROWS),
+            "flag": pa.array([None, True, False] * 2),
+            **numbers,
+            **ends,
+            "odd": [float("nan"), float("inf"), -0.0, None, 5e-324, 1.5],
+            "Text": pa.array(["a", None, "", "ä\0b", "a", "a"]).dictionary_encode(),
+            "data": [b"", None, b"\0\xff", b"a", b"a", b""],
+            "seconds": pa.array(old, pa.timestamp("s")),
+            "millis": pa.array(old, pa.timestamp("ms", "Europe/Berlin")),
+            "micros": pa.array(old, pa.timestamp("us", "UTC")),
+            "day": pa.array([None if each is None else each.date() for each in old]),
+            "a.b `c` d": ["x"] * ROWS,
+        }
+    )
+
+
+_NUMBERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+            "float32", "float64")  # fmt: skip
+
+
+def test_what_spark_reads_by_itself_is_what_its_python_processes_read(spark, stores):
+    prepare(stores, "plain", plain, key="id", splits={"all": 1})
+    own, ours = (read(stores, spark, "plain", verify=each) for each in (False, True))
+    assert len(own.inputFiles()) == 1 and ours.inputFiles() == []
+    assert own.schema == ours.schema
+    assert own.exceptAll(ours).count() == ours.exceptAll(own).count() == 0
+    assert own.count() == ROWS
+    few = read(stores, spark, "plain", columns=["day", "uint64_ends"])
+    assert few.orderBy("uint64_ends").collect()[-1]["uint64_ends"] == 2**64 - 1
+
+
+def test_damage_is_seen_in_the_columns_that_are_read(spark, stores, many):
+    from penstock.data.dataset import open_dataset
+
+    shard = open_dataset(stores, many).manifest.shards_of("all")[3]
+    path = stores.blobs.path(shard.digest)
+    groups = pq.ParquetFile(path).metadata.row_group(0)
+    where = {c.path_in_schema: c.data_page_offset + c.total_compressed_size // 2
+             for c in map(groups.column, range(groups.num_columns))}  # fmt: skip
+    data = bytearray(path.read_bytes())
+    data[where["half"]] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+    assert read(stores, spark, many, columns=["id", "name"]).groupBy().max("id").count() == 1
+    with pytest.raises(Exception, match="checksum"):
+        read(stores, spark, many).groupBy().max("half").collect()
+    with pytest.raises(Exception, match="is damaged"):
+        read(stores, spark, many, verify=True).groupBy().max("id").collect()
 
 
 def test_what_cannot_be_read_is_said_before_spark_is_asked(spark, stores, many):

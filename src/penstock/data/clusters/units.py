@@ -19,6 +19,7 @@ from penstock.base.errors import BadInput, NotFound, PenstockError
 from penstock.base.hashing import canonical_json
 from penstock.blobs import Blobs, open_blobs
 from penstock.data.at_rest import size_of
+from penstock.data.clusters.repeats import plain, repeated
 from penstock.data.clusters.sending import Passing
 from penstock.data.columns import Column
 from penstock.data.keys import KeyFunction, column_texts, key_texts
@@ -72,7 +73,8 @@ class Task:
         """As `finished` needs it."""
         types = {name: _type(name, *each) for name, each in self.types.items()}
         source = BlobSource(blobs)
-        return Work(source, [], [], self.key, Rule.of(self.rule), types, "fail", None)
+        rule = Rule.of(self.rule)
+        return Work(source, [], [], self.key, rule, types, "fail", None, ordered=True)
 
 
 def _type(name: str, meaning: str, options: dict[str, Any]) -> Type:
@@ -104,7 +106,8 @@ def write_units(
     batches  its rows, in order of their key as far as that can be compared
 
     Beside what `finished` tells: "columns" as JSON, "low" and "high", the least and the greatest
-    key, "where", "first": number of its first row. Raises BadInput, and what `put` raises.
+    key, "where", "first": number of its first row, "repeated" (`repeats.py`). Raises BadInput, and
+    what `put` raises.
     """
     work = task.work(blobs)
     found = []
@@ -133,15 +136,15 @@ def _unit(blobs: Blobs, work: Work, given: pa.Table, where: str, first: int) -> 
     key = work.key
     assert isinstance(key, str)
     column_texts(given.slice(0, 0), key, "the key column")
-    given = in_order(given, key)
+    table = in_order(table_of(given, work.types), key)
     places: Any = RowPlaces(where, first)
     tally = Tally("fail")
     tally.records = given.num_rows
-    table = table_of(given, work.types)
     records = np.arange(table.num_rows, dtype=np.int32)
     fit = fit_tables([(table, records)], [], tally, places, None)
     result = finished(blobs, fit, work, tally, places)
-    low, high = (_plain(given[key][at].as_py()) for at in (0, given.num_rows - 1))
+    keys = table[key].combine_chunks()
+    low, high = (plain(keys[at].as_py()) for at in (0, len(keys) - 1))
     columns = [column_of(each) for each in table.schema]
     return {
         **result,
@@ -152,6 +155,7 @@ def _unit(blobs: Blobs, work: Work, given: pa.Table, where: str, first: int) -> 
         "high": high,
         "where": where,
         "first": first,
+        "repeated": repeated(keys),
     }
 
 
@@ -169,11 +173,6 @@ def _comparable(kind: pa.DataType) -> bool:
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     data = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
     return bool(text or data or pa.types.is_integer(kind))
-
-
-def _plain(key: Any) -> Any:
-    """A key as JSON has it, in the same order."""
-    return key.hex() if isinstance(key, bytes) else key
 
 
 def with_key(table: pa.Table, key: KeyFunction | None, entry: str) -> pa.Array:

@@ -13,17 +13,17 @@ import pyarrow as pa
 from penstock.base.errors import BadInput
 from penstock.base.hashing import digest_json
 from penstock.data.clusters.port import ClusterRows
+from penstock.data.clusters.repeats import all_repeated
 from penstock.data.clusters.units import Task, told_places
 from penstock.data.columns import Column, column_of_type
 from penstock.data.keys import KEY, KeyFunction, column_texts
 from penstock.data.manifest import Lineage, Manifest, write_manifest
 from penstock.data.preparation.asking import Asked, asked_of
 from penstock.data.preparation.assembly import (
-    Laid,
     columns_of,
     laid,
     piles,
-    refuse_duplicates,
+    repeated,
     shelve,
 )
 from penstock.data.preparation.bad import account
@@ -155,22 +155,11 @@ def _written(
     ran = Ran(results, merged(found), True, nobody, len(results), 0)
     columns, key = columns_of(asked, ran)
     whole = laid(asked, ran, places)
-    _refuse_duplicates(stores, asked, rows, whole, columns, key)
+    named, count = all_repeated(results, places)
+    if count:
+        content = asked.key is None and key not in rows.schema().names
+        raise repeated(named, count, key, rows.unique, content)
     return shelve(stores, asked, whole, piles(whole), columns, key, None, 0, on_progress, elsewhere)
-
-
-def _refuse_duplicates(
-    stores: Stores,
-    asked: Asked,
-    rows: ClusterRows,
-    whole: Laid,
-    columns: Sequence[Column],
-    key: str,
-) -> None:
-    try:
-        refuse_duplicates(stores, asked, whole, columns, key, None)
-    except BadInput as error:
-        raise BadInput(error.what, rows.unique, **error.facts) from None
 
 
 # the commit

@@ -40,7 +40,7 @@ from penstock.jobs.map import UnitContext, run_map
 if TYPE_CHECKING:
     from penstock.jobs.stores import Stores
 
-CODE = 2  # raised when equal rows would give another shard
+CODE = 3  # raised when equal rows would give another shard
 _SHOWN = 5
 _ONE_PROCESS = 1 << 30  # bytes of rows that threads of this process write
 
@@ -151,17 +151,25 @@ def refuse_duplicates(
     if not count:
         return
     named = _told(stores, whole, columns, key, shown)
-    more = f" and {count - len(shown)} more" if count > len(shown) else ""
-    told = "; ".join(f"{name} ({', '.join(places)})" for name, places in named.items())
     content = asked.key is None and not any(c.name == key for c in columns[:-1])
-    raise BadInput(
-        f"{'rows are equal in every column; their keys' if content else 'keys name several rows'}: "
-        f"{told}{more}",
-        'Keep the first of each with dedupe="key"'
-        + ("." if content else f', or take another key than "{key}".'),
-        duplicates=named,
-        count=count,
-    )
+    fix = 'Keep the first of each with dedupe="key"'
+    fix += "." if content else f', or take another key than "{key}".'
+    raise repeated(named, count, key, fix, content)
+
+
+def repeated(
+    named: Mapping[str, list[str]], count: int, key: str, fix: str, content: bool
+) -> BadInput:
+    """The error for keys that name several rows.
+
+    named    some of them -> places of their rows
+    count    of all such keys
+    content  they are hashes of all that a row holds
+    """
+    told = "; ".join(f"{name} ({', '.join(places)})" for name, places in named.items())
+    more = f" and {count - len(named)} more" if count > len(named) else ""
+    what = "rows are equal in every column; their keys" if content else "keys name several rows"
+    return BadInput(f"{what}: {told}{more}", fix, duplicates=dict(named), count=count)
 
 
 def _told(

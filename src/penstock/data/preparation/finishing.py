@@ -43,7 +43,9 @@ OURS = (ROW, RECORD)  # columns of a blob that are none of the data
 class Work:
     """A preparation as a unit needs it.
 
-    same  columns whose equality makes rows equal, [] for all; None where the key tells
+    same     columns whose equality makes rows equal, [] for all; None where the key tells
+    ordered  rows come in order of their key, a column of the data, by which whoever asked finds
+             equal ones: no run is made
     """
 
     source: InputSource
@@ -54,6 +56,7 @@ class Work:
     types: dict[str, Type]
     bad: str
     same: list[str] | None
+    ordered: bool = False
 
 
 def finished(
@@ -121,7 +124,7 @@ def _finished(
     columns = named
     table = described(table, columns)
     splits = found_names(rule, table)
-    hashes = key_hashes(keys)
+    hashes = key_hashes(keys) if not work.ordered or rule.by_hash else None
     numbers = assign(rule, table, hashes, splits)
     order = np.argsort(numbers, kind="stable")
     counts = np.bincount(numbers, minlength=len(splits)).tolist()
@@ -129,11 +132,13 @@ def _finished(
     moved = moved.append_column(ROW, pa.array(order.astype(np.int32)))
     moved = moved.append_column(RECORD, pa.array(records[order]))
     found = _result(put_table(blobs, moved), table, columns, own)
-    found["run"] = put_run(blobs, hashes[order])
+    if hashes is not None and not work.ordered:
+        found["run"] = put_run(blobs, hashes[order])
+        found["refs"].append(found["run"])
     if same is not None:
         found["same"] = put_run(blobs, key_hashes(same)[order])
     found["splits"] = [list(each) for each in zip(splits, counts, strict=True)]
-    found["refs"] += [found["run"], *_objects(table)]
+    found["refs"] += _objects(table)
     found["unstable_key"] = asked.unstable() if isinstance(asked, Twice) else ""
     return found
 

@@ -76,6 +76,11 @@ class Rule:
         return cls(spec["kind"], spec["column"], dict(spec["shares"]), dict(spec["until"]))
 
     @property
+    def by_hash(self) -> bool:
+        """Whether hashes of keys decide: not where all rows are in one split."""
+        return self.kind == "key" and len(self.shares) > 1
+
+    @property
     def names(self) -> list[str]:
         """The splits in their order; [] where only the data tells."""
         return list(self.shares or self.until)
@@ -145,10 +150,11 @@ def assign(
     """For each row the number of its split in `names`, which holds the rule's or, where a column
     says it, is extended by what is found: int64 [rows].
 
-    hashes  of the rows' keys; None where the rule does not go by the key
+    hashes  of the rows' keys; None where the rule does not go by them (`by_hash`)
     """
     if rule.kind == "key":
-        assert hashes is not None
+        if hashes is None:
+            return np.zeros(table.num_rows, np.int64)
         return split_of_hashes(hashes, rule.shares)
     if rule.kind == "group":
         return split_numbers(column_texts(table, rule.column, "the column of `by`"), rule.shares)

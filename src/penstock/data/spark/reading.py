@@ -16,6 +16,7 @@ from penstock.data.clusters.refusing import refuse_near_blobs
 from penstock.data.dataset import open_dataset
 from penstock.data.source import chosen
 from penstock.data.spark.filters import asked_of, shards_for
+from penstock.data.spark.parquet import read_files, spark_files
 from penstock.data.spark.session import check_session, is_local, need_pyspark, spoken
 from penstock.data.spark.types import spark_fields
 
@@ -31,12 +32,13 @@ def read(
     where: Sequence[tuple[str, str, Any]] | None = None,
     verify: bool = False,
 ) -> Any:
-    """A DataFrame of one split; a partition for each shard.
+    """A DataFrame of one split. Spark reads shards that are Parquet by itself where it can
+    (`parquet.py`); of others each is a partition, which a Python process of Spark's reads.
 
     columns  names; default: all
     where    conditions that all rows fulfil (see `filters.py`); shards that cannot hold such a
              row are not read
-    verify   compare every shard with its hash, also where only some columns are read
+    verify   compare every shard with its hash, which takes a Python process to read all of it
 
     Raises BadInput, NotFound, MissingExtra; while it runs, Spark raises its own errors.
     """
@@ -49,16 +51,24 @@ def read(
     wanted = [each.name for each in chosen(data.manifest, columns)]
     asked = asked_of(where, data.manifest.schema)
     compared = [each for each, _, _ in asked if each not in wanted]
-    spark_fields(chosen(data.manifest, [*wanted, *compared]))
-    options = {
-        "blobs": stores.blobs.url,
-        "manifest": data.manifest.digest,
-        "split": data.split,
-        "verify": "true" if verify else "false",
-        "shards": json.dumps(runs(shards_for(data.manifest, data.split, asked))),
-        "columns": json.dumps([*wanted, *compared]),
-    }
-    frame = spoken(lambda: _loaded(spark, options))
+    given = chosen(data.manifest, [*wanted, *compared])
+    spark_fields(given)
+    numbers = shards_for(data.manifest, data.split, asked)
+    shards = list(data.manifest.shards_of(data.split))
+    here = [shards[number] for number in numbers]
+    files = None if verify else spark_files(stores.blobs, here, given)
+    if files is not None:
+        frame = spoken(lambda: read_files(spark, files, given))
+    else:
+        options = {
+            "blobs": stores.blobs.url,
+            "manifest": data.manifest.digest,
+            "split": data.split,
+            "verify": "true" if verify else "false",
+            "shards": json.dumps(runs(numbers)),
+            "columns": json.dumps([*wanted, *compared]),
+        }
+        frame = spoken(lambda: _loaded(spark, options))
     for each in asked:
         frame = frame.where(_condition(*each))
     return frame.select(*map(_quoted, wanted)) if compared else frame

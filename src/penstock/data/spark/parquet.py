@@ -1,0 +1,65 @@
+"""Shards that Spark itself reads: Parquet at rest, in files that its executors reach.
+
+So no row passes through Python, Spark reads the columns and row groups alone that a query needs,
+and cuts partitions as it does. Its JVM knows nothing of our hashes; it compares every page that it
+reads with the CRC-32 that was written with it. What it would read otherwise than we do (see
+`spark_files`) goes through `source.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from penstock.blobs import Blobs
+from penstock.data.columns import Column
+from penstock.data.manifest import Shard
+from penstock.data.spark.types import spark_fields
+
+_PLAIN = ("number", "text", "bytes", "time")
+_ITS_OWN = ("float16", "date64", "duration", "time32", "time64")  # dtypes that it reads otherwise
+_GLOB = set("{}[]*?\\")
+# Nothing is passed over in silence, whatever the session says, and dates are of one calendar.
+_OPTIONS = {
+    "ignoreCorruptFiles": "false",
+    "ignoreMissingFiles": "false",
+    "mergeSchema": "false",
+    "datetimeRebaseMode": "CORRECTED",
+    "parquet.page.verify-checksum.enabled": "true",
+}
+
+
+def spark_files(
+    blobs: Blobs, shards: Sequence[Shard], columns: Sequence[Column]
+) -> list[str] | None:
+    """The shards' files; None where Spark is not to read them by itself.
+
+    Raises NotFound where a blob is not there.
+    """
+    names = {each.name.casefold() for each in columns}
+    if not shards or len(names) < len(columns) or not all(map(_is_plain, columns)):
+        return None
+    if any(each.format != "parquet" for each in shards):
+        return None
+    paths = [blobs.path(each.digest) for each in shards]
+    found = [str(each) for each in paths if each is not None]
+    if len(found) < len(paths) or _GLOB & set("".join(found)):
+        return None
+    return [f"file://{each}" for each in found]
+
+
+def _is_plain(column: Column) -> bool:
+    """Whether Spark makes of its Parquet what `spark_fields` says."""
+    return (
+        column.kind in _PLAIN
+        and not column.dtype.startswith(_ITS_OWN)
+        and not column.dtype.startswith("timestamp[ns")
+    )
+
+
+def read_files(spark: Any, files: Sequence[str], columns: Sequence[Column]) -> Any:
+    """A DataFrame of these columns."""
+    from pyspark.sql.types import StructType
+
+    schema = StructType.fromJson({"type": "struct", "fields": spark_fields(columns)})
+    return spark.read.schema(schema).options(**_OPTIONS).parquet(*files)
