@@ -21,7 +21,6 @@ from penstock.data.plain import numbers, present
 from penstock.data.references import Reference
 
 _SIZE = 8  # bytes of a length
-_NOTHING = pa.scalar(b"", pa.large_binary())
 
 
 class Encoded(NamedTuple):
@@ -80,7 +79,8 @@ def _sized(array: pa.Array) -> Encoded:
     wide = array.cast(pa.large_binary())
     lengths = pc.binary_length(wide).fill_null(0).to_numpy().astype("<i8")
     sizes = pa.Array.from_buffers(pa.binary(_SIZE), len(array), [None, pa.py_buffer(lengths)])
-    joined = pc.binary_join_element_wise(sizes.cast(pa.large_binary()), wide, _NOTHING)
+    nothing = pa.scalar(b"", pa.large_binary())  # not of the module: it imports pandas, if there
+    joined = pc.binary_join_element_wise(sizes.cast(pa.large_binary()), wide, nothing)
     _, ends, data = joined.buffers()
     found = np.frombuffer(ends, np.int64, len(array) + 1, 8 * joined.offset)
     return Encoded(memoryview(b"" if data is None else data).cast("B"), found)
