@@ -53,6 +53,16 @@ CASES: dict[str, tuple[Column, list[Any], list[bytes | None]]] = {
         [[1.5], None, [], [2.5, 3.5]],
         [sized(struct.pack("<f", 1.5)), None, sized(b""), sized(struct.pack("<ff", 2.5, 3.5))],
     ),
+    "list of flags": (
+        Column("x", "list", "bool"),
+        [[True, False], [], [True]],
+        [sized(b"\1\0"), sized(b""), sized(b"\1")],
+    ),
+    "list after a gap": (
+        Column("x", "list", "int64"),
+        [None, [1, 2]],
+        [None, sized(struct.pack("<qq", 1, 2))],
+    ),
     "reference": (
         Column("x", "reference", "range"),
         [{"uri": "a/b", "start": 7, "length": None}, None],

@@ -21,6 +21,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -363,14 +364,21 @@ def values_of(array: pa.Array, column: Column, store: str = "") -> list[Any]:
     if column.kind != "list":
         found: list[Any] = array.to_pylist()
         return found
-    ends = numbers(array.offsets)
-    start = int(ends[0]) if len(ends) else 0
-    flat = _plain(array.flatten() if not array.null_count else _slots(array), column)
-    pieces = [flat[a:b] for a, b in zip(ends[:-1] - start, ends[1:] - start, strict=True)]
+    flat, ends = elements_of(array, column)
+    pieces = [flat[a:b] for a, b in pairwise(ends)]
     if not array.null_count:
         return pieces
     there = array.is_valid().to_pylist()
     return [piece if valid else None for piece, valid in zip(pieces, there, strict=True)]
+
+
+def elements_of(array: pa.ListArray, column: Column) -> tuple[Array, Array]:
+    """The elements of all lists of a column, a view, and where the first list begins and each ends
+    [rows + 1]; what belongs to missing ones means nothing."""
+    ends = numbers(array.offsets)
+    start = int(ends[0]) if len(ends) else 0
+    flat = _plain(array.flatten() if not array.null_count else _slots(array), column)
+    return flat, ends - start
 
 
 def _slots(array: pa.ListArray) -> pa.Array:

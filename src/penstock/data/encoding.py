@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from penstock.data.columns import Array, Column, fixed_values, values_of
+from penstock.data.columns import Array, Column, elements_of, fixed_values, values_of
 from penstock.data.plain import numbers, present
 from penstock.data.references import Reference
 
@@ -34,16 +34,11 @@ class Encoded(NamedTuple):
 
 
 def encoded(array: pa.Array, column: Column) -> Encoded:
-    """The bytes of all values of a column; no value is a Python object meanwhile, unless it is a
-    list or a reference."""
+    """The bytes of all values of a column; none but references are Python objects meanwhile."""
     if column.kind in ("text", "bytes"):
         return _sized(array)
     if column.kind == "list":
-        little = np.dtype(column.dtype).newbyteorder("<")
-        return _sized_each(
-            None if value is None else value.astype(little, copy=False).tobytes()
-            for value in values_of(array, column)
-        )
+        return _sized(_lists(array, column))
     if column.kind == "reference":
         return _sized_each(
             None if value is None else _range_bytes(value) for value in values_of(array, column)
@@ -72,6 +67,16 @@ def _fixed(values: Array, there: npt.NDArray[np.bool_] | None = None) -> Encoded
         values = values[there]
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
     return Encoded(little.reshape(-1).view(np.uint8).data, ends * size)
+
+
+def _lists(array: pa.Array, column: Column) -> pa.Array:
+    """The bytes of each list's elements; these are not copied."""
+    flat, ends = elements_of(array, column)
+    little = np.ascontiguousarray(flat, dtype=flat.dtype.newbyteorder("<"))
+    places = pa.py_buffer(ends.astype("<i8") * little.itemsize)
+    buffers = [None, places, pa.py_buffer(little.view(np.uint8))]
+    found = pa.Array.from_buffers(pa.large_binary(), len(array), buffers)
+    return pc.if_else(array.is_valid(), found, None) if array.null_count else found
 
 
 def _sized(array: pa.Array) -> Encoded:
