@@ -26,7 +26,7 @@ _SUBJECT = Path(__file__).parent / "subjects" / "spark_both.py"
 _KINDS = ("events", "vectors")
 _TIMEOUT = 3600.0  # seconds
 _LONGER = 1.3  # than Parquet
-_OURS, _PARQUET = "Penstock", "Spark's Parquet"
+_OURS, _PARQUET, _SORTED = "Penstock", "Spark's Parquet", "Spark's Parquet, sorted"
 
 
 def measure(bench: Bench) -> None:
@@ -48,3 +48,5 @@ def measure(bench: Bench) -> None:
         for metric in (f"{kind}: write", f"{kind}: read", f"{kind}: a tenth of one column"):
             ratio = bench.ratio(f"{metric}, Penstock / Parquet", metric, over=_OURS, under=_PARQUET)
             bench.at_most(f"{metric}, of Parquet's time", _LONGER, ratio, "times")
+        write = f"{kind}: write"
+        bench.ratio(f"{write}, Penstock / sorted Parquet", write, over=_OURS, under=_SORTED)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.blobs import open_blobs
 from penstock.data.clusters.repeats import SHOWN, all_repeated, repeated
-from penstock.data.clusters.units import RowPlaces
+from penstock.data.clusters.units import RowPlaces, Task, write_units
+from penstock.data.preparation.splitting import rule_of
+from penstock.data.preparation.tables import read_table
 
 
 @settings(deadline=None)
@@ -35,6 +40,27 @@ def test_as_many_as_there_are_however_the_rows_are_cut(
         assert len(shown) == min(len(rows), SHOWN + 1)
         assert set(shown[:SHOWN]) <= set(rows)
         assert shown[SHOWN:] == ["…"] * (len(rows) > SHOWN)
+
+
+KEYS: dict[str, pa.Array] = {
+    "large text": pa.array(["b", "a", "c", "a"], pa.large_string()),
+    "views": pa.array(["b", "a", "c", "a"], pa.string_view()),
+    "dictionary": pa.array(["b", "a", "c", "a"]).dictionary_encode(),
+    "bytes": pa.array([b"b", b"a", b"c", b"a"]),
+    "beyond int64": pa.array([2**63 + 1, 2**63, 2**64 - 1, 2**63], pa.uint64()),
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_rows_in_any_order_come_in_that_of_their_keys(tmp_path: Path, kind: str) -> None:
+    blobs = open_blobs(f"file://{tmp_path}")
+    task = Task("key", rule_of({"all": 1}, None).spec(), {})
+    table = pa.table({"key": KEYS[kind], "x": [0, 1, 2, 3]})
+    (found,) = write_units(blobs, task, "p", [table.slice(0, 1), table.slice(1)])
+    assert found["repeated"]["count"] == 1 and found["repeated"]["ends"] == [True, False]
+    rows = read_table(blobs, found["blob"])
+    assert rows["x"].to_pylist() == [1, 3, 0, 2]
+    assert found["run"] is None and found["refs"] == [found["blob"]]
 
 
 def test_bytes_are_named_in_hexadecimal() -> None:

@@ -37,7 +37,7 @@ def test_columns_that_spark_reads_as_we_do(
     tmp_path: Path, columns: list[Column], own: bool
 ) -> None:
     blobs = open_blobs(f"file://{tmp_path}/blobs")
-    found = spark_files(blobs, [shard(blobs)], columns)
+    found = spark_files(blobs, [shard(blobs)], columns, columns)
     assert (found is not None) == own
     if found is not None:
         (name,) = found
@@ -46,9 +46,11 @@ def test_columns_that_spark_reads_as_we_do(
 
 def test_files_that_spark_reaches(tmp_path: Path) -> None:
     blobs = open_blobs(f"file://{tmp_path}/blobs")
-    assert spark_files(blobs, [], [NUMBER]) is None
-    assert spark_files(blobs, [shard(blobs), shard(blobs, "arrow")], [NUMBER]) is None
+    one, both = [NUMBER], [NUMBER, Column("X", "number", "int64")]
+    assert spark_files(blobs, [], one, one) is None
+    assert spark_files(blobs, [shard(blobs), shard(blobs, "arrow")], one, one) is None
+    assert spark_files(blobs, [shard(blobs)], one, both) is None
     odd = open_blobs(f"file://{tmp_path}/a[b]")
-    assert spark_files(odd, [shard(odd)], [NUMBER]) is None
+    assert spark_files(odd, [shard(odd)], one, one) is None
     memory = open_blobs("memory://")
-    assert spark_files(memory, [shard(memory)], [NUMBER]) is None
+    assert spark_files(memory, [shard(memory)], one, one) is None

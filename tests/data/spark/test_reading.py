@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.data.counting import Counting
 
-from penstock.base.errors import BadInput, NotFound
+from penstock.base.errors import BadInput, Damaged, NotFound
 from penstock.data.preparation import prepare
 from penstock.data.spark.reading import read
 from penstock.data.spark.writing import write
@@ -211,8 +211,44 @@ def test_what_spark_reads_by_itself_is_what_its_python_processes_read(spark, sto
     assert few.orderBy("uint64_ends").collect()[-1]["uint64_ends"] == 2**64 - 1
 
 
+def test_no_row_is_lost_to_what_spark_thinks_of_the_files(spark, stores):
+    """NaN is greater than all to it; it compares milliseconds with whole ones."""
+    near = [datetime.datetime.fromtimestamp(0.001 * each, ZONE) for each in range(4)]
+    table = pa.table(
+        {
+            "id": np.arange(4),
+            "x": [1.0, float("nan"), 2.0, 5.0],
+            "at": pa.array(near, pa.timestamp("ms", "UTC")),
+        }
+    )
+    prepare(stores, "odd", lambda: table, key="id", splits={"all": 1})
+    soon = "TIMESTAMP '1970-01-01 00:00:00.000500Z'"
+    for verify in (False, True):
+        frame = read(stores, spark, "odd", verify=verify)
+        assert len(frame.inputFiles()) == (not verify)
+        for condition, rows in (
+            ("x > 7", [1]),
+            ("x >= 7", [1]),
+            ("x = double('NaN')", [1]),
+            (f"at < {soon}", [0]),
+            ("x < 2", [0]),
+        ):
+            found = sorted(row["id"] for row in frame.where(condition).collect())
+            assert found == rows, (condition, verify)
+        given = read(stores, spark, "odd", where=[("x", ">", 7.0)], verify=verify)
+        assert [row["id"] for row in given.collect()] == [1]
+
+
+def test_names_that_differ_by_case_alone_are_read_by_python(spark, stores):
+    table = pa.table({"id": [1, 2], "x": [1, 2], "X": [3, 4]})
+    prepare(stores, "cases", lambda: table, key="id", splits={"all": 1})
+    frame = read(stores, spark, "cases", columns=["id", "x"])
+    assert sorted(map(tuple, frame.collect())) == [(1, 1), (2, 2)]
+
+
 def test_damage_is_seen_in_the_columns_that_are_read(spark, stores, many):
     from penstock.data.dataset import open_dataset
+    from penstock.data.shard_parts import parts_of, read_part
 
     shard = open_dataset(stores, many).manifest.shards_of("all")[3]
     path = stores.blobs.path(shard.digest)
@@ -228,6 +264,10 @@ def test_damage_is_seen_in_the_columns_that_are_read(spark, stores, many):
         read(stores, spark, many).groupBy().max("half").collect()
     with pytest.raises(Exception, match="is damaged"):
         read(stores, spark, many, verify=True).groupBy().max("id").collect()
+    half = [open_dataset(stores, many).schema["half"]]
+    part = parts_of(open_dataset(stores, many).manifest, "all", half)[3]
+    with pytest.raises(Damaged, match="CRC"):
+        list(read_part(stores.blobs, part, half))
 
 
 def test_what_cannot_be_read_is_said_before_spark_is_asked(spark, stores, many):

@@ -7,7 +7,6 @@ from typing import Any
 from penstock.data.clusters.sending import told
 from penstock.data.clusters.units import Task
 from penstock.data.preparation import shelf
-from penstock.data.preparation.tables import trust
 from penstock.jobs.map import UnitContext
 
 
@@ -17,7 +16,6 @@ def shelved(url: str, task: str, payload: dict[str, Any], shared: dict[str, Any]
     def work() -> list[dict[str, Any]]:
         _, blobs = Task.read(url, task)
         nowhere: Any = None  # a shard needs no home
-        trust(blobs, [blob for blob, _, _ in payload["slices"]])
         return [shelf.shard(payload, UnitContext(blobs, nowhere, shared, 0))]
 
     return told(work)[0]

@@ -26,7 +26,7 @@ from penstock.records.references import check_name
 if TYPE_CHECKING:
     from penstock.blobs import Blobs
 
-CODE = 2  # raised when the same function would give another version
+CODE = 3  # raised when the same function would give another version
 
 
 def request(

@@ -1,9 +1,13 @@
 """Shards that Spark itself reads: Parquet at rest, in files that its executors reach.
 
-So no row passes through Python, Spark reads the columns and row groups alone that a query needs,
-and cuts partitions as it does. Its JVM knows nothing of our hashes; it compares every page that it
-reads with the CRC-32 that was written with it. What it would read otherwise than we do (see
+So no row passes through Python, and Spark reads the columns alone that a query needs, and cuts
+partitions as it does. Its JVM knows nothing of our hashes; it compares every page that it reads
+with the CRC-32 that was written with it. What it would read otherwise than we do (see
 `spark_files`) goes through `source.py`.
+
+It passes over no rows by the files' own statistics: a shard is one row group, which `filters.py`
+knows all about; Spark would lose NaN, which is greater than all to it and in no statistics, and
+times of which its filters drop the microseconds; and no CRC covers what these statistics say.
 """
 
 from __future__ import annotations
@@ -17,27 +21,33 @@ from penstock.data.manifest import Shard
 from penstock.data.spark.types import spark_fields
 
 _PLAIN = ("number", "text", "bytes", "time")
-_ITS_OWN = ("float16", "date64", "duration", "time32", "time64")  # dtypes that it reads otherwise
+_ITS_OWN = ("float16", "date64", "duration")  # dtypes that it reads otherwise
 _GLOB = set("{}[]*?\\")
-# Nothing is passed over in silence, whatever the session says, and dates are of one calendar.
+# Nothing is passed over, whatever the session says, and dates are of one calendar.
 _OPTIONS = {
     "ignoreCorruptFiles": "false",
     "ignoreMissingFiles": "false",
     "mergeSchema": "false",
     "datetimeRebaseMode": "CORRECTED",
     "parquet.page.verify-checksum.enabled": "true",
+    "parquet.filter.stats.enabled": "false",
+    "parquet.filter.dictionary.enabled": "false",
+    "parquet.filter.columnindex.enabled": "false",
 }
 
 
 def spark_files(
-    blobs: Blobs, shards: Sequence[Shard], columns: Sequence[Column]
+    blobs: Blobs, shards: Sequence[Shard], wanted: Sequence[Column], columns: Sequence[Column]
 ) -> list[str] | None:
     """The shards' files; None where Spark is not to read them by itself.
+
+    wanted   columns that are read
+    columns  all that the shards have: names that differ by case alone are the same to Spark
 
     Raises NotFound where a blob is not there.
     """
     names = {each.name.casefold() for each in columns}
-    if not shards or len(names) < len(columns) or not all(map(_is_plain, columns)):
+    if not shards or len(names) < len(columns) or not all(map(_is_plain, wanted)):
         return None
     if any(each.format != "parquet" for each in shards):
         return None

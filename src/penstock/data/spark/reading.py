@@ -56,7 +56,7 @@ def read(
     numbers = shards_for(data.manifest, data.split, asked)
     shards = list(data.manifest.shards_of(data.split))
     here = [shards[number] for number in numbers]
-    files = None if verify else spark_files(stores.blobs, here, given)
+    files = None if verify else spark_files(stores.blobs, here, given, data.manifest.columns)
     if files is not None:
         frame = spoken(lambda: read_files(spark, files, given))
     else:
