@@ -150,11 +150,6 @@ def _only_who_is_known(seen: Seen) -> object:
     return None if known else (403, "InvalidAccessKeyId")
 
 
-# Seconds after which Ray has looked at a node that is new: until it has, one that does not answer
-# is dead to it within seconds, and no longer a node of the cluster.
-_KNOWN = 12.0
-
-
 def test_a_node_that_stands_still_is_a_finding_and_the_others_are_looked_at(
     penstock: Penstock, cluster: Cluster
 ) -> None:
