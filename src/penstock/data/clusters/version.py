@@ -23,7 +23,7 @@ from penstock.data.preparation.assembly import (
     columns_of,
     laid,
     piles,
-    repeated,
+    repeated_keys,
     shelve,
 )
 from penstock.data.preparation.bad import account
@@ -158,7 +158,7 @@ def _written(
     named, count = all_repeated(results, places)
     if count:
         content = asked.key is None and key not in rows.schema().names
-        raise repeated(named, count, key, rows.unique, content)
+        raise repeated_keys(named, count, key, rows.unique, content)
     return shelve(stores, asked, whole, piles(whole), columns, key, None, 0, on_progress, elsewhere)
 
 

@@ -154,10 +154,10 @@ def refuse_duplicates(
     content = asked.key is None and not any(c.name == key for c in columns[:-1])
     fix = 'Keep the first of each with dedupe="key"'
     fix += "." if content else f', or take another key than "{key}".'
-    raise repeated(named, count, key, fix, content)
+    raise repeated_keys(named, count, key, fix, content)
 
 
-def repeated(
+def repeated_keys(
     named: Mapping[str, list[str]], count: int, key: str, fix: str, content: bool
 ) -> BadInput:
     """The error for keys that name several rows.
