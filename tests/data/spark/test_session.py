@@ -2,6 +2,7 @@
 runs only where a local session is asked for."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -67,6 +68,29 @@ made = ps.spark.write(spark.range(5), "numbers", key="id", splits={"all": 1})
 print(made.version.summary["rows"])
 spark.stop()
 """
+
+
+KILLED = """
+import os, signal
+import penstock as ps
+from penstock.data.spark import writing
+
+writing.results = lambda found: os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.spark
+@pytest.mark.timeout(180)
+def test_a_script_that_is_killed_as_spark_commits_leaves_nothing_of_ours(tmp_path):
+    (tmp_path / "script.py").write_text(KILLED + LOCAL)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    env = os.environ | {"TMPDIR": str(temporary), "SPARK_LOCAL_IP": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert list(temporary.glob("penstock*")) == []
 
 
 @pytest.mark.spark

@@ -1,14 +1,13 @@
 """The data source "penstock" as Spark's Python processes run it: it writes units and reads shards.
 
-`ps.spark.write` and `ps.spark.read` give it its options; by itself it says so. A write leaves one
-file where its caller looks for it (option `report`), when Spark commits: what the tasks told whose
+`ps.spark.write` and `ps.spark.read` give it its options; by itself it says so. A write fills the
+file that its caller reads (option `report`), when Spark commits: what the tasks told whose
 attempts count. Blobs of others are rubbish, and so is all that an aborted write stored.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,9 +104,7 @@ class UnitWriter(DataSourceArrowWriter):  # type: ignore[misc]
     def commit(self, messages: Sequence[Units | None]) -> None:
         """On the driver, once, when every task has an attempt that counts."""
         found = [unit for message in messages if message is not None for unit in message.told]
-        half = Path(f"{self._report}.{os.getpid()}")
-        half.write_text(json.dumps(found))
-        half.replace(self._report)
+        Path(self._report).write_text(json.dumps(found))
 
     def abort(self, messages: Sequence[Units | None]) -> None:
         """Nothing refers to what was stored."""

@@ -1,7 +1,7 @@
 """A DataFrame becomes a version: the script's side.
 
 Two jobs. The first sorts the rows by their key and writes them through the data source
-(`source.UnitWriter`); Spark commits it with one file, in a folder that only this script has. The
+(`source.UnitWriter`); Spark commits it into memory of this script's, which it opens as a file. The
 second writes the shards. Both may be tried again or run twice by Spark: blobs are named by their
 content, and only what tasks told whose attempts count is used. The version is one row, which the
 script commits.
@@ -10,9 +10,8 @@ script commits.
 from __future__ import annotations
 
 import json
-import tempfile
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -65,13 +64,13 @@ class DataFrameRows:
         from penstock.data.spark.source import NAME, PenstockSource
 
         self._spark.dataSource.register(PenstockSource)
-        with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
-            report = Path(folder) / "units.json"
-            options = {"blobs": self._stores.blobs.url, "task": task, "report": str(report)}
+        with os.fdopen(os.memfd_create("penstock-units")) as report:  # nothing is left by SIGKILL
+            place = f"/proc/{os.getpid()}/fd/{report.fileno()}"
+            options = {"blobs": self._stores.blobs.url, "task": task, "report": place}
             quoted = "`" + key.replace("`", "``") + "`"
             writer = self._frame.sort(quoted).write.format(NAME).mode("append").options(**options)
             spoken(writer.save)
-            return results(json.loads(report.read_text()))
+            return results(json.load(report))
 
     def shards(
         self, task: str, payloads: Sequence[dict[str, Any]], shared: dict[str, Any]
