@@ -85,9 +85,9 @@ def writing(stores: Stores) -> dict[str, Any]:
 
 
 def reading(stores: Stores) -> dict[str, Any]:
-    from penstock.data.preparation import assembly
+    from penstock.data.preparation import storing
 
-    assembly.SHARD_ROWS = 256
+    storing.SHARD_ROWS = 256
 
     four = table().select(["id", "image"])
     prepare(stores, "four", lambda: four, key="id", splits={"all": 1}, workers=0)

@@ -23,7 +23,7 @@ from penstock.data.clusters.port import ClusterRows
 from penstock.data.clusters.refusing import refuse_near_blobs, refuse_types
 from penstock.data.clusters.sending import in_text, results, told
 from penstock.data.clusters.shelving import shelved
-from penstock.data.clusters.units import Task, with_key, write_units
+from penstock.data.clusters.units import FEW_CHUNKS, Task, with_key, write_units
 from penstock.data.columns import Column, arrow_schema, tensor_array
 from penstock.data.keys import KEY, KeyFunction
 from penstock.data.preparation.steps import entry_of
@@ -195,7 +195,7 @@ def _keyed(table: pa.Table, key: KeyFunction | None, entry: str) -> pa.Table:
 def _written(table: pa.Table, url: str, task: str, schema: bytes) -> pa.Table:
     def work() -> list[dict[str, Any]]:
         known, blobs = Task.read(url, task)
-        return write_units(blobs, known, "a block", [_unpacked(table, schema)])
+        return write_units(blobs, known, "a block", [_unpacked(table, schema)], FEW_CHUNKS)
 
     return pa.table({"told": [json.dumps(each) for each in told(work)]})
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from penstock.base.errors import BadInput, CannotTravel, NotFound, UserCodeFailed
-from penstock.data.preparation import ByTime, Step, assembly, explain, prepare
+from penstock.data.preparation import ByTime, Step, explain, prepare, storing
 
 pytestmark = pytest.mark.usefixtures("a_file_a_unit")
 
@@ -110,7 +110,7 @@ def test_a_change_of_code_is_named_and_runs_all_units(project: Any) -> None:
 def test_unchanged_shards_are_not_written_again(
     project: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assembly, "SHARD_ROWS", 16)
+    monkeypatch.setattr(storing, "SHARD_ROWS", 16)
     project.files()
     first = project.prepare(map=project.steps.double, splits={"all": 1})
     project.write(7, shift=1.0)
@@ -135,7 +135,7 @@ def test_a_version_is_a_source_and_is_named_as_such(project: Any) -> None:
 def test_of_a_source_that_grew_only_new_shards_are_read(
     project: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assembly, "SHARD_ROWS", 16)
+    monkeypatch.setattr(storing, "SHARD_ROWS", 16)
     options = {"map": project.steps.double, "splits": {"all": 1}}
     project.files(8)
     project.prepare(name="rows", splits={"all": 1})

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from penstock.base.errors import BadInput, DiskFull, Unavailable
 from penstock.blobs import open_blobs
 from penstock.data.keys import key_hashes
-from penstock.data.preparation import Join, assembly, whole
+from penstock.data.preparation import Join, storing, whole
 from penstock.data.preparation.database import database
 from penstock.data.preparation.keyruns import Run, groups, put_run
 
@@ -70,7 +70,7 @@ def test_a_shuffle_is_one_order_whatever_the_units(
     assert first != list(range(200))
     assert ids(project, project.prepare(shuffle=7, **ALL)) != first
     monkeypatch.setattr("penstock.data.preparation.cutting.UNIT_BYTES", 4 << 20)
-    monkeypatch.setattr(assembly, "SHARD_ROWS", 16)
+    monkeypatch.setattr(storing, "SHARD_ROWS", 16)
     assert ids(project, project.prepare(shuffle=True, fresh=True, **ALL)) == first
 
 
@@ -81,7 +81,7 @@ def test_content_has_the_digest_of_its_rows_whatever_the_shards(
     project.files()
     found = []
     for rows in (1 << 18, 64, 1):
-        monkeypatch.setattr(assembly, "SHARD_ROWS", rows)
+        monkeypatch.setattr(storing, "SHARD_ROWS", rows)
         made = project.prepare(fresh=True, **ALL)
         data = project.manifest(made)
         found.append((data.splits["all"].digest, data.statistics, len(data.shards)))

@@ -78,9 +78,9 @@ def test_a_version_that_is_read_and_written_is_the_same_rows(spark, stores, mani
 @pytest.fixture
 def many(stores, monkeypatch):
     """A version "many" of 8 shards of 512 rows in order of `id`, 0 to 4095."""
-    from penstock.data.preparation import assembly
+    from penstock.data.preparation import storing
 
-    monkeypatch.setattr(assembly, "SHARD_ROWS", 512)
+    monkeypatch.setattr(storing, "SHARD_ROWS", 512)
     ids = np.arange(4096)
     chance = np.random.default_rng(1)
     wide = [chance.bytes(750).hex() for _ in ids]
@@ -119,9 +119,9 @@ def test_shards_that_cannot_hold_what_is_asked_for_are_not_read(
 
 
 def test_times_are_compared_as_they_are_meant(spark, stores, monkeypatch):
-    from penstock.data.preparation import assembly
+    from penstock.data.preparation import storing
 
-    monkeypatch.setattr(assembly, "SHARD_ROWS", 64)
+    monkeypatch.setattr(storing, "SHARD_ROWS", 64)
     hours = [NOW + datetime.timedelta(hours=i) for i in range(256)]
 
     local = [t.replace(tzinfo=None) for t in hours]

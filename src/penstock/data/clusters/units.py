@@ -1,13 +1,14 @@
-"""What a task does: its rows, in order of their key, into units of the blob store.
+"""What a task does: its rows into units of the blob store, each in order of the keys.
 
-A unit is what `preparation.finishing` makes of rows, so that all that is done with those of a map
-is done with these too. It has at most some 64 MiB of rows; a task holds one at a time.
+A unit is a run (`runs.py`) of at most some 64 MiB of rows, split after split; a task holds one at a
+time. Where something else than the key decides the split, the keys alone are one more run: rows of
+one key may lie in several splits, and only there are they neighbours.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,30 +20,29 @@ from penstock.base.errors import BadInput, NotFound, PenstockError
 from penstock.base.hashing import canonical_json
 from penstock.blobs import Blobs, open_blobs
 from penstock.data.at_rest import size_of
-from penstock.data.clusters.repeats import plain, repeated
+from penstock.data.clusters.runs import put_run
 from penstock.data.clusters.sending import Passing
-from penstock.data.columns import Column
-from penstock.data.keys import KeyFunction, column_texts, key_texts
-from penstock.data.preparation.bad import Tally
+from penstock.data.columns import Column, canonical
+from penstock.data.keys import KeyFunction, column_texts, key_hashes, key_texts
 from penstock.data.preparation.calling import failed
-from penstock.data.preparation.finishing import Work, finished
-from penstock.data.preparation.fitting import fit_tables
+from penstock.data.preparation.schema import refuse_unknown
 from penstock.data.preparation.settled import table_of
-from penstock.data.preparation.sources import BlobSource
-from penstock.data.preparation.splitting import Rule
+from penstock.data.preparation.splitting import Rule, assign, for_columns, found_names
 from penstock.data.preparation.tables import column_of
-from penstock.data.types import Type, type_of
+from penstock.data.types import Type, mark_key, type_of
 
 UNIT_BYTES = 64 << 20  # of Arrow
+CHUNKS = 512  # of a unit: so small a part of it is read for rows that another shard gets
+FEW_CHUNKS = 16  # the same where the cluster sorted the rows before
 
 
 @dataclass(frozen=True)
 class Task:
     """What all tasks are told, by a blob.
 
-    key    the column that names rows
-    rule   of the splits, as `Rule.spec` gives it
-    types  column -> (meaning, options)
+    key     the column that names rows
+    rule    of the splits, as `Rule.spec` gives it
+    types   column -> (meaning, options)
     """
 
     key: str
@@ -69,13 +69,6 @@ class Task:
         types = {name: (meaning, options) for name, (meaning, options) in told["types"].items()}
         return cls(told["key"], told["rule"], types), blobs
 
-    def work(self, blobs: Blobs) -> Work:
-        """As `finished` needs it."""
-        types = {name: _type(name, *each) for name, each in self.types.items()}
-        source = BlobSource(blobs)
-        rule = Rule.of(self.rule)
-        return Work(source, [], [], self.key, rule, types, "fail", None, ordered=True)
-
 
 def _type(name: str, meaning: str, options: dict[str, Any]) -> Type:
     found = type_of(Column(name, "", "", (), meaning, options))
@@ -84,38 +77,22 @@ def _type(name: str, meaning: str, options: dict[str, Any]) -> Type:
     return found
 
 
-class RowPlaces:
-    """Where rows stand that came from a task; the caller and the task say the same."""
-
-    def __init__(self, where: str, first: int) -> None:
-        self._where, self._first = where, first
-
-    def __call__(self, record: int) -> str:
-        return f"{self._where}, row {self._first + record}"
-
-    def of(self, records: Iterable[int]) -> list[str]:
-        return [self(each) for each in records]
-
-
 def write_units(
-    blobs: Blobs, task: Task, where: str, batches: Iterable[pa.Table]
+    blobs: Blobs, task: Task, where: str, batches: Iterable[pa.Table], chunks: int = CHUNKS
 ) -> list[dict[str, Any]]:
     """Store a task's rows; a description of each unit.
 
     where    what these rows are, for messages: "partition 3"
-    batches  its rows, in order of their key as far as that can be compared
+    batches  its rows, in any order
 
-    Beside what `finished` tells: "columns" as JSON, "low" and "high", the least and the greatest
-    key, "where", "first": number of its first row, "repeated" (`repeats.py`). Raises BadInput, and
-    what `put` raises.
+    Each has what `put_run` tells, "splits": [name, rows] of each part, "rows", "bytes" (the same
+    however rows are put into units), "columns" as JSON, "where", "keys": what `put_run` tells of
+    the keys alone, or None. Raises BadInput, and what `put` raises.
     """
-    work = task.work(blobs)
-    found = []
-    first = 0
-    for table in _cut(batches):
-        found.append(_unit(blobs, work, table, where, first))
-        first += table.num_rows
-    return found
+    types = {name: _type(name, *each) for name, each in task.types.items()}
+    rule = Rule.of(task.rule)
+    return [_unit(blobs, task.key, rule, table_of(table, types), where, chunks)
+            for table in _cut(batches)]  # fmt: skip
 
 
 def _cut(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -132,47 +109,45 @@ def _cut(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def _unit(blobs: Blobs, work: Work, given: pa.Table, where: str, first: int) -> dict[str, Any]:
-    key = work.key
-    assert isinstance(key, str)
-    column_texts(given.slice(0, 0), key, "the key column")
-    table = in_order(table_of(given, work.types), key)
-    places: Any = RowPlaces(where, first)
-    tally = Tally("fail")
-    tally.records = given.num_rows
-    records = np.arange(table.num_rows, dtype=np.int32)
-    fit = fit_tables([(table, records)], [], tally, places, None)
-    result = finished(blobs, fit, work, tally, places)
-    keys = table[key].combine_chunks()
-    low, high = (plain(keys[at].as_py()) for at in (0, len(keys) - 1))
-    columns = [column_of(each) for each in table.schema]
+def _unit(
+    blobs: Blobs, key: str, rule: Rule, given: pa.Table, where: str, chunks: int
+) -> dict[str, Any]:
+    columns = [column_of(each) for each in given.schema]
+    refuse_unknown(columns)
+    table = canonical(given, columns)
+    rule = for_columns(rule, mark_key(columns, key))
+    try:
+        names, numbers = _split(table, rule, key)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error.what}", error.fix, **error.facts) from None
+    by_key = pc.sort_indices(table[key]).to_numpy()
+    order = by_key[np.argsort(numbers[by_key], kind="stable")] if len(names) > 1 else by_key
+    rows = table.take(pa.array(order))
+    counts = np.bincount(numbers, minlength=len(names)).tolist()
+    keys = None
+    if not rule.by_key:
+        keys = put_run(
+            blobs, table.select([key]).take(pa.array(by_key)), key, [len(by_key)], chunks
+        )
     return {
-        **result,
-        "bytes": size_of(table, columns),  # shards are cut by it, so no partition may show in it
+        **put_run(blobs, rows, key, counts, chunks),
+        "splits": [list(each) for each in zip(names, counts, strict=True)],
+        "rows": rows.num_rows,
+        "bytes": size_of(rows, columns),
         "columns": [asdict(each) for each in columns],
-        "records": given.num_rows,
-        "low": low,
-        "high": high,
         "where": where,
-        "first": first,
-        "repeated": repeated(keys),
+        "keys": keys,
     }
 
 
-def in_order(table: pa.Table, key: str) -> pa.Table:
-    """The rows by their key; as they are where they lie so already, or no key can be compared."""
-    values = table[key].combine_chunks()
-    if len(values) < 2 or values.null_count or not _comparable(values.type):
-        return table
-    if pc.all(pc.less_equal(values.slice(0, len(values) - 1), values.slice(1))).as_py():
-        return table
-    return table.take(pc.sort_indices(values))
-
-
-def _comparable(kind: pa.DataType) -> bool:
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    data = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-    return bool(text or data or pa.types.is_integer(kind))
+def _split(table: pa.Table, rule: Rule, key: str) -> tuple[list[str], Any]:
+    """Names of splits, and for each row the number of its own. Raises BadInput: a row without a
+    key or a split."""
+    hashes = None
+    if table[key].null_count or rule.by_hash:
+        hashes = key_hashes(column_texts(table, key, "the key column"))
+    names = found_names(rule, table)
+    return names, assign(rule, table, hashes, names)
 
 
 def with_key(table: pa.Table, key: KeyFunction | None, entry: str) -> pa.Array:
@@ -198,8 +173,3 @@ def with_key(table: pa.Table, key: KeyFunction | None, entry: str) -> pa.Array:
     except PenstockError as error:
         raise Passing(error) from error
     return pa.array(texts, pa.string())
-
-
-def told_places(results: Iterable[Mapping[str, Any]]) -> list[RowPlaces]:
-    """Of each unit, for the caller."""
-    return [RowPlaces(each["where"], each["first"]) for each in results]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,26 +11,22 @@ import pyarrow as pa
 
 from penstock.base.errors import BadInput
 from penstock.base.hashing import digest_json
+from penstock.data.clusters.cuts import Layout
 from penstock.data.clusters.port import ClusterRows
 from penstock.data.clusters.repeats import all_repeated
-from penstock.data.clusters.units import Task, told_places
+from penstock.data.clusters.units import Task
 from penstock.data.columns import Column, column_of_type
 from penstock.data.keys import KEY, KeyFunction, column_texts
 from penstock.data.manifest import Lineage, Manifest, write_manifest
-from penstock.data.preparation.asking import Asked, asked_of
-from penstock.data.preparation.assembly import (
-    columns_of,
-    laid,
-    piles,
-    repeated_keys,
-    shelve,
-)
+from penstock.data.preparation.asking import Asked, as_dicts, asked_of
+from penstock.data.preparation.assembly import columns_of, repeated_keys
 from penstock.data.preparation.bad import account
 from penstock.data.preparation.commit import commit
 from penstock.data.preparation.from_function import told_types
 from penstock.data.preparation.past import Past, Prepared, Request, reason, reuse
 from penstock.data.preparation.running import OnProgress, Progress, Ran
 from penstock.data.preparation.schema import merged
+from penstock.data.preparation.storing import refuse_empty, shard_rows, shards_of, written_of
 from penstock.data.preparation.tables import column_from
 from penstock.data.preparation.whole import Whole
 from penstock.data.shards import Written
@@ -44,6 +39,7 @@ if TYPE_CHECKING:
     from penstock.jobs.stores import Stores
 
 CODE = 1  # raised when equal rows would give another version
+_KEYS = 1 << 22  # that are looked at together
 
 
 def make_version(
@@ -69,18 +65,12 @@ def make_version(
     column, own = _key_column(rows, asked)
     with pinned(stores.meta):
         task = Task(column, asked.rule.spec(), _types(asked.types)).put(stores.blobs)
-        sorted_rows = rows if own else rows.keyed(key if callable(key) else None)
-        results = in_key_order(sorted_rows.units(task, column))
+        named = rows if own else rows.keyed(key if callable(key) else None)
+        results = named.units(task, column)
         if on_progress is not None:
             count = sum(each["rows"] for each in results)
             on_progress(Progress("units", len(results), len(results), count))
-
-        def elsewhere(
-            payloads: list[dict[str, Any]], shared: dict[str, Any]
-        ) -> list[dict[str, Any]]:
-            return rows.shards(task, payloads, shared)
-
-        written = _written(stores, asked, rows, results, elsewhere, on_progress)
+        written = _written(stores, asked, rows, results, task, on_progress)
         return _committed(stores, asked, rows, written)
 
 
@@ -120,46 +110,43 @@ def _types(types: Mapping[str, Type]) -> dict[str, tuple[str, dict[str, Any]]]:
     return {name: (each.meaning, each.options) for name, each in types.items()}
 
 
-def in_key_order(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The units by their keys.
-
-    Raises BadInput where the keys of two overlap, as then the rows did not come in one order.
-    """
-    found = sorted(results, key=lambda each: (each["low"], each["high"]))
-    for one, other in pairwise(found):
-        if one["high"] > other["low"]:
-            raise BadInput(
-                f"the cluster did not sort the rows by their key: {other['low']!r} came behind "
-                f"{one['high']!r}",
-                "Text is sorted by code points; give the column the collation UTF8_BINARY.",
-            )
-    return found
-
-
 def _written(
     stores: Stores,
     asked: Asked,
     rows: ClusterRows,
     results: list[dict[str, Any]],
-    elsewhere: Any,
+    task: str,
     on_progress: OnProgress | None,
 ) -> Written:
     if not results:
         raise BadInput(f"{rows.label} has no rows", "Look at its filters, and at its inputs.")
-    places: Any = told_places(results)
-    found = [
-        (places[number], True, [column_from(column) for column in each["columns"]])
-        for number, each in enumerate(results)
-    ]
-    nobody = account((each["records"], list, 0) for each in results)
-    ran = Ran(results, merged(found), True, nobody, len(results), 0)
-    columns, key = columns_of(asked, ran)
-    whole = laid(asked, ran, places)
-    named, count = all_repeated(results, places)
-    if count:
-        content = asked.key is None and key not in rows.schema().names
-        raise repeated_keys(named, count, key, rows.unique, content)
-    return shelve(stores, asked, whole, piles(whole), columns, key, None, 0, on_progress, elsewhere)
+    found = [(_place(each), True, [column_from(c) for c in each["columns"]]) for each in results]
+    columns, key = columns_of(asked, Ran(results, merged(found), True, account([]), 0, 0))
+    layout = Layout(results, asked.rule.names)
+    shared = {"columns": as_dicts(columns), "key": key, "schemas": layout.schemas}
+
+    def make(wanted: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+        return rows.shards(task, list(wanted.values()), shared)
+
+    def refuse_repeated(found: Iterable[Mapping[str, Any]]) -> None:
+        named, count = all_repeated([each["repeated"] for each in found])
+        if count:
+            content = asked.key is None and key not in rows.schema().names
+            raise repeated_keys(named, count, key, rows.unique, content)
+
+    total = sum(each["rows"] for each in results)
+    refuse_empty(layout.heaps, total)
+    if layout.keys is not None:  # rows of one key may be in two splits
+        payloads = [{**each, "keys": True} for each in layout.keys.payloads(_KEYS)]
+        refuse_repeated(rows.shards(task, payloads, shared))
+    step = shard_rows(total, sum(each["bytes"] for each in results))
+    made = shards_of(stores, layout.heaps, step, shared, make, on_progress)
+    refuse_repeated(made.values())
+    return written_of(stores, asked, layout.heaps, columns, key, made, total)
+
+
+def _place(result: Mapping[str, Any]) -> Callable[[str], str]:
+    return lambda _column: str(result["where"])
 
 
 # the commit

@@ -8,44 +8,36 @@ so that readers map all but the last of a split on whole pages, whatever the uni
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from penstock.base.errors import BadInput
-from penstock.base.hashing import digest_json
 from penstock.data.columns import Column
-from penstock.data.content import Content
 from penstock.data.keys import KEY
-from penstock.data.manifest import Shard, Split
 from penstock.data.preparation import shelf
 from penstock.data.preparation.asking import Asked, as_dicts
 from penstock.data.preparation.finishing import ROW
 from penstock.data.preparation.keyruns import Run, groups
 from penstock.data.preparation.places import RECORD, Places
-from penstock.data.preparation.running import OnProgress, Progress, Ran
-from penstock.data.references import OBJECTS_SCHEMA
-from penstock.data.shards import SHARD_BYTES, SHARD_ROWS, Written
-from penstock.data.statistics import gatherers, read_sketches, sketch_table
+from penstock.data.preparation.running import OnProgress, Ran
+from penstock.data.preparation.storing import refuse_empty, shard_rows, shards_of, written_of
+from penstock.data.shards import Written
 from penstock.data.types import mark_key
 from penstock.jobs.map import UnitContext, run_map
 
 if TYPE_CHECKING:
     from penstock.jobs.stores import Stores
 
-CODE = 3  # raised when equal rows would give another shard
 _SHOWN = 5
 _ONE_PROCESS = 1 << 30  # bytes of rows that threads of this process write
 
 Rows = npt.NDArray[np.int64]
-Elsewhere = Callable[[list[dict[str, Any]], dict[str, Any]], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -252,17 +244,6 @@ def piles(whole: Laid) -> list[Pile]:
     ]  # fmt: skip
 
 
-def shard_rows(rows: int, size: int) -> int:
-    """Rows of a full shard: a power of two, so that rows that become a little larger or fewer
-    change nothing.
-
-    >>> shard_rows(1000, 1000 * 4100), shard_rows(1_000_000, 4_000_000), shard_rows(10, 10 << 30)
-    (8192, 262144, 1)
-    """
-    most = min(SHARD_ROWS, SHARD_BYTES * rows // max(1, size))
-    return 1 << max(0, int(math.log2(max(1, most))))
-
-
 def shelve(
     stores: Stores,
     asked: Asked,
@@ -273,145 +254,35 @@ def shelve(
     right: Mapping[str, Any] | None,
     workers: int,
     on_progress: OnProgress | None,
-    elsewhere: Elsewhere | None = None,
 ) -> Written:
     """Write all shards, those that are known aside, and gather what the manifest says of them.
 
-    elsewhere  has `shelf.shard` done for some payloads on other machines, in their order
     Raises BadInput for an empty split, and what `put` raises.
     """
-    _refuse_empty(heaps, whole.rows)
-    step = shard_rows(whole.rows, whole.bytes)
+    refuse_empty(heaps, whole.rows)
     shared: dict[str, Any] = {"columns": as_dicts(columns), "key": key}
     if any(each.index for each in heaps):
         shared |= {"units": [list(each) for each in whole.units], "right": right}
-    wanted = {
-        (heap.name, number): payload
-        for heap in heaps
-        for number, payload in enumerate(heap.payloads(step))
-    }
-    found = _shards(stores, asked, wanted, shared, whole.bytes, workers, on_progress, elsewhere)
-    return _written(stores, heaps, columns, key, asked, found, whole.rows)
+
+    def make(wanted: Mapping[str, dict[str, Any]]) -> Iterable[dict[str, Any]]:
+        if workers and whole.bytes > _ONE_PROCESS and len(wanted) > 1:
+            made = run_map(
+                stores, name=f"{asked.name}/shards", work="prepare", function=shelf.FUNCTION,
+                units=wanted, workers=min(workers, len(wanted)), shared=shared,
+            )  # fmt: skip
+            return (made.results[name] for name in wanted)
+        return _by_threads(stores, wanted.values(), shared, workers)
+
+    step = shard_rows(whole.rows, whole.bytes)
+    found = shards_of(stores, heaps, step, shared, make, on_progress)
+    return written_of(stores, asked, heaps, columns, key, found, whole.rows)
 
 
-def _refuse_empty(heaps: Sequence[Pile], total: int) -> None:
-    for heap in heaps:
-        if not heap.rows:
-            raise BadInput(
-                f'split "{heap.name}" got none of the {total} rows',
-                "Give it a larger share, leave it out, or bring more rows; "
-                'splits={"all": 1} keeps everything together.',
-                split=heap.name,
-                rows=total,
-            )
-
-
-def _shards(
-    stores: Stores,
-    asked: Asked,
-    wanted: Mapping[tuple[str, int], dict[str, Any]],
-    shared: dict[str, Any],
-    size: int,
-    workers: int,
-    on_progress: OnProgress | None,
-    elsewhere: Elsewhere | None,
-) -> dict[tuple[str, int], dict[str, Any]]:
-    """What `shelf.shard` gives, for each; remembered by the rows that a shard has."""
-    keys = {
-        which: digest_json(["shard", CODE, payload, shared]) for which, payload in wanted.items()
-    }
-    with stores.meta.read() as meta:
-        recalled = {which: meta.recall(key) for which, key in keys.items()}
-    known = {
-        which: memory
-        for which, memory in recalled.items()
-        if memory is not None and all(stores.blobs.exists(each) for each in memory["refs"])
-    }
-    missing = [which for which in wanted if which not in known]
-    rows = sum(each["rows"] for each in known.values())
-
-    def tell() -> None:
-        if on_progress is not None:
-            on_progress(Progress("shards", len(known), len(wanted), rows))
-
-    tell()
-    if elsewhere is not None:
-        made_there = elsewhere([wanted[which] for which in missing], shared) if missing else []
-        found = dict(zip(missing, made_there, strict=True))
-    elif workers and size > _ONE_PROCESS and len(missing) > 1:
-        units = {keys[which]: wanted[which] for which in missing}
-        made = run_map(
-            stores, name=f"{asked.name}/shards", work="prepare", function=shelf.FUNCTION,
-            units=units, workers=min(workers, len(units)), shared=shared,
-        )  # fmt: skip
-        found = {which: made.results[keys[which]] for which in missing}
-    else:
-        context = UnitContext(stores.blobs, stores.layout, shared, 0)
-        found = {}
-        threads = max(1, min(workers, os.cpu_count() or 1))
-        with ThreadPoolExecutor(threads) as pool:
-            results = pool.map(lambda which: shelf.shard(wanted[which], context), missing)
-            for which, result in zip(missing, results, strict=True):
-                known[which] = found[which] = result
-                rows += result["rows"]
-                tell()
-    with stores.meta.write() as tx:
-        for which, result in found.items():
-            tx.remember(keys[which], "unit", result, ())
-    return known | found
-
-
-def _written(
-    stores: Stores,
-    heaps: Sequence[Pile],
-    columns: Sequence[Column],
-    key: str,
-    asked: Asked,
-    found: Mapping[tuple[str, int], dict[str, Any]],
-    total: int,
-) -> Written:
-    shards, splits, tables = [], [], []
-    objects: set[str] = set()
-    gathered = gatherers(columns, but=key)
-    for heap in heaps:
-        content = Content(columns)
-        count = sum(name == heap.name for name, _ in found)
-        ours = [found[heap.name, number] for number in range(count)]
-        for number, each in enumerate(ours):
-            shards.append(Shard(heap.name, number, each["digest"], each["rows"], each["bytes"],
-                                each["format"]))  # fmt: skip
-            facts = shelf.read_shard_facts(stores.blobs, each["facts"])
-            tables.append(_named(facts["statistics"], heap.name, number))
-            for name, later in read_sketches(facts["sketches"], columns).items():
-                gathered[name].merge(later)
-            digests = facts["content"].to_pylist() if facts["content"] is not None else []
-            content.join([(row["values"], row["there"]) for row in digests])
-            if facts["objects"] is not None:
-                objects.update(facts["objects"]["digest"].to_pylist())
-        size = sum(each["bytes"] for each in ours)
-        share = asked.rule.shares.get(heap.name, heap.rows / total)
-        splits.append(Split(heap.name, heap.rows, len(ours), size, share, content.digest))
-    beside = {
-        "statistics": pa.concat_tables(tables).combine_chunks(),
-        "sketches": sketch_table(gathered.values()),
-        "objects": pa.table([sorted(objects)], schema=OBJECTS_SCHEMA) if objects else None,
-    }
-    return Written(
-        columns=list(columns),
-        key=key,
-        splits=splits,
-        shards=shards,
-        statistics={name: each.result() for name, each in gathered.items()},
-        checks={"no_duplicate_keys": True, "no_key_in_two_splits": True,
-                "keys": sum(each.rows for each in heaps)},
-        tables={name: table for name, table in beside.items() if table is not None},
-    )  # fmt: skip
-
-
-def _named(table: pa.Table | None, split: str, number: int) -> pa.Table:
-    assert table is not None
-    rows = table.num_rows
-    at = table.schema.get_field_index("split")
-    table = table.set_column(at, "split", pa.array([split] * rows, pa.string()))
-    at = table.schema.get_field_index("number")
-    return table.set_column(at, "number", pa.array([number] * rows, pa.int64()))
+def _by_threads(
+    stores: Stores, payloads: Iterable[dict[str, Any]], shared: dict[str, Any], workers: int
+) -> Iterator[dict[str, Any]]:
+    """Of this process, which end with the last shard."""
+    context = UnitContext(stores.blobs, stores.layout, shared, 0)
+    threads = max(1, min(workers, os.cpu_count() or 1))
+    with ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(lambda payload: shelf.shard(payload, context), payloads)

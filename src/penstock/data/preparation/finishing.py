@@ -43,9 +43,7 @@ OURS = (ROW, RECORD)  # columns of a blob that are none of the data
 class Work:
     """A preparation as a unit needs it.
 
-    same     columns whose equality makes rows equal, [] for all; None where the key tells
-    ordered  rows come in order of their key, a column of the data, by which whoever asked finds
-             equal ones: no run is made
+    same  columns whose equality makes rows equal, [] for all; None where the key tells
     """
 
     source: InputSource
@@ -56,7 +54,6 @@ class Work:
     types: dict[str, Type]
     bad: str
     same: list[str] | None
-    ordered: bool = False
 
 
 def finished(
@@ -124,7 +121,7 @@ def _finished(
     columns = named
     table = described(table, columns)
     splits = found_names(rule, table)
-    hashes = key_hashes(keys) if not work.ordered or rule.by_hash else None
+    hashes = key_hashes(keys)
     numbers = assign(rule, table, hashes, splits)
     order = np.argsort(numbers, kind="stable")
     counts = np.bincount(numbers, minlength=len(splits)).tolist()
@@ -132,13 +129,11 @@ def _finished(
     moved = moved.append_column(ROW, pa.array(order.astype(np.int32)))
     moved = moved.append_column(RECORD, pa.array(records[order]))
     found = _result(put_table(blobs, moved), table, columns, own)
-    if hashes is not None and not work.ordered:
-        found["run"] = put_run(blobs, hashes[order])
-        found["refs"].append(found["run"])
+    found["run"] = put_run(blobs, hashes[order])
     if same is not None:
         found["same"] = put_run(blobs, key_hashes(same)[order])
     found["splits"] = [list(each) for each in zip(splits, counts, strict=True)]
-    found["refs"] += _objects(table)
+    found["refs"] += [found["run"], *_objects(table)]
     found["unstable_key"] = asked.unstable() if isinstance(asked, Twice) else ""
     return found
 

@@ -7,7 +7,7 @@ number of rows alone; so a shard whose rows did not change is known, and not wri
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,12 +46,23 @@ def shard(payload: dict[str, Any], context: UnitContext) -> dict[str, Any]:
     """
     columns = [column_from(each) for each in context.shared["columns"]]
     table = _gathered(payload, context.shared, context.blobs, columns)
+    return made(context.blobs, table, payload, columns, context.shared["key"])
+
+
+def made(
+    blobs: Blobs,
+    table: pa.Table,
+    payload: Mapping[str, Any],
+    columns: Sequence[Column],
+    key: str,
+) -> dict[str, Any]:
+    """Write the shard of some rows; as `shard`. payload: "rows", "blocks"."""
     rows = table.slice(0, payload["rows"])
-    stored = store_shard(context.blobs, rows, columns)
+    stored = store_shard(blobs, rows, columns)
     content = BlockDigests(columns)
     objects = Objects()
     objects.add(rows)
-    found = gatherers(columns, but=context.shared["key"])
+    found = gatherers(columns, but=key)
     step = _block_rows(stored)
     for start in range(0, table.num_rows, step):
         block = _joined(table.slice(start, step))
@@ -68,7 +79,7 @@ def shard(payload: dict[str, Any], context: UnitContext) -> dict[str, Any]:
         "objects": None if listed is None else ipc(listed),
     }
     told = pa.table({name: pa.array([data], pa.large_binary()) for name, data in facts.items()})
-    digest = put_facts(context.blobs, told)
+    digest = put_facts(blobs, told)
     named = [] if listed is None else listed["digest"].to_pylist()
     return {
         "refs": [stored.digest, digest, *named],

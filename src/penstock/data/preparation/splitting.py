@@ -76,6 +76,11 @@ class Rule:
         return cls(spec["kind"], spec["column"], dict(spec["shares"]), dict(spec["until"]))
 
     @property
+    def by_key(self) -> bool:
+        """Whether rows of one key are in one split, whatever else they hold."""
+        return self.kind == "key"
+
+    @property
     def by_hash(self) -> bool:
         """Whether hashes of keys decide: not where all rows are in one split."""
         return self.kind == "key" and len(self.shares) > 1

@@ -104,6 +104,13 @@ def is_local(spark: Any) -> bool:
     return str(spark.sparkContext.master).startswith("local")
 
 
+def estimated_bytes(frame: Any) -> int:
+    """What Spark thinks that a frame's rows take: of files their size; where it does not know, more
+    than anybody has."""
+    plan = spoken(frame._jdf.queryExecution().optimizedPlan)
+    return int(str(plan.stats().sizeInBytes()))  # py4j gives a number, or Java's for a large one
+
+
 def spoken(call: Callable[[], T]) -> T:
     """What a call into Spark gives. Raises the family's error for one of Spark's."""
     try:

@@ -41,7 +41,8 @@ NAME = "penstock"
 
 
 class PenstockSource(DataSource):  # type: ignore[misc]
-    """Options of a write: blobs, task, report; of a read: blobs, manifest, split, columns."""
+    """Options of a write: blobs, task, chunks, report; of a read: blobs, manifest, split,
+    columns."""
 
     @classmethod
     def name(cls) -> str:
@@ -59,7 +60,7 @@ class PenstockSource(DataSource):  # type: ignore[misc]
 
     def writer(self, schema: Any, overwrite: bool) -> UnitWriter:
         url, task, report = (_option(self.options, each) for each in ("blobs", "task", "report"))
-        return UnitWriter(url, task, report)
+        return UnitWriter(url, task, int(_option(self.options, "chunks")), report)
 
 
 def _option(options: Any, name: str) -> str:
@@ -82,10 +83,11 @@ class Units(WriterCommitMessage):  # type: ignore[misc]
 
 
 class UnitWriter(DataSourceArrowWriter):  # type: ignore[misc]
-    """url of the blobs; task: digest of the blob that says what to do; report: the file."""
+    """url of the blobs; task: digest of the blob that says what to do; chunks: of a unit; report:
+    the file."""
 
-    def __init__(self, url: str, task: str, report: str) -> None:
-        self._url, self._task, self._report = url, task, report
+    def __init__(self, url: str, task: str, chunks: int, report: str) -> None:
+        self._url, self._task, self._chunks, self._report = url, task, chunks, report
 
     def write(self, iterator: Iterator[pa.RecordBatch]) -> Units:
         """On an executor. Raises Passing."""
@@ -97,7 +99,7 @@ class UnitWriter(DataSourceArrowWriter):  # type: ignore[misc]
         def work() -> list[dict[str, Any]]:
             task, blobs = Task.read(self._url, self._task)
             tables = (moments_in_utc(pa.Table.from_batches([each])) for each in iterator)
-            return write_units(blobs, task, where, tables)
+            return write_units(blobs, task, where, tables, self._chunks)
 
         return Units(told(work))
 

@@ -1,10 +1,13 @@
 """A DataFrame becomes a version: the script's side.
 
-Two jobs. The first sorts the rows by their key and writes them through the data source
-(`source.UnitWriter`); Spark commits it into memory of this script's, which it opens as a file. The
-second writes the shards. Both may be tried again or run twice by Spark: blobs are named by their
-content, and only what tasks told whose attempts count is used. The version is one row, which the
-script commits.
+Two jobs. The first writes the rows through the data source (`source.UnitWriter`), as sorted runs;
+Spark commits it into memory of this script's, which it opens as a file. The second merges these
+into shards: Spark itself sorts nothing and shuffles nothing. Both may be tried again or run twice
+by Spark: blobs are named by their content, and only what tasks told whose attempts count is used.
+The version is one row, which the script commits.
+
+Each shard is merged from some rows of each run, so that work grows with the square of the rows.
+Beyond `_SORTED` it is Spark that sorts, and runs that hardly overlap.
 """
 
 from __future__ import annotations
@@ -12,21 +15,29 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from penstock.base.errors import BadInput
+from penstock.blobs import Blobs, open_blobs
 from penstock.data.clusters.port import ClusterRows
 from penstock.data.clusters.refusing import refuse_near_blobs
 from penstock.data.clusters.sending import results
 from penstock.data.clusters.shelving import shelved
-from penstock.data.clusters.units import with_key
+from penstock.data.clusters.units import CHUNKS, FEW_CHUNKS, with_key
 from penstock.data.clusters.version import make_version
 from penstock.data.keys import KEY, KeyFunction
 from penstock.data.preparation.past import Prepared
 from penstock.data.preparation.steps import entry_of
-from penstock.data.spark.session import check_session, is_local, need_pyspark, spoken
+from penstock.data.spark.session import (
+    check_session,
+    estimated_bytes,
+    is_local,
+    need_pyspark,
+    spoken,
+)
 from penstock.data.spark.types import arrow_schema_of, moments_in_utc
 from penstock.data.types import Types
 
@@ -34,6 +45,7 @@ if TYPE_CHECKING:
     from penstock.jobs.stores import Stores
 
 Batches = Iterable[pa.RecordBatch]
+_SORTED = 32 << 30  # bytes of a frame, as Spark estimates them
 
 
 class DataFrameRows:
@@ -67,8 +79,10 @@ class DataFrameRows:
         with os.fdopen(os.memfd_create("penstock-units")) as report:  # nothing is left by SIGKILL
             place = f"/proc/{os.getpid()}/fd/{report.fileno()}"
             options = {"blobs": self._stores.blobs.url, "task": task, "report": place}
-            quoted = "`" + key.replace("`", "``") + "`"
-            writer = self._frame.sort(quoted).write.format(NAME).mode("append").options(**options)
+            frame, chunks = self._frame, CHUNKS
+            if estimated_bytes(frame) > _SORTED:
+                frame, chunks = frame.sort("`" + key.replace("`", "``") + "`"), FEW_CHUNKS
+            writer = frame.write.format(NAME).mode("append").options(**options, chunks=str(chunks))
             spoken(writer.save)
             return results(json.load(report))
 
@@ -77,7 +91,7 @@ class DataFrameRows:
     ) -> list[dict[str, Any]]:
         count = len(payloads)
         numbers = self._spark.range(0, count, 1, count)
-        work = _shelving(self._stores.blobs.url, task, list(payloads), shared)
+        work = _shelving(self._stores.blobs, task, payloads, shared)
         rows = spoken(numbers.mapInArrow(work, "number long, told string").collect)
         found = {row["number"]: json.loads(row["told"]) for row in rows}
         return results(found[number] for number in range(count))
@@ -124,12 +138,25 @@ def _keying(key: KeyFunction | None) -> Callable[[Batches], Iterator[pa.RecordBa
 
 
 def _shelving(
-    url: str, task: str, payloads: list[dict[str, Any]], shared: dict[str, Any]
+    blobs: Blobs, task: str, payloads: Sequence[dict[str, Any]], shared: dict[str, Any]
 ) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
+    """The payloads are one blob, of which each task reads its own: it is sent to none."""
+    lines = [json.dumps(each).encode() for each in [shared, *payloads]]
+    ends = [0, *accumulate(map(len, lines))]
+    plan, url = blobs.put(b"".join(lines)), blobs.url
+
     def write(batches: Batches) -> Iterator[pa.RecordBatch]:
+        store = open_blobs(url)
+
+        def line(number: int) -> dict[str, Any]:
+            start, end = ends[number], ends[number + 1]
+            return dict(json.loads(store.read(plan, start, end - start)))
+
         for batch in batches:
             numbers = batch.column(0).to_pylist()
-            texts = [json.dumps(shelved(url, task, payloads[number], shared)) for number in numbers]
+            texts = [
+                json.dumps(shelved(url, task, line(number + 1), line(0))) for number in numbers
+            ]
             yield pa.RecordBatch.from_pydict(
                 {"number": pa.array(numbers, pa.int64()), "told": pa.array(texts, pa.string())}
             )
