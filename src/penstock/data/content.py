@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from penstock.data.columns import Column, one_chunk
 from penstock.data.encoding import Encoded, encoded
 
 BLOCK = 256  # rows
+_ONES = memoryview(b"\1" * BLOCK)
+_ALL = hashlib.sha256(_ONES).digest()
 
 
 class Content:
@@ -71,9 +74,12 @@ class BlockDigests:
     def add(self, table: pa.Table) -> None:
         for column, values, there in zip(self._columns, self._values, self._there, strict=True):
             array = one_chunk(table[column.name])
-            valid = array.is_valid().to_numpy(zero_copy_only=False)
-            flags = np.ascontiguousarray(valid, dtype="u1")
-            there.add(Encoded(flags.data, np.arange(len(flags) + 1)))
+            if array.null_count:
+                valid = array.is_valid().to_numpy(zero_copy_only=False)
+                flags = np.ascontiguousarray(valid, dtype="u1")
+                there.add(Encoded(flags.data, np.arange(len(flags) + 1)))
+            else:
+                there.add_ones(len(array))
             values.add(encoded(array, column))
 
     def take(self) -> list[tuple[bytes, bytes]]:
@@ -95,16 +101,27 @@ class _Blocks:
         self._done: list[bytes] = []
 
     def add(self, values: Encoded) -> None:
-        rows = len(values.ends) - 1
-        for start, stop in self._cuts(rows):
-            self._take(values.data[values.ends[start] : values.ends[stop]], stop - start)
+        cuts = self._cuts(len(values.ends) - 1)
+        places = values.ends[cuts].tolist()
+        for rows, (start, stop) in zip(np.diff(cuts).tolist(), pairwise(places), strict=True):
+            self._take(values.data[start:stop], rows)
 
-    def _cuts(self, rows: int) -> list[tuple[int, int]]:
-        """Where blocks end among the next rows."""
-        ends = [*range(BLOCK - self._rows, rows, BLOCK), rows]
-        return list(zip([0, *ends[:-1]], ends, strict=True)) if rows else []
+    def add_ones(self, rows: int) -> None:
+        """As many bytes of 1: what is so common that most of it is not hashed again."""
+        for start, stop in pairwise(self._cuts(rows)):
+            if stop - start == BLOCK:
+                self._done.append(_ALL)
+            else:
+                self._take(_ONES[: stop - start], stop - start)
+
+    def _cuts(self, rows: int) -> list[int]:
+        """Where blocks end among the next rows, and their ends."""
+        return [0, *range(BLOCK - self._rows, rows, BLOCK), rows] if rows else [0]
 
     def _take(self, data: memoryview, rows: int) -> None:
+        if rows == BLOCK:
+            self._done.append(hashlib.sha256(data).digest())
+            return
         self._open.update(data)
         self._rows += rows
         if self._rows == BLOCK:

@@ -7,24 +7,28 @@ that a reader knows it for what was written, without reading the rest of the blo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
 from penstock.base.errors import Damaged
 from penstock.base.hashing import short
 from penstock.blobs import Blobs
-from penstock.data.columns import one_chunk
+
+Order = npt.NDArray[np.integer[Any]]
 
 
 def put_run(
-    blobs: Blobs, rows: pa.Table, key: str, counts: Sequence[int], chunks: int
+    blobs: Blobs, rows: pa.RecordBatch, order: Order, counts: Sequence[int], key: str, chunks: int
 ) -> dict[str, Any]:
     """Store a run; what has to be known to read parts of it, as JSON.
 
-    rows    part after part, each in order of the key
+    order   numbers of the rows: part after part, each in order of the key
     counts  rows of each part
     chunks  of the run, about
     returns "blob", "schema" (of Arrow, in hexadecimal), "parts": of each "at", where it begins, and
@@ -32,47 +36,37 @@ def put_run(
             behind these the last key of all
     Raises what `put` raises.
     """
-    batch = _one_batch(rows)
-    step = max(1, -(-rows.num_rows // chunks))
-    messages: list[memoryview] = []
+    step = max(1, -(-len(order) // chunks))
     parts: list[dict[str, Any]] = []
-    first = at = 0
-    for count in counts:
-        starts = range(first, first + count, step)
-        own = [_message(batch, start, min(start + step, first + count)) for start in starts]
-        ends = [*starts, first + count - 1] if count else []
-        parts.append(
-            {
-                "at": at,
-                "rows": [min(step, first + count - start) for start in starts],
-                "sizes": [len(each) for each in own],
-                "sums": [xxhash.xxh3_64_hexdigest(each) for each in own],
-                "keys": [plain(batch[key][row].as_py()) for row in ends],
-            }
-        )
-        messages += own
-        at += sum(map(len, own))
-        first += count
-    blob = blobs.put(_bytes(messages), mend=True)
-    return {"blob": blob, "schema": batch.schema.serialize().to_pybytes().hex(), "parts": parts}
+
+    def messages() -> Iterator[bytes]:  # one at a time, in memory that is warm
+        first = at = 0
+        for count in counts:
+            ends = [*range(first, first + count, step), first + count]
+            part: dict[str, Any] = {"at": at, "rows": np.diff(ends).tolist(), "sizes": []}
+            part |= {"sums": [], "keys": _keys(rows[key], order, ends) if count else []}
+            for start, end in pairwise(ends):
+                message = rows.take(pa.array(order[start:end])).serialize()
+                part["sizes"].append(len(message))
+                part["sums"].append(xxhash.xxh3_64_hexdigest(message))
+                yield memoryview(message)  # type: ignore[misc]  # as good as bytes to be written
+            parts.append(part)
+            at += sum(part["sizes"])
+            first += count
+
+    blob = blobs.put(messages(), mend=True)
+    return {"blob": blob, "schema": rows.schema.serialize().to_pybytes().hex(), "parts": parts}
+
+
+def _keys(keys: pa.Array, order: Order, ends: Sequence[int]) -> list[Any]:
+    """The first key of each chunk, and the last one."""
+    rows = order[[*ends[:-1], ends[-1] - 1]]
+    return [plain(each) for each in keys.take(pa.array(rows)).to_pylist()]
 
 
 def plain(key: Any) -> Any:
     """A key as JSON has it, in the same order."""
     return key.hex() if isinstance(key, bytes) else key
-
-
-def _one_batch(rows: pa.Table) -> pa.RecordBatch:
-    arrays = [one_chunk(each) for each in rows.columns]
-    return pa.RecordBatch.from_arrays(arrays, schema=rows.schema)
-
-
-def _message(batch: pa.RecordBatch, start: int, end: int) -> memoryview:
-    return memoryview(batch.slice(start, end - start).serialize())
-
-
-def _bytes(messages: Sequence[memoryview]) -> Iterable[bytes]:
-    yield from messages  # type: ignore[misc]  # a memoryview is as good as bytes to hash and write
 
 
 def read_chunks(

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from penstock.base.errors import BadInput, NotFound, PenstockError
 from penstock.base.hashing import canonical_json
 from penstock.blobs import Blobs, open_blobs
+from penstock.data.arrow_files import one_batch
 from penstock.data.at_rest import size_of
 from penstock.data.clusters.runs import put_run
 from penstock.data.clusters.sending import Passing
@@ -122,21 +123,19 @@ def _unit(
         raise BadInput(f"{where}: {error.what}", error.fix, **error.facts) from None
     by_key = pc.sort_indices(table[key]).to_numpy()
     order = by_key[np.argsort(numbers[by_key], kind="stable")] if len(names) > 1 else by_key
-    rows = table.take(pa.array(order))
     counts = np.bincount(numbers, minlength=len(names)).tolist()
-    keys = None
+    batch = one_batch(table)
+    alone = None
     if not rule.by_key:
-        keys = put_run(
-            blobs, table.select([key]).take(pa.array(by_key)), key, [len(by_key)], chunks
-        )
+        alone = put_run(blobs, batch.select([key]), by_key, [len(by_key)], key, chunks)
     return {
-        **put_run(blobs, rows, key, counts, chunks),
+        **put_run(blobs, batch, order, counts, key, chunks),
         "splits": [list(each) for each in zip(names, counts, strict=True)],
-        "rows": rows.num_rows,
-        "bytes": size_of(rows, columns),
+        "rows": batch.num_rows,
+        "bytes": size_of(table, columns),
         "columns": [asdict(each) for each in columns],
         "where": where,
-        "keys": keys,
+        "keys": alone,
     }
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from penstock.jobs.map import UnitContext
 
 FUNCTION = "penstock.data.preparation.shelf:shard"
-_BLOCK_ROWS, _BLOCK_BYTES = 4096, 4 << 20  # of rows that are looked at together
+_BLOCK_ROWS, _BLOCK_BYTES = 1 << 14, 4 << 20  # of rows that are looked at together
 
 Rows = npt.NDArray[np.int64]
 

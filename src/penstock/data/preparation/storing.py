@@ -23,7 +23,7 @@ from penstock.data.statistics import gatherers, read_sketches, sketch_table
 if TYPE_CHECKING:
     from penstock.jobs.stores import Stores
 
-CODE = 3  # raised when equal rows would give another shard
+CODE = 4  # raised when equal rows would give another shard
 
 Which = tuple[str, int]  # a split, and the number of a shard in it
 Make = Callable[[Mapping[str, dict[str, Any]]], Iterable[dict[str, Any]]]

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from penstock.jobs.stores import Stores
 
 Batches = Iterable[pa.RecordBatch]
+_ROUNDS, _MOST = 4, 16  # tasks for each core, shards of a task
 _SORTED = 32 << 30  # bytes of a frame, as Spark estimates them
 
 
@@ -90,11 +91,17 @@ class DataFrameRows:
         self, task: str, payloads: Sequence[dict[str, Any]], shared: dict[str, Any]
     ) -> list[dict[str, Any]]:
         count = len(payloads)
-        numbers = self._spark.range(0, count, 1, count)
+        numbers = self._spark.range(0, count, 1, self._tasks(count))
         work = _shelving(self._stores.blobs, task, payloads, shared)
         rows = spoken(numbers.mapInArrow(work, "number long, told string").collect)
         found = {row["number"]: json.loads(row["told"]) for row in rows}
         return results(found[number] for number in range(count))
+
+    def _tasks(self, shards: int) -> int:
+        """How many tasks write some shards: each costs a Python process 0.1 s before it begins, and
+        all of a task's are written again if it dies."""
+        rounds = _ROUNDS * int(self._spark.sparkContext.defaultParallelism)
+        return min(shards, max(rounds, -(-shards // _MOST)))
 
 
 def write(
