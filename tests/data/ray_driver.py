@@ -65,7 +65,9 @@ def writing(stores: Stores) -> dict[str, Any]:
         "why": again.why,
         "content keys": one == other and list(one) == sorted(one),
         "twice": error_of(
-            lambda: prepare(stores, "bad", shuffled(10).union(shuffled(10)), key="id")
+            lambda: prepare(
+                stores, "bad", shuffled(10).union(shuffled(10)), key="id", splits={"all": 1}
+            )
         ),
         "missing": error_of(
             lambda: prepare(

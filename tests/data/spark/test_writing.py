@@ -10,6 +10,8 @@ from penstock.base.errors import BadInput, UserCodeFailed
 from penstock.base.settings import load_settings
 from penstock.data.preparation import prepare
 from penstock.data.reading import read_split
+from penstock.data.spark import writing
+from penstock.data.spark.session import estimated_bytes
 from penstock.data.spark.writing import write
 from penstock.data.types import Episode
 from penstock.jobs.stores import open_stores
@@ -119,6 +121,42 @@ def test_shards_follow_from_the_rows_and_not_from_the_partitions(spark, stores, 
     )
     assert one.shards.digests() == other.shards.digests()
     assert one.shards.numbers("rows").tolist() == [1 << 18, 300_000 - (1 << 18)]
+
+
+def test_what_spark_sorts_because_it_is_large_is_the_same_version(
+    spark, stores, manifest, monkeypatch
+):
+    frame = spark.range(300_000).repartition(5)
+    told = write(stores, frame, "merged", key="id", splits=SPLITS)
+    monkeypatch.setattr(writing, "_SORTED", 0)
+    sorted_once = []
+    monkeypatch.setattr(type(frame), "sort", once_more(type(frame).sort, sorted_once))
+    made = write(stores, frame, "sorted", key="id", splits=SPLITS)
+    assert sorted_once and manifest(made).shards.digests() == manifest(told).shards.digests()
+
+
+def once_more(method, calls):
+    def run(self, *given):
+        calls.append(given)
+        return method(self, *given)
+
+    return run
+
+
+def test_what_spark_cannot_estimate_is_large(spark):
+    assert estimated_bytes(spark.range(1000)) < 1 << 20
+    both = spark.range(1 << 40).crossJoin(spark.range(1 << 40))
+    assert estimated_bytes(both) > writing._SORTED
+
+
+def test_a_key_in_two_splits_is_told_with_its_partitions(spark, stores, versions):
+    frame = spark.range(200).repartition(3)
+    frame = frame.selectExpr("id % 150 AS id", "if(id < 150, 'train', 'test') AS split")
+    with pytest.raises(BadInput, match="keys name several rows") as caught:
+        write(stores, frame, "twice", key="id", splits="split")
+    assert caught.value.facts["count"] == 50
+    assert "(partition " in caught.value.what
+    assert versions() == []
 
 
 @pytest.mark.parametrize(
