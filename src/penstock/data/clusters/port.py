@@ -43,7 +43,7 @@ class ClusterRows(Protocol):
         ...
 
     def units(self, task: str, key: str) -> list[dict[str, Any]]:
-        """Have all rows written, those of a task in order of their key: what `write_units` told.
+        """Have all rows written: what `write_units` told of them.
 
         task  digest of the blob that says what to do (`units.Task`)
         """
@@ -52,5 +52,5 @@ class ClusterRows(Protocol):
     def shards(
         self, task: str, payloads: Sequence[dict[str, Any]], shared: dict[str, Any]
     ) -> list[dict[str, Any]]:
-        """`shelf.shard` of each payload, on the cluster, in their order."""
+        """`shelving.shelved` of each payload, on the cluster, in their order."""
         ...
