@@ -213,7 +213,11 @@ def _hash_bytes(array: pa.Array) -> Hashes:
     small[:-_WORD] = np.frombuffer(data, np.uint8, len(small) - _WORD, int(ends[0]))
     whole: Hashes = np.ndarray(len(small) - _WORD, "<u8", small, strides=(1,))  # at each byte
     found = mix(sizes.astype(np.uint64))
-    for at in range(0, min(int(sizes.max()), _LONGEST), _WORD):
+    least, most = int(sizes.min()), int(sizes.max())
+    for at in range(0, min(most, _LONGEST), _WORD):
+        if at + _WORD <= least and most <= _LONGEST:  # all values have all of it
+            found = mix(found ^ whole[starts + at])
+            continue
         rows = np.flatnonzero((sizes > at) & (sizes <= _LONGEST))
         left = np.minimum(sizes[rows] - at, _WORD).astype(np.uint64)
         kept = _ONES >> (np.uint64(64) - np.uint64(8) * left)
@@ -236,10 +240,12 @@ def mix(values: Hashes) -> Hashes:
     """A bijection of 64 bits that looks random. Source: splitmix64, Steele, Lea, Flood 2014."""
     with np.errstate(over="ignore"):
         found = values + np.uint64(0x9E3779B97F4A7C15)
-        found = (found ^ (found >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        found = (found ^ (found >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed: Hashes = found ^ (found >> np.uint64(31))
-    return mixed
+        found ^= found >> np.uint64(30)
+        found *= np.uint64(0xBF58476D1CE4E5B9)
+        found ^= found >> np.uint64(27)
+        found *= np.uint64(0x94D049BB133111EB)
+        found ^= found >> np.uint64(31)
+    return found
 
 
 def slices(array: pa.Array) -> list[memoryview]:
