@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 PENSTOCK, PARQUET, SORTED = "Penstock", "Spark's Parquet", "Spark's Parquet, sorted"
+NOTHING = "a Python data source that drops the rows"
 BYTES = {"events": 130, "vectors": 1032}  # of a row in Arrow
 COLUMNS = {
     "events": (
@@ -64,8 +65,8 @@ class Kind:
 
     def measure(self, rounds: int) -> None:
         for number in range(rounds):
-            parts = [self.penstock, self.parquet, self.in_order]
-            for part in parts[number % 3 :] + parts[: number % 3]:
+            parts = [self.penstock, self.parquet, self.in_order, self.nothing]
+            for part in parts[number % 4 :] + parts[: number % 4]:
                 part(number)
 
     def frame(self) -> Any:
@@ -95,6 +96,15 @@ class Kind:
     def in_order(self, number: int) -> None:
         self._parquet(SORTED, number, self.frame().sort("id"))
 
+    def nothing(self, number: int) -> None:
+        """What any writer in Python takes that is given the rows by Spark."""
+        self.spark.dataSource.register(dropping())
+        self.took(
+            NOTHING,
+            "write",
+            lambda: self.frame().write.format("dropping").mode("append").save(),
+        )
+
     def _parquet(self, subject: str, number: int, frame: Any) -> None:
         path = str(self.folder / f"parquet-{self.kind}-{number}")
         self.took(subject, "write", lambda: frame.write.parquet(path))
@@ -114,6 +124,30 @@ class Kind:
         call()
         sample = [subject, f"{self.kind}: {metric}", time.monotonic() - began]
         print("SAMPLE" + json.dumps(sample), flush=True)
+
+
+def dropping() -> type:
+    from pyspark.sql.datasource import DataSource, DataSourceArrowWriter, WriterCommitMessage
+
+    class Writer(DataSourceArrowWriter):  # type: ignore[misc]
+        def write(self, iterator: Any) -> Any:
+            for _ in iterator:
+                pass
+            return WriterCommitMessage()
+
+        def commit(self, messages: Any) -> None: ...
+
+        def abort(self, messages: Any) -> None: ...
+
+    class Dropping(DataSource):  # type: ignore[misc]
+        @classmethod
+        def name(cls) -> str:
+            return "dropping"
+
+        def writer(self, schema: Any, overwrite: bool) -> Any:
+            return Writer()
+
+    return Dropping
 
 
 def noop(frame: Any) -> None:
