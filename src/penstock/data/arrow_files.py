@@ -62,6 +62,10 @@ class Spread(NamedTuple):
     batch: pa.RecordBatch
     parts: Mapping[int, list[memoryview]]
 
+    def bytes_of(self, values: pa.Array) -> list[memoryview]:
+        """Those of a column's numbers: of the array itself, or those that it stands for."""
+        return self.parts.get(values.buffers()[1].address) or [_bytes_of(values)]
+
 
 def spread(table: pa.Table) -> Spread:
     """A table's rows, without joining the parts of its large columns of fixed width."""
@@ -144,9 +148,25 @@ class _Sink:
         return bytearray(b"".join(bytes(data) for data in found))
 
 
+class Laid(NamedTuple):
+    """pieces: the file's bytes, in order. heads: number of a buffer -> where its head lies."""
+
+    pieces: list[memoryview]
+    heads: dict[int, int]
+
+
 def pieces(rows: pa.RecordBatch | Spread) -> list[memoryview]:
     """The file's bytes, in order; views of the rows' own buffers, for the most part."""
-    batch, parts = rows if isinstance(rows, Spread) else Spread(rows, {})
+    return lay(rows if isinstance(rows, Spread) else Spread(rows, {}), {}).pieces
+
+
+def lay(rows: Spread, heads: Mapping[int, bytes], mark: bytes = _MAGIC) -> Laid:
+    """A file, in which other bytes may lie directly before a buffer.
+
+    heads  by the buffer's number in the batch
+    mark   what the file begins with; Arrow's readers look at its end
+    """
+    batch, parts = rows
     sink = _Sink()
     with pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -154,11 +174,15 @@ def pieces(rows: pa.RecordBatch | Spread) -> list[memoryview]:
     block = _block(footer)
     body = block.offset + block.metadata
     head = sink.small(0, body)
+    head[: len(_MAGIC)] = mark.ljust(len(_MAGIC), b"\0")
     made: list[memoryview] = [memoryview(head)]
+    places = {}
     end = body
-    for at, offset, length in list(_buffers(head, block.offset)):
-        start = _up(end, PAGE if length >= PAGE else _SMALL)
-        made.append(_padding(start - end))
+    for number, (at, offset, length) in enumerate(list(_buffers(head, block.offset))):
+        before = heads.get(number, b"")
+        start = _up(end + len(before), PAGE if length >= PAGE else _SMALL)
+        places[number] = start - len(before)
+        made += [_padding(places[number] - end), memoryview(before)]
         if length:
             made += _laid(sink.written[body + offset], parts, length)
         struct.pack_into("<q", head, at, start - body)
@@ -169,7 +193,7 @@ def pieces(rows: pa.RecordBatch | Spread) -> list[memoryview]:
     struct.pack_into("<q", footer, block.at + 16, length)
     tail = bytes(footer) + struct.pack("<i", len(footer)) + _MAGIC
     made.append(memoryview(tail))
-    return [piece for piece in made if len(piece)]
+    return Laid([piece for piece in made if len(piece)], {each: places[each] for each in heads})
 
 
 def _laid(data: Any, parts: Mapping[int, list[memoryview]], length: int) -> list[memoryview]:

@@ -1,16 +1,17 @@
-"""A shard at rest: one blob of rows, as Parquet or as an Arrow IPC file.
+"""A shard at rest: one blob of rows, as Parquet, as an Arrow IPC file, or as both.
 
 Arrow where most bytes are such that compression gains little and reading them in place gains much:
 tensors, lists of numbers, tokens, pictures, sound, bytes that are compressed already. Such a file
-is laid out (see `arrow_files.py`) so that every node maps it as it is. Parquet (zstd, statistics)
-for the rest: features, text, keys, times, flags. The rows alone decide, so that equal rows always
-give an equal blob.
+is laid out (see `arrow_files.py`) so that every node maps it as it is. Where nearly all of it is
+tensors and lists that Parquet knows, it is a Parquet file, too, of the same values (`mapped.py`).
+Parquet (zstd, statistics) for the rest: features, text, keys, times, flags. The rows alone decide,
+so that equal rows always give an equal blob.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,14 +22,16 @@ import pyarrow.parquet as pq
 from penstock.base.errors import Damaged
 from penstock.base.hashing import short
 from penstock.blobs import Blobs
-from penstock.data.arrow_files import pieces, spread
+from penstock.data.arrow_files import Spread, pieces, spread
 from penstock.data.columns import Column, one_chunk
 from penstock.data.manifest import ShardFormat
+from penstock.data.mapped import arrow_part, empty_view, mapped, may_be_shared
 
 _RAW_KINDS = {"tensor", "list"}
 _RAW_MEANINGS = {"image", "encoded-image", "audio", "video", "point-cloud", "tokens"}
 _SAMPLE = 1 << 18  # bytes of a column that are compressed to see whether that gains anything
 _GAINS_LITTLE = 0.9  # of what it was
+_NEARLY_ALL = 0.75  # of the bytes: the others are in the file twice
 
 
 class Stored(NamedTuple):
@@ -44,15 +47,42 @@ def store_shard(blobs: Blobs, table: pa.Table, columns: Sequence[Column]) -> Sto
     """Write rows as one blob. Raises what `put` raises."""
     rows = spread(table)
     format = shard_format(rows.batch, columns)
-    data = pieces(rows) if format == "arrow" else [parquet(table, columns)]
+    data = _WRITERS[format](rows, table, columns)
     return Stored(put(blobs, data), table.num_rows, sum(map(len, data)), format)
 
 
 def shard_format(batch: pa.RecordBatch, columns: Sequence[Column]) -> ShardFormat:
     """How these rows are best kept."""
     sizes = {each.name: _size(batch[each.name], each) for each in columns}
-    raw = sum(sizes[each.name] for each in columns if _is_raw(batch[each.name], each))
-    return "arrow" if 2 * raw >= sum(sizes.values()) else "parquet"
+    raw = [each for each in columns if _is_raw(batch[each.name], each)]
+    of_raw, of_all = sum(sizes[each.name] for each in raw), sum(sizes.values())
+    if 2 * of_raw < of_all:
+        return "parquet"
+    shared = all(may_be_shared(batch[each.name], each) for each in raw)
+    return "mapped" if shared and raw and of_raw >= _NEARLY_ALL * of_all else "arrow"
+
+
+def _as_parquet(rows: Spread, table: pa.Table, columns: Sequence[Column]) -> list[memoryview]:
+    return [parquet(table, columns)]
+
+
+def _as_arrow(rows: Spread, table: pa.Table, columns: Sequence[Column]) -> list[memoryview]:
+    return pieces(rows)
+
+
+def _as_both(rows: Spread, table: pa.Table, columns: Sequence[Column]) -> list[memoryview]:
+    shared = [each for each in columns if may_be_shared(rows.batch[each.name], each)]
+    others = [each for each in columns if each not in shared]
+    rest = parquet(table.select([each.name for each in others]), others) if others else b""
+    whole = parquet(empty_view(table, shared), columns)
+    return mapped(rows, shared, whole, rest)
+
+
+_WRITERS: dict[ShardFormat, Callable[[Spread, pa.Table, Sequence[Column]], list[memoryview]]] = {
+    "parquet": _as_parquet,
+    "arrow": _as_arrow,
+    "mapped": _as_both,
+}
 
 
 def size_of(table: pa.Table, columns: Sequence[Column]) -> int:
@@ -136,6 +166,7 @@ def decode(
         if format == "parquet":
             # not `read_table`, which imports pyarrow.dataset: half a second
             return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns)
+        data = arrow_part(data if isinstance(data, pa.Buffer) else pa.py_buffer(data))
         table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
         return table if columns is None else table.select(columns)
     except (pa.ArrowException, OSError, KeyError) as error:  # the readers raise all of them

@@ -45,7 +45,8 @@ SHARD_SCHEMA = pa.schema(
 )
 _ITERATED = 4096  # shards that become Python objects at once
 
-ShardFormat = Literal["parquet", "arrow"]
+ShardFormat = Literal["parquet", "arrow", "mapped"]
+MAPPABLE = ("arrow", "mapped")  # formats of shards that are mapped as they lie
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Shard:
 
     number  counts from 0 in its split
     bytes   of the blob
-    format  of the blob: "parquet", or "arrow" for an Arrow IPC file
+    format  of the blob: "parquet", "arrow" for an Arrow IPC file, "mapped" for both in one
     """
 
     split: str

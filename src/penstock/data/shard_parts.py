@@ -2,13 +2,14 @@
 
 All columns: the blob is read whole and compared with its hash. Some: only their bytes are read, by
 ranges, and compared with the CRC-32 of their pages where they are Parquet, with nothing where they
-are Arrow; `verify` reads the whole blob all the same.
+are Arrow or both; `verify` reads the whole blob all the same.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ from penstock.data.at_rest import decode
 from penstock.data.columns import Column, described
 from penstock.data.formats.base import cut
 from penstock.data.manifest import Manifest, ShardFormat
+from penstock.data.mapped import arrow_length
 
 
 class Part(NamedTuple):
@@ -59,11 +61,12 @@ def read_part(
 
 def _ranges(blobs: Blobs, part: Part, names: list[str]) -> pa.Table:
     with blobs.open(part.digest) as stream:
-        file: Any = pa.PythonFile(stream, mode="r")
         try:
             if part.format == "parquet":
+                file: Any = pa.PythonFile(stream, mode="r")
                 parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
                 return parquet.read(columns=names)
+            file = pa.PythonFile(_Begin(stream), mode="r")
             schema = pa.ipc.open_file(file).schema
             fields = [schema.get_field_index(name) for name in names]
             options = pa.ipc.IpcReadOptions(included_fields=sorted(fields))
@@ -74,3 +77,32 @@ def _ranges(blobs: Blobs, part: Part, names: list[str]) -> pa.Table:
                 "Run `penstock data verify`; prepare the dataset again with fresh=True.",
                 digest=part.digest,
             ) from None
+
+
+class _Begin:
+    """The Arrow file that a blob begins with, as a file."""
+
+    closed = False
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._size = arrow_length(self._at, stream.seek(0, os.SEEK_END))
+        stream.seek(0)
+
+    def _at(self, start: int, length: int) -> bytes:
+        self._stream.seek(start)
+        return self._stream.read(length)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_END:
+            offset, whence = self._size + offset, os.SEEK_SET
+        return self._stream.seek(offset, whence)
+
+    def read(self, length: int = -1) -> bytes:
+        left = max(0, self._size - self._stream.tell())
+        return self._stream.read(left if length < 0 else min(length, left))
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def close(self) -> None: ...

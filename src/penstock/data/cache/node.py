@@ -42,7 +42,7 @@ from penstock.data.cache.locks import Locks
 from penstock.data.cache.near import Near
 from penstock.data.cache.opened import Opened, Source, map_file
 from penstock.data.cache.space import BUILDING, FORMAT, LIMIT, QUOTAS, Space
-from penstock.data.manifest import Shard
+from penstock.data.manifest import MAPPABLE, Shard
 from penstock.meta.network import file_system, is_network
 
 PATIENCE = 60.0  # seconds in which a builder must have got on
@@ -145,7 +145,7 @@ class ShardCache:
     def maps_in_place(self, shard: Shard) -> bool:
         """Whether a blob can be mapped and was found whole: costs a look, where `open` maps it."""
         with suppress(OSError, NotFound):
-            if shard.format == "arrow" and self._blobs_are_local():
+            if shard.format in MAPPABLE and self._blobs_are_local():
                 path = self._blobs.path(shard.digest)
                 return path is not None and self._verified.knows(shard.digest, path.stat())
         return False
@@ -162,7 +162,7 @@ class ShardCache:
     def _there(self, shard: Shard) -> Opened | None:
         """The shard where nothing needs to be fetched: as a blob in place, or cached."""
         trouble: Damaged | NotFound | None = None
-        if shard.format == "arrow" and self._blobs_are_local():
+        if shard.format in MAPPABLE and self._blobs_are_local():
             try:
                 if (found := self._in_place(shard)) is not None:
                     return found
@@ -276,7 +276,7 @@ class ShardCache:
             self._remove(stale)  # its builder is dead, or so slow that nobody waits for it
         scratch = self._folder / BUILDING / f"{name}.{new_id()}.tmp"
         try:
-            if shard.format == "arrow":
+            if shard.format in MAPPABLE:
                 self._copy(shard, scratch)
             else:
                 self._convert(shard, scratch)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from penstock.data.arrow_files import one_batch, open_batch
+from penstock.data.mapped import arrow_part
 
 _HEAD = 4096  # bytes that are read to find the head
 _MOST_KNOWN = 1024
@@ -113,6 +114,7 @@ def map_file(handle: int) -> pa.Buffer:
 
 def read_batch(data: pa.Buffer) -> pa.RecordBatch:
     """The file's rows; in place where it holds one batch. Raises pa.ArrowException."""
+    data = arrow_part(data)
     try:
         return open_batch(data)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Shards that Spark itself reads: Parquet at rest, in files that its executors reach.
+"""Shards that Spark itself reads: Parquet at rest, or Parquet too, in files that executors reach.
 
 So no row passes through Python, and Spark reads the columns alone that a query needs, and cuts
 partitions as it does. Its JVM knows nothing of our hashes; it compares every page that it reads
@@ -22,6 +22,7 @@ from penstock.data.spark.types import spark_fields
 
 _PLAIN = ("number", "text", "bytes", "time")
 _ITS_OWN = ("float16", "date64", "duration")  # dtypes that it reads otherwise
+_SHARED = ("int32", "int64", "float32", "float64")  # as they are in lists
 _GLOB = set("{}[]*?\\")
 # Nothing is passed over, whatever the session says, and dates are of one calendar.
 _OPTIONS = {
@@ -47,9 +48,10 @@ def spark_files(
     Raises NotFound where a blob is not there.
     """
     names = {each.name.casefold() for each in columns}
-    if not shards or len(names) < len(columns) or not all(map(_is_plain, wanted)):
+    formats = {each.format for each in shards}
+    if not shards or len(names) < len(columns) or not formats <= {"parquet", "mapped"}:
         return None
-    if any(each.format != "parquet" for each in shards):
+    if not all(_is_plain(each) or (formats == {"mapped"} and _is_shared(each)) for each in wanted):
         return None
     paths = [blobs.path(each.digest) for each in shards]
     found = [str(each) for each in paths if each is not None]
@@ -65,6 +67,11 @@ def _is_plain(column: Column) -> bool:
         and not column.dtype.startswith(_ITS_OWN)
         and not column.dtype.startswith("timestamp[ns")
     )
+
+
+def _is_shared(column: Column) -> bool:
+    """Whether it may be a column of lists in lists in shards that are mapped, too."""
+    return column.kind in ("tensor", "list") and column.dtype in _SHARED
 
 
 def read_files(spark: Any, files: Sequence[str], columns: Sequence[Column]) -> Any:
