@@ -94,7 +94,8 @@ def test_the_rows_say_how_they_are_kept() -> None:
     ids = np.arange(100)
     assert formats({"id": ids, "x": chance.random(100), "y": chance.random(100)}) == "parquet"
     assert formats({"id": ids, "text": ["a long story " * 9] * 100}) == "parquet"
-    assert formats({"id": ids, "tokens": tensor_array(np.zeros((100, 64), "i4"))}) == "arrow"
+    assert formats({"id": ids, "tokens": tensor_array(np.zeros((100, 64), "i4"))}) == "mapped"
+    assert formats({"id": ids, "pixels": tensor_array(np.zeros((100, 64), "u1"))}) == "arrow"
     assert formats({"id": ids, "photo": [chance.bytes(1000) for _ in ids]}) == "arrow"
     assert formats({"id": ids, "page": [b"<p>words</p>" * 99] * 100}) == "parquet"
     assert formats({"id": ids, "b": pa.array([b""] * 100), "n": pa.nulls(100, pa.binary())})

@@ -214,7 +214,7 @@ def test_a_lost_shard_is_named_too(make: Any, blobs: Blobs, layout: Layout) -> N
 
 def test_a_blob_that_is_no_shard_is_damaged(blobs: Blobs, layout: Layout) -> None:
     digest = blobs.put(b"PAR1 but not quite PAR1")
-    for format in ("parquet", "arrow"):
+    for format in ("parquet", "arrow", "mapped"):
         with pytest.raises(Damaged, match=f"not a shard of format {format}"):
             ShardCache(blobs, layout.shards).open(Shard("all", 0, digest, 1, 23, format))
 

@@ -44,6 +44,26 @@ def test_columns_that_spark_reads_as_we_do(
         assert Path(name.removeprefix("file://")).read_bytes() == b"rows"
 
 
+@pytest.mark.parametrize(
+    ("column", "own"),
+    [
+        (Column("y", "list", "float32"), True),
+        (Column("y", "tensor", "int64", (2, 3)), True),
+        (Column("y", "list", "uint32"), False),
+        (Column("y", "tensor", "uint8", (3,)), False),
+    ],
+)
+def test_lists_are_read_from_shards_that_are_both(
+    tmp_path: Path, column: Column, own: bool
+) -> None:
+    blobs = open_blobs(f"file://{tmp_path}/blobs")
+    both, plain = shard(blobs, "mapped"), shard(blobs)
+    columns = [NUMBER, column]
+    assert (spark_files(blobs, [both, both], columns, columns) is not None) == own
+    assert spark_files(blobs, [both, plain], columns, columns) is None
+    assert spark_files(blobs, [both, plain], [NUMBER], columns) is not None
+
+
 def test_files_that_spark_reaches(tmp_path: Path) -> None:
     blobs = open_blobs(f"file://{tmp_path}/blobs")
     one, both = [NUMBER], [NUMBER, Column("X", "number", "int64")]

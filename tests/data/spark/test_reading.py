@@ -9,6 +9,7 @@ import pytest
 from tests.data.counting import Counting
 
 from penstock.base.errors import BadInput, Damaged, NotFound
+from penstock.data.columns import tensor_array
 from penstock.data.preparation import prepare
 from penstock.data.spark.reading import read
 from penstock.data.spark.writing import write
@@ -209,6 +210,38 @@ def test_what_spark_reads_by_itself_is_what_its_python_processes_read(spark, sto
     assert own.count() == ROWS
     few = read(stores, spark, "plain", columns=["day", "uint64_ends"])
     assert few.orderBy("uint64_ends").collect()[-1]["uint64_ends"] == 2**64 - 1
+
+
+def test_tensors_and_lists_are_read_by_spark_itself(spark, stores, monkeypatch):
+    from penstock.data.preparation import storing
+
+    monkeypatch.setattr(storing, "SHARD_ROWS", 256)
+    rows = 1000
+    chance = np.random.default_rng(4)
+    lists = [list(range(int(n))) for n in chance.integers(1, 99, rows)]
+    table = pa.table(
+        {
+            "id": np.arange(rows),
+            "text": [f"t{i}" for i in range(rows)],
+            "x": [None if i % 3 else i / 2 for i in range(rows)],
+            "cube": tensor_array(chance.random((rows, 2, 3, 20), "f4")),
+            "list": pa.array(lists, pa.list_(pa.int64())),
+        }
+    )
+    prepare(stores, "both", lambda: table, key="id", splits={"all": 1}, workers=0)
+    own, ours = (read(stores, spark, "both", verify=each) for each in (False, True))
+    assert len(own.inputFiles()) == 4 and ours.inputFiles() == []
+    assert own.schema == ours.schema and own.columns == table.column_names
+    found, told = (sorted(frame.collect()) for frame in (own, ours))
+    assert found == told and [row["list"] for row in found] == lists
+    spark.conf.set("spark.sql.files.maxPartitionBytes", "20000")  # files are cut into many
+    try:
+        assert read(stores, spark, "both").rdd.getNumPartitions() > 2 * 4
+        assert sorted(read(stores, spark, "both").collect()) == found
+    finally:
+        spark.conf.unset("spark.sql.files.maxPartitionBytes")
+    few = read(stores, spark, "both", columns=["list"], where=[("id", "<", 300)])
+    assert len(few.inputFiles()) == 2 and few.count() == 300
 
 
 def test_no_row_is_lost_to_what_spark_thinks_of_the_files(spark, stores):
